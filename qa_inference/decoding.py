@@ -1,0 +1,350 @@
+"""Search over a step function: diverse beam search, beam search, seeded top-k sampling. torch and numpy only.
+
+What is searched is hidden behind a `StepFunction`; nothing here knows of models, caches or texts. All searches score a
+token with its plain log-probability in nats, whatever rule chose it, and give back `Hypothesis` objects on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[Any]
+
+COMPACT_BELOW = 0.9  # rows leave the batch once this share of them, or less, is still needed
+BLOCK = 64  # width of the blocks in which `top_log_probs` looks for the best tokens
+
+
+class StepFunction(Protocol):
+    """The model's side of a search: `sources` many inputs, some rows (prefixes) for each of them."""
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Append `tokens` [S, R, n] to the rows and return the logits after the last one, [S, R, V]."""
+
+    def select(self, sources: Tensor, rows: Tensor) -> None:
+        """Keep the sources `sources` [S'] and for each of them the rows `rows` [S', R'] (numbers within its source)."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One generated sequence.
+
+    `tokens` [L] holds the ids without start and padding, the end token included if `ended`; `log_probs` [L] their
+    log-probabilities in nats given the input and the tokens before, without any penalty.
+    """
+
+    tokens: Array
+    log_probs: Array
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The token ids a search has to know: `ends` finish a hypothesis, `pad` stands where a group has ended."""
+
+    ends: tuple[int, ...]
+    pad: int
+
+
+@dataclass(frozen=True)
+class DiverseBeamSearch:
+    """Group beam search with one beam per group (Vijayakumar et al. 2018, arXiv 1610.02424).
+
+    At each step the groups choose in order; a group takes the token with the highest
+    `log p(token) - strength * (number of earlier groups that chose it at this step)`. It agrees token for token with
+    `generate(num_beams=groups, num_beam_groups=groups, diversity_penalty=strength, early_stopping=True)` of
+    transformers 4.53: a group that ends now counts as having chosen its runner-up, one that ended earlier as choosing
+    the padding. Before `min_new_tokens` the end has probability zero; `max_new_tokens` includes the end.
+    """
+
+    groups: int = 60
+    strength: float = 0.5
+    min_new_tokens: int = 8
+    max_new_tokens: int = 61
+
+    def run(self, step: StepFunction, prefix: Tensor, vocabulary: Vocabulary) -> list[list[Hypothesis]]:
+        """Search from `prefix` [S, P] (given, never scored): for each source its `groups` hypotheses, in group order."""
+        layout = _Layout(len(prefix), self.groups)
+        limits = (self.min_new_tokens, self.max_new_tokens)
+
+        def choose(t: int, log_probs: Array, ids: Array) -> Array:
+            return self._choose(log_probs, ids, layout, vocabulary)
+
+        # At most R tokens carry a penalty (the choices of the R - 1 other rows, and the padding), so a choice and its
+        # runner-up that is no end always lie in a row's best R + 1 + (number of ends).
+        return _run(step, prefix, vocabulary, layout, limits, lambda: layout.width + 1 + len(vocabulary.ends), choose)
+
+    def _choose(self, log_probs: Array, ids: Array, layout: _Layout, vocabulary: Vocabulary) -> Array:
+        """Every row's choice [S, R], groups in order, as its place among its best candidates (both [S, R, K])."""
+        every = np.arange(len(ids))
+        place = np.zeros(ids.shape[:2], np.int64)
+        used = np.zeros((len(ids), int(ids.max()) + 1), np.float32)
+        padding = self.strength * layout.ended_before()
+        for row in range(ids.shape[1]):
+            tokens = ids[:, row]
+            penalty = self.strength * used[every[:, None], tokens] + padding[:, row, None] * (tokens == vocabulary.pad)
+            scores = log_probs[:, row] - penalty
+            place[:, row] = best = scores.argmax(1)
+            counted = tokens[every, best]
+            ending = np.isin(counted, vocabulary.ends)
+            if ending.any():
+                runner_up = np.where(np.isin(tokens, vocabulary.ends), -np.inf, scores).argmax(1)
+                counted = np.where(ending, tokens[every, runner_up], counted)
+            used[every, counted] += layout.alive[:, row]
+        return place
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """Beam search of `width` beams that stops a source once `width` hypotheses have ended.
+
+    Agrees with `generate(num_beams=width, num_return_sequences=width, early_stopping=True)` of transformers: hypotheses
+    are ranked by mean log-probability per token (its length penalty 1.0), and those cut off at `max_new_tokens` fill
+    the list where too few have ended.
+    """
+
+    width: int = 10
+    min_new_tokens: int = 5
+    max_new_tokens: int = 61
+
+    def run(self, step: StepFunction, prefix: Tensor, vocabulary: Vocabulary) -> list[list[Hypothesis]]:
+        """Search from `prefix` [S, P]: for each source its `width` best hypotheses, best first."""
+        states = [_Beams(self.width) for _ in range(len(prefix))]
+        live = np.arange(len(prefix))
+        logits = step(prefix[:, None])
+        for t in range(self.max_new_tokens):
+            banned = vocabulary.ends if t < self.min_new_tokens else ()
+            top = top_log_probs(logits, (1 + len(vocabulary.ends)) * self.width, banned)
+            log_probs, ids = (x.double().cpu().numpy() if x.is_floating_point() else x.cpu().numpy() for x in top)
+            last = t + 1 == self.max_new_tokens
+            moves = [states[s].advance(log_probs[i], ids[i], vocabulary.ends, last) for i, s in enumerate(live)]
+            going = [i for i, move in enumerate(moves) if move is not None]
+            if not going or last:
+                break
+            rows, tokens = (np.stack([np.asarray(moves[i])[part] for i in going]) for part in (0, 1))
+            step.select(*(torch.from_numpy(x).to(prefix.device) for x in (np.array(going), rows)))
+            live = live[going]
+            logits = step(torch.from_numpy(tokens)[..., None].to(prefix.device))
+        return [state.hypotheses() for state in states]
+
+
+@dataclass(frozen=True)
+class TopKSampling:
+    """Independent samples among the `top_k` likeliest tokens.
+
+    Every source draws from its own generator, seeded by `seed` and its own entry of `keys`, so that what is drawn for
+    a text depends neither on its batch nor on the process.
+    """
+
+    samples: int = 6
+    top_k: int = 50
+    min_new_tokens: int = 0
+    max_new_tokens: int = 64
+    seed: int = 0
+
+    def run(
+        self, step: StepFunction, prefix: Tensor, vocabulary: Vocabulary, keys: Sequence[int]
+    ) -> list[list[Hypothesis]]:
+        """Sample from `prefix` [S, P]; `keys` [S] are non-negative integers that identify the sources."""
+        layout = _Layout(len(prefix), self.samples)
+        generators = [np.random.default_rng((self.seed, key)) for key in keys]
+        draws = np.stack([generator.random((self.max_new_tokens, self.samples)) for generator in generators])
+
+        def choose(t: int, log_probs: Array, ids: Array) -> Array:
+            cumulative = np.exp(log_probs.astype(np.float64)).cumsum(-1)
+            uniform = draws[layout.sources[:, None], t, layout.groups]
+            below = cumulative <= (uniform * cumulative[..., -1])[..., None]
+            return below.sum(-1).clip(max=ids.shape[-1] - 1)
+
+        limits = (self.min_new_tokens, self.max_new_tokens)
+        return _run(step, prefix, vocabulary, layout, limits, lambda: self.top_k, choose)
+
+
+@torch.inference_mode()
+def top_log_probs(logits: Tensor, count: int, banned: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+    """The `count` likeliest tokens of every row, best first: log-probabilities in nats (float32) and ids, [..., count].
+
+    `logits` [..., V]; the log-probabilities are those of the whole vocabulary. `banned` tokens are never among the
+    candidates, but keep their share of the probability (as transformers' processors have it). Exact without sorting
+    the vocabulary: a row's best tokens lie in the blocks with its largest maxima.
+    """
+    logits = logits.float()
+    total = logits.logsumexp(-1, keepdim=True)
+    if banned:
+        logits = logits.index_fill(-1, torch.tensor(banned, device=logits.device), -torch.inf)
+    size = logits.shape[-1]
+    count = min(count, size - len(banned))
+    if size <= 2 * BLOCK * count:
+        best, ids = logits.topk(count)
+        return best - total, ids
+    padded = torch.nn.functional.pad(logits, (0, -size % BLOCK), value=-torch.inf)
+    blocks = padded.unflatten(-1, (-1, BLOCK))
+    chosen = blocks.amax(-1).topk(count, sorted=False).indices
+    inside = blocks.gather(-2, chosen[..., None].expand(*chosen.shape, BLOCK)).flatten(-2)
+    best, place = inside.topk(count)
+    return best - total, chosen.gather(-1, place // BLOCK) * BLOCK + place % BLOCK
+
+
+def _run(
+    step: StepFunction,
+    prefix: Tensor,
+    vocabulary: Vocabulary,
+    layout: _Layout,
+    limits: tuple[int, int],
+    candidates: Callable[[], int],
+    choose: Callable[[int, Array, Array], Array],
+) -> list[list[Hypothesis]]:
+    """Extend every row by one token at a time until it ends: the loop that searches without reordering share.
+
+    `limits` are the least number of tokens before an end and the most with it; `candidates()` says how many of a row's
+    best tokens `choose(t, log_probs, ids)` (both [S, R, K]) has to see to give the chosen places [S, R].
+    """
+    record = _Record(len(prefix), layout.width, limits[1])
+    logits = step(prefix[:, None])  # before the first token all rows of a source are alike: one is enough
+    for t in range(limits[1]):
+        banned = vocabulary.ends if t < limits[0] else ()
+        log_probs, ids = (x.cpu().numpy() for x in top_log_probs(logits, candidates(), banned))
+        if t == 0:
+            shape = (*layout.groups.shape, ids.shape[-1])
+            log_probs, ids = np.broadcast_to(log_probs, shape), np.broadcast_to(ids, shape)
+        place = choose(t, log_probs, ids)[..., None]
+        chosen = np.take_along_axis(ids, place, -1)[..., 0]
+        ended = np.isin(chosen, vocabulary.ends)
+        record.add(t, layout, chosen, np.take_along_axis(log_probs, place, -1)[..., 0], ended)
+        layout.alive &= ~ended
+        if t + 1 == limits[1] or not layout.alive.any():
+            break
+        tokens = np.where(layout.alive, chosen, vocabulary.pad)
+        sources, rows = layout.compact()
+        tokens = np.take_along_axis(tokens[sources], rows, 1)
+        if t == 0:
+            step.select(_tensor(sources, prefix), torch.zeros_like(_tensor(rows, prefix)))
+        elif tokens.shape != chosen.shape:
+            step.select(_tensor(sources, prefix), _tensor(rows, prefix))
+        logits = step(_tensor(tokens, prefix)[..., None])
+    return record.hypotheses()
+
+
+def _tensor(array: Array, like: Tensor) -> Tensor:
+    """An index array on the device of `like`."""
+    return torch.from_numpy(array).to(like.device)
+
+
+class _Layout:
+    """Which group of which source every row of the running batch is: a rectangle of S sources by R rows.
+
+    `sources` [S] and `groups` [S, R] are numbers in the whole search; rows keep the order of their groups. A row that
+    has ended (`alive` false) stays as filling until `compact` drops it.
+    """
+
+    def __init__(self, sources: int, groups: int) -> None:
+        self.sources = np.arange(sources)
+        self.groups = np.tile(np.arange(groups), (sources, 1))
+        self.alive = np.ones((sources, groups), bool)
+
+    @property
+    def width(self) -> int:
+        """R, the rows per source."""
+        return self.groups.shape[1]
+
+    def ended_before(self) -> Array:
+        """How many groups before each row's have ended at an earlier step, [S, R]."""
+        return np.asarray(self.groups - (self.alive.cumsum(1) - self.alive))
+
+    def compact(self) -> tuple[Array, Array]:
+        """Let ended rows go where that makes the batch clearly smaller.
+
+        Returns the kept sources [S'] and rows [S', R'], as numbers in the layout before.
+        """
+        sources = np.flatnonzero(self.alive.any(1))
+        width = int(self.alive.sum(1).max())
+        if len(sources) * width > COMPACT_BELOW * self.alive.size:
+            sources, width = np.arange(len(self.sources)), self.width
+        # living rows first, in their order; then, where a source has fewer than the widest, ended ones as filling
+        rows = np.argsort(~self.alive[sources], axis=1, kind="stable")[:, :width]
+        if width == self.width:
+            rows = np.sort(rows, 1)
+        self.sources = self.sources[sources]
+        self.groups = np.take_along_axis(self.groups[sources], rows, 1)
+        self.alive = np.take_along_axis(self.alive[sources], rows, 1)
+        return sources, rows
+
+
+class _Record:
+    """What every group of every source has chosen so far."""
+
+    def __init__(self, sources: int, groups: int, length: int) -> None:
+        self.tokens = np.zeros((sources, groups, length), np.int64)
+        self.log_probs = np.zeros((sources, groups, length), np.float32)
+        self.lengths = np.zeros((sources, groups), np.int64)
+        self.ended = np.zeros((sources, groups), bool)
+
+    def add(self, t: int, layout: _Layout, chosen: Array, log_probs: Array, ended: Array) -> None:
+        """Note the choices [S, R] of step `t` for the rows that are alive."""
+        source, row = np.nonzero(layout.alive)
+        where = layout.sources[source], layout.groups[source, row]
+        self.tokens[(*where, t)] = chosen[source, row]
+        self.log_probs[(*where, t)] = log_probs[source, row]
+        self.lengths[where] = t + 1
+        self.ended[where] = ended[source, row]
+
+    def hypotheses(self) -> list[list[Hypothesis]]:
+        """For each source the hypotheses of its groups, in order."""
+        return [
+            [
+                Hypothesis(self.tokens[s, g, :n].copy(), self.log_probs[s, g, :n].copy(), bool(self.ended[s, g]))
+                for g, n in enumerate(lengths)
+            ]
+            for s, lengths in enumerate(self.lengths)
+        ]
+
+
+@dataclass
+class _Beams:
+    """The running and the finished beams of one source of a beam search."""
+
+    width: int
+    sums: list[float] = field(default_factory=lambda: [0.0])
+    running: list[tuple[list[int], list[float]]] = field(default_factory=lambda: [([], [])])
+    finished: list[tuple[float, Hypothesis]] = field(default_factory=list)
+
+    def advance(
+        self, log_probs: Array, ids: Array, ends: Sequence[int], last: bool
+    ) -> tuple[list[int], list[int]] | None:
+        """Take one step from the candidates [R, K] of every beam.
+
+        Returns which beams go on (their numbers, W of them) and with which tokens; None once `width` have ended.
+        """
+        count = (1 + len(ends)) * self.width
+        totals = (np.asarray(self.sums)[:, None] + log_probs).ravel()
+        order = np.argsort(-totals, kind="stable")[:count]
+        going: list[tuple[int, int, float, float]] = []
+        for rank, flat in enumerate(order.tolist()):
+            beam, place = divmod(flat, ids.shape[1])
+            token, log_prob = int(ids[beam, place]), float(log_probs[beam, place])
+            ended = token in ends
+            if rank < self.width and (ended or last):
+                self._finish(beam, token, log_prob, float(totals[flat]), ended)
+            if not ended and len(going) < self.width:
+                going.append((beam, token, log_prob, float(totals[flat])))
+        if len(self.finished) >= self.width:
+            return None
+        self.sums = [total for *_, total in going]
+        self.running = [([*self.running[b][0], t], [*self.running[b][1], p]) for b, t, p, _ in going]
+        return [b for b, *_ in going], [t for _, t, *_ in going]
+
+    def _finish(self, beam: int, token: int, log_prob: float, total: float, ended: bool) -> None:
+        """Put a beam with its last token among the finished ones."""
+        tokens, log_probs = [*self.running[beam][0], token], [*self.running[beam][1], log_prob]
+        hypothesis = Hypothesis(np.array(tokens), np.array(log_probs, np.float32), ended)
+        self.finished.append((total / len(tokens), hypothesis))
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """The best `width` finished beams, best first."""
+        return [h for _, h in sorted(self.finished, key=lambda pair: -pair[0])[: self.width]]

@@ -1,0 +1,295 @@
+"""A Hugging Face encoder-decoder: encode every input once, search from it, score targets on it.
+
+The two operations of a question-answer generator, `generate` and `log_likelihood`, for one batch; `engine.py` makes
+the batches. Inputs and targets are token ids; results are arrays on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from qa_inference import attention, likelihood
+from qa_inference.decoding import Array, BeamSearch, DiverseBeamSearch, Hypothesis, TopKSampling, Vocabulary
+from qa_inference.engine import choose_device, choose_dtype
+from qa_inference.tokenization import TextTokenizer
+
+ROWS = 64  # targets of one source decoded at a time: bounds the logits of a source with very many pairs
+PROBE_TOLERANCE = 1e-4
+Sharing = Literal["auto", "shared", "expanded"]
+Ids = Sequence[int] | Array
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What `log_likelihood` asks of one source: its input ids and the target sequences scored on it."""
+
+    source: Ids
+    targets: Sequence[Ids]
+
+
+class Seq2Seq:
+    """An encoder-decoder in evaluation mode on one device, with its tokenizer.
+
+    `sharing` says how many rows read one source: "shared" folds them in attention, "expanded" copies the source for
+    each; "auto" shares where a probe at load finds that both give the same (`shared` then says which it is, and
+    `sharing_note` why not).
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, *, sharing: Sharing = "auto") -> None:
+        self.model: Any = model.eval()  # Any: the library's models are callables of their own signatures
+        self.text = TextTokenizer(tokenizer)
+        self.device = next(model.parameters()).device
+        self.prefix = _decoder_prefix(model)
+        self.vocabulary = Vocabulary(_end_ids(model, tokenizer), _pad_id(model, tokenizer))
+        self.shared, self.sharing_note = False, ""
+        if sharing != "expanded":
+            self._try_sharing(required=sharing == "shared")
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        sharing: Sharing = "auto",
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | None = None,
+        local_files_only: bool = False,
+    ) -> Seq2Seq:
+        """Load a Hub name or a folder; safetensors where there are any, else `.bin` by the weights-only loader.
+
+        Raises OSError or ValueError, naming `name`, if there is no such checkpoint or it is no encoder-decoder.
+        """
+        place = choose_device(device)
+        source = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, **source)
+            model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=choose_dtype(dtype, place), **source)
+        except Exception as error:  # the library raises many kinds, some without the name
+            kind = OSError if isinstance(error, OSError) else ValueError
+            raise kind(
+                f"model {name!r}: must be a folder or a Hub name of an encoder-decoder with its tokenizer; loading it "
+                f"failed: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+            ) from error
+        return cls(model.to(place), tokenizer, sharing=sharing)
+
+    @property
+    def window(self) -> int | None:
+        """The most tokens of an input that the model's positions and its tokenizer allow; None: no limit known."""
+        config = getattr(self.model.config, "encoder", self.model.config)
+        limits = (getattr(config, "max_position_embeddings", None), self.text.tokenizer.model_max_length)
+        known = [int(limit) for limit in limits if limit and limit < 1_000_000]
+        return min(known) if known else None
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        inputs: Sequence[Ids],
+        search: DiverseBeamSearch | BeamSearch | TopKSampling,
+        *,
+        end_ids: Sequence[int] = (),
+        keys: Sequence[int] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """Search from every input (token ids, special tokens included): its hypotheses, as `search` orders them.
+
+        `end_ids` end a hypothesis beside end-of-sequence. `keys` are the sources' own numbers, for sampling.
+        """
+        state = _DecoderState(self, inputs)
+        prefix = torch.tensor(self.prefix, device=self.device).expand(len(inputs), -1)
+        vocabulary = Vocabulary((*self.vocabulary.ends, *end_ids), self.vocabulary.pad)
+        if isinstance(search, TopKSampling):
+            if keys is None:
+                raise ValueError("generate: sampling needs `keys`, one number for each input, to seed its draws; got None")
+            return search.run(state, prefix, vocabulary, keys)
+        return search.run(state, prefix, vocabulary)
+
+    @torch.inference_mode()
+    def log_likelihood(self, items: Sequence[Scored]) -> list[list[Array]]:
+        """Teacher-forced token log-probabilities in nats: for every item, for every target an array [its length].
+
+        Each source is encoded once; ends and separators count as any token.
+        """
+        encoded, mask = self.encode([item.source for item in items])
+        results: list[list[Array]] = [[] for _ in items]
+        for start in range(0, max((len(item.targets) for item in items), default=0), ROWS):
+            chunk = [(i, item.targets[start : start + ROWS]) for i, item in enumerate(items) if len(item.targets) > start]
+            index = torch.tensor([i for i, _ in chunk], device=self.device)
+            scores = self._score_rows(encoded[index], mask[index], [targets for _, targets in chunk])
+            for (i, _), arrays in zip(chunk, scores, strict=True):
+                results[i] += arrays
+        return results
+
+    def encode(self, inputs: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+        """The encoder's output [S, K, D] and the attention mask [S, K] for `inputs`, padded on the right."""
+        ids = _pad(inputs, self.vocabulary.pad, self.device)
+        mask = _pad([[1] * len(row) for row in inputs], 0, self.device)
+        encoder = self.model.get_encoder()
+        return encoder(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state, mask
+
+    def _score_rows(self, encoded: Tensor, mask: Tensor, targets: Sequence[Sequence[Ids]]) -> list[list[Array]]:
+        """Log-probabilities of some targets of every source, rows per source filled up to the most of them."""
+        rows = max(map(len, targets))
+        filled = [row for each in targets for row in [*each, *[each[0]] * (rows - len(each))]]
+        labels = _pad(filled, self.vocabulary.pad, self.device)
+        prefix = torch.tensor(self.prefix, device=self.device)
+        logits = self.forward(encoded, mask, likelihood.shift_targets(prefix, labels), shared=self.shared).logits
+        scores = likelihood.token_log_probs(logits[:, len(prefix) - 1 :], labels).cpu().numpy()
+        return [
+            [scores[s * rows + r, : len(target)].copy() for r, target in enumerate(each)] for s, each in enumerate(targets)
+        ]
+
+    def forward(self, encoded: Tensor, mask: Tensor, decoder_ids: Tensor, *, shared: bool, cache: Any = None) -> Any:
+        """The model's output for `decoder_ids` [S * R, T] over `encoded` [S, K, D] or, unless `shared`, its copies."""
+        if not shared and len(decoder_ids) != len(encoded):
+            each = len(decoder_ids) // len(encoded)
+            encoded, mask = encoded.repeat_interleave(each, 0), mask.repeat_interleave(each, 0)
+        return self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
+            attention_mask=mask,
+            decoder_input_ids=decoder_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            return_dict=True,
+        )
+
+    # ---- sharing ----------------------------------------------------------------------------------------------------
+
+    def _try_sharing(self, *, required: bool) -> None:
+        """Switch shared-source attention on where a probe shows that it changes nothing."""
+        before = getattr(self.model.config, "_attn_implementation", None)
+        try:
+            attention.switch_on(self.model)
+            self.sharing_note = self._probe()
+        except Exception as error:  # an architecture may fail anywhere inside its own attention
+            self.sharing_note = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+        self.shared = not self.sharing_note
+        if self.shared:
+            return
+        if required:
+            raise ValueError(
+                f"model {type(self.model).__name__}: cannot share a source between rows ({self.sharing_note}); "
+                f'use sharing="auto" or "expanded"'
+            )
+        if before is not None:
+            self.model.set_attn_implementation(before)
+
+    @torch.inference_mode()
+    def _probe(self) -> str:
+        """Compare shared with expanded on two sources of unlike length and three rows each, cached and teacher-forced.
+
+        Returns what is wrong, "" for nothing.
+        """
+        ids = [token for token in range(self.model.get_input_embeddings().num_embeddings)][3:9]
+        encoded, mask = self.encode([ids, ids[:3]])
+        rows = torch.tensor([*self.prefix, *ids[:3]], device=self.device).expand(6, -1).clone()
+        rows[:, -1] = torch.tensor(ids[:6], device=self.device)
+        with attention.counting() as folded:
+            teacher = self.forward(encoded, mask, rows, shared=True).logits
+            cached = self._cached_logits(encoded, mask, rows, shared=True)
+        if folded[0] == 0:
+            return "the model's cross-attention does not use the registered function"
+        expected = self.forward(encoded, mask, rows, shared=False).logits
+        stepped = self._cached_logits(encoded, mask, rows, shared=False)
+        scale = max(1.0, float(expected.abs().max())) * (1 if expected.dtype == torch.float32 else 500)
+        worst = max(float((teacher - expected).abs().max()), float((cached - stepped).abs().max()))
+        return "" if worst <= PROBE_TOLERANCE * scale else f"shared and expanded logits differ by {worst:.1e}"
+
+    def _cached_logits(self, encoded: Tensor, mask: Tensor, rows: Tensor, *, shared: bool) -> Tensor:
+        """The last logits when the last token of `rows` is fed after the others, from the cache."""
+        cache = _new_cache(self.model)
+        output = self.forward(encoded, mask, rows[:, :-1], shared=shared, cache=cache)
+        return self.forward(encoded, mask, rows[:, -1:], shared=shared, cache=output.past_key_values).logits  # type: ignore[no-any-return]  # untyped in the library
+
+
+class _DecoderState:
+    """The step function of a search: the decoder with its cache over some encoded sources."""
+
+    def __init__(self, owner: Seq2Seq, inputs: Sequence[Ids]) -> None:
+        self.owner = owner
+        self.encoded, self.mask = owner.encode(inputs)
+        self.cache = _new_cache(owner.model)
+        self.rows = 1
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """See `decoding.StepFunction`."""
+        sources, rows, _ = tokens.shape
+        output = self.owner.forward(
+            self.encoded, self.mask, tokens.flatten(0, 1), shared=self.owner.shared, cache=self.cache
+        )
+        self.cache, self.rows = output.past_key_values, rows
+        return output.logits[:, -1].view(sources, rows, -1)  # type: ignore[no-any-return]  # untyped in the library
+
+    def select(self, sources: Tensor, rows: Tensor) -> None:
+        """See `decoding.StepFunction`."""
+        flat = (sources[:, None] * self.rows + rows).flatten()
+        self.cache.self_attention_cache.batch_select_indices(flat)
+        same = len(sources) == len(self.encoded)
+        if not self.owner.shared:
+            self.cache.cross_attention_cache.batch_select_indices(flat)
+        elif not same:
+            self.cache.cross_attention_cache.batch_select_indices(sources)
+        if not same:
+            self.encoded, self.mask = self.encoded[sources], self.mask[sources]
+        self.rows = rows.shape[1]
+
+
+def _new_cache(model: Any) -> Any:
+    """An empty cache of an encoder-decoder."""
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    return EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+
+def _pad(rows: Sequence[Ids], value: int, device: torch.device) -> Tensor:
+    """One tensor of `rows`, padded on the right to the longest."""
+    padded = np.full((len(rows), max(map(len, rows))), value, np.int64)
+    for row, ids in zip(padded, rows, strict=True):
+        row[: len(ids)] = ids
+    return torch.from_numpy(padded).to(device)
+
+
+def _setting(model: PreTrainedModel, name: str) -> Any:
+    """A generation setting, from the generation config or, failing that, the model's."""
+    value = getattr(model.generation_config, name, None)
+    return value if value is not None else getattr(model.config, name, None)
+
+
+def _decoder_prefix(model: PreTrainedModel) -> tuple[int, ...]:
+    """The tokens a decoder starts from: its start and, where the checkpoint forces one, the first after it."""
+    start, forced = _setting(model, "decoder_start_token_id"), _setting(model, "forced_bos_token_id")
+    start = start if start is not None else _setting(model, "bos_token_id")
+    if start is None:
+        raise ValueError(
+            f"model {type(model).__name__}: must name the token its decoder starts from; `decoder_start_token_id` and "
+            f"`bos_token_id` are both None. Set one in its config.json or generation_config.json."
+        )
+    return (int(start),) if forced is None else (int(start), int(forced))
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
+    """The ids of end-of-sequence."""
+    ends = _setting(model, "eos_token_id")
+    ends = tokenizer.eos_token_id if ends is None else ends
+    if ends is None:
+        raise ValueError(
+            f"model {type(model).__name__}: must have an end-of-sequence token; `eos_token_id` is None in its config "
+            f"and its tokenizer. Set it in its config.json."
+        )
+    return tuple(ends) if isinstance(ends, list | tuple) else (int(ends),)
+
+
+def _pad_id(model: PreTrainedModel, tokenizer: Any) -> int:
+    """The id that pads; any will do where a checkpoint has none, since padding is masked."""
+    pad = _setting(model, "pad_token_id")
+    pad = tokenizer.pad_token_id if pad is None else pad
+    return int(pad) if pad is not None else 0

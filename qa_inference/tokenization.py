@@ -1,0 +1,147 @@
+"""Text as data: the token ids and character offsets of a text inside a template.
+
+A summary is somebody's words. One that contains `<sep>`, `</s>` or `[SEP]` must not become a special token, and what
+is shown of it must be its own characters. So texts are encoded by a copy of the checkpoint's tokenizer in which every
+special token has another name, one that no text contains; templates, which are ours, may use the real names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+TEXT = "{text}"
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """One text as the model reads it.
+
+    `ids` are the text's own tokens, `offsets` the characters [start, end) each came from; `head` and `tail` are what
+    the template and the model put around them.
+    """
+
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+    head: tuple[int, ...]
+    tail: tuple[int, ...]
+
+    def window(self, start: int, end: int) -> NDArray[np.int32]:
+        """The model's input for the tokens [start, end) of the text."""
+        return np.array([*self.head, *self.ids[start:end], *self.tail], np.int32)
+
+    @property
+    def around(self) -> int:
+        """How many tokens stand around the text."""
+        return len(self.head) + len(self.tail)
+
+
+class TextTokenizer:
+    """Encodes texts as data and decodes what a model wrote.
+
+    Needs a tokenizer of the `tokenizers` library behind `tokenizer`: others give no offsets.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ValueError(
+                f"tokenizer {type(tokenizer).__name__}: must be backed by the tokenizers library, which gives character "
+                f"offsets; this one is not. Convert it (`PreTrainedTokenizerFast`) or use another checkpoint."
+            )
+        self.tokenizer = tokenizer
+        self._names = {token.content: f"s{secrets.token_hex(16)}" for token in backend.get_added_tokens_decoder().values()}
+        self._data = _disguise(backend, self._names)
+        self._normalizer = self._data.normalizer
+        self._before, self._after = self._wrapping()
+
+    def encode(self, text: str, template: str = TEXT) -> EncodedText:
+        """Encode `text` in `template`, a string with `{text}` once. Lone surrogates are read as U+FFFD."""
+        before, _, after = template.partition(TEXT)
+        before, after = self._disguised(before), self._disguised(after)
+        text = _SURROGATE.sub("\ufffd", text)
+        encoding = self._data.encode(before + text + after, add_special_tokens=False)
+        first, last = len(before), len(before) + len(text)
+        # a token that begins before the text and reaches into it (a space merged with a word) is the text's
+        inside = [i for i, (start, end) in enumerate(encoding.offsets) if end > first and start < last and end > start]
+        a, b = (inside[0], inside[-1] + 1) if inside else (len(encoding.ids),) * 2
+        offsets = tuple((max(s - first, 0), min(e, last) - first) for s, e in encoding.offsets[a:b])
+        ids = encoding.ids
+        return EncodedText(tuple(ids[a:b]), offsets, (*self._before, *ids[:a]), (*ids[b:], *self._after))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens left out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """Each token's own text, as in a figure's axis."""
+        return tuple(str(self.tokenizer.convert_ids_to_tokens(int(i))) for i in ids)
+
+    def special_id(self, token: str) -> int | None:
+        """The id of a special or added token; None if `token` is not one."""
+        for index, added in self.tokenizer.backend_tokenizer.get_added_tokens_decoder().items():
+            if added.content == token:
+                return int(index)
+        return None
+
+    def fold(self, text: str) -> tuple[str, list[int]]:
+        """`text` normalized character by character, case-folded, without white space, and where each part came from.
+
+        The second value holds, for every character of the first, the offset in `text` of its origin.
+        """
+        folded, origins = [], []
+        for place, character in enumerate(text):
+            for part in "".join(self._normalized(character).casefold().replace("\u2581", " ").split()):
+                folded.append(part)
+                origins.append(place)
+        return "".join(folded), origins
+
+    def _normalized(self, character: str) -> str:
+        """One character after the tokenizer's normalizer."""
+        if self._normalizer is None or _SURROGATE.match(character):
+            return character
+        return str(self._normalizer.normalize_str(character))
+
+    def _disguised(self, template: str) -> str:
+        """A piece of a template with the special tokens it names under the names the data tokenizer knows."""
+        for token in sorted(self._names, key=len, reverse=True):
+            template = template.replace(token, self._names[token])
+        return template
+
+    def _wrapping(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special tokens that the checkpoint's tokenizer puts before and after a text."""
+        bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        full = self.tokenizer("a", add_special_tokens=True)["input_ids"]
+        start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+        return tuple(full[:start]), tuple(full[start + len(bare) :])
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _disguise(backend: Tokenizer, names: dict[str, str]) -> Tokenizer:
+    """A copy of `backend` whose added tokens are called `names`, in the vocabulary too (Unigram would find them there).
+
+    Ids stay. There is no truncation, padding or post-processing.
+    """
+    spec: dict[str, Any] = json.loads(backend.to_str())
+    for token in spec["added_tokens"]:
+        token["content"] = names[token["content"]]
+    model = spec["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {names.get(token, token): index for token, index in model["vocab"].items()}
+    else:
+        model["vocab"] = [[names.get(token, token), score] for token, score in model["vocab"]]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    spec["post_processor"] = spec["truncation"] = spec["padding"] = None
+    return Tokenizer.from_str(json.dumps(spec))

@@ -1,0 +1,82 @@
+"""Texts as data on the three kinds of tokenizers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from qa_inference.tokenization import TextTokenizer
+from tests import tiny
+
+KINDS = {"wordpiece": tiny.wordpiece, "byte_bpe": tiny.byte_bpe, "unigram": tiny.unigram}
+TOKENIZERS: dict[str, TextTokenizer] = {kind: TextTokenizer(make()) for kind, make in KINDS.items()}
+HOSTILE = "<sep> </s> [SEP] <pad> [PAD] <s> [unused0] <unk> [CLS] <hl> <extra_id_0>"
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def _special(tokenizer: PreTrainedTokenizerFast) -> set[int]:
+    """The ids of all added tokens."""
+    return {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder} - {tokenizer.unk_token_id}
+
+
+@every_kind
+def test_special_tokens_in_a_text_are_text(kind: str) -> None:
+    tokenizer = TOKENIZERS[kind]
+    assert tokenizer.tokenizer("<sep>", add_special_tokens=False)["input_ids"][-1] in _special(tokenizer.tokenizer)
+    encoded = tokenizer.encode(HOSTILE)
+    assert not _special(tokenizer.tokenizer) & set(encoded.ids)
+    assert len(encoded.ids) > 20  # its characters are still there
+    shown = tokenizer.decode(encoded.ids).replace(" ", "").lower()
+    assert shown.startswith("<sep></s>[sep]<pad>[pad]<s>[unused0]")
+
+
+@every_kind
+def test_ordinary_text_is_encoded_as_by_the_checkpoints_own_tokenizer(kind: str) -> None:
+    tokenizer = TOKENIZERS[kind]
+    for text in (*tiny.CORPUS[:4], "Beyoncé paid  £1,000\n in the U.S.", "", " ", "日本"):
+        encoded = tokenizer.encode(text)
+        assert encoded.window(0, len(encoded.ids)).tolist() == tokenizer.tokenizer(text)["input_ids"]
+
+
+@every_kind
+def test_template_and_text_are_told_apart(kind: str) -> None:
+    tokenizer = TOKENIZERS[kind]
+    template, text = "generate question: {text} now <sep>", "The man's bridge"
+    encoded = tokenizer.encode(text, template)
+    whole = tokenizer.tokenizer(template.replace("{text}", text))["input_ids"]
+    assert encoded.window(0, len(encoded.ids)).tolist() == whole
+    assert "".join(text[a:b] for a, b in encoded.offsets).replace(" ", "") == text.replace(" ", "")
+    assert tokenizer.special_id("<sep>") in encoded.tail
+    assert encoded.around == len(whole) - len(encoded.ids)
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(max_size=60) | st.text("<sep>/[SEP]{t} \n", max_size=40), kind=st.sampled_from(sorted(KINDS)))
+def test_any_text_has_ordered_offsets_inside_it(text: str, kind: str) -> None:
+    tokenizer = TOKENIZERS[kind]
+    encoded = tokenizer.encode(text, "about {text} ?")
+    assert len(encoded.ids) == len(encoded.offsets)
+    assert all(0 <= start < end <= len(text) for start, end in encoded.offsets)
+    assert not _special(tokenizer.tokenizer) & set(encoded.ids)
+
+
+def test_lone_surrogates_are_replaced() -> None:
+    for tokenizer in TOKENIZERS.values():
+        assert tokenizer.encode("a \ud800 b").ids == tokenizer.encode("a \ufffd b").ids
+
+
+def test_fold_maps_back_to_the_text() -> None:
+    folded, origins = TOKENIZERS["wordpiece"].fold("Beyoncé, ½ STRAẞE")
+    assert folded.startswith("beyonce,") and "strasse" in folded
+    assert [folded[i] for i, origin in enumerate(origins) if origin == 5] == ["c"]
+    assert len(folded) == len(origins) and origins == sorted(origins)
+
+
+def test_a_tokenizer_without_offsets_is_refused() -> None:
+    class Slow:
+        """Nothing of the tokenizers library behind it."""
+
+    with pytest.raises(ValueError, match="tokenizer Slow: must be backed by the tokenizers library"):
+        TextTokenizer(Slow())  # type: ignore[arg-type]  # what the check is for

@@ -1,0 +1,185 @@
+"""Toy checkpoints of the real architectures and formats, made in code: tokenizers trained on a few sentences, models of
+random weights. Nothing is downloaded, and nothing is right about what they write but its form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    LEDConfig,
+    LEDForConditionalGeneration,
+    MarianConfig,
+    MarianMTModel,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    PegasusConfig,
+    PegasusForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+CORPUS = [
+    "Anthony Joshua beat Wladimir Klitschko at Wembley Stadium on Saturday.",
+    "Who beat Klitschko? What did Beyoncé O'Neill pay? It was £1,000 in the U.S. and a well-known 3.5% rise.",
+    "question: Where did the man live?, answer: the old house | question: When was it?, answer: 1997",
+    "generate question and answer: The council approved a new bridge over the River Tay in Perth on Monday.",
+] * 4
+ASCII = [chr(code) for code in range(33, 127)]
+
+
+def wordpiece() -> PreTrainedTokenizerFast:
+    """A BERT-like uncased tokenizer with the embedded checkpoint's `<sep>` and `<hl>`."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<sep>", "<hl>"]
+    tokenizer.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, initial_alphabet=ASCII))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        bos_token="[CLS]", eos_token="[SEP]", mask_token="[MASK]", additional_special_tokens=["<sep>", "<hl>"],
+        model_max_length=64,
+    )  # fmt: skip
+
+
+def byte_bpe() -> PreTrainedTokenizerFast:
+    """A BART-like byte-level tokenizer."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<sep>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
+        additional_special_tokens=["<sep>"], model_max_length=64,
+    )  # fmt: skip
+
+
+def unigram(separator: str | None = "<sep>") -> PreTrainedTokenizerFast:
+    """A T5-like SentencePiece tokenizer; its separator is an added token that is not special, as potsawee's may be."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.train_from_iterator(
+        CORPUS,
+        trainers.UnigramTrainer(
+            vocab_size=250, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", initial_alphabet=ASCII
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    if separator:
+        tokenizer.add_tokens([AddedToken(separator, normalized=False)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", model_max_length=64
+    )
+
+
+def _bart_like(kind: Any, config: Any, tokenizer: PreTrainedTokenizerFast, **settings: Any) -> Any:
+    """A model of the BART family at toy size."""
+    return kind(
+        config(
+            vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64,
+            pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, init_std=0.3,
+            bos_token_id=tokenizer.bos_token_id, forced_eos_token_id=None, **settings,
+        )
+    )  # fmt: skip
+
+
+def _t5_like(kind: Any, config: Any, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """A model of the T5 family at toy size."""
+    return kind(
+        config(
+            vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_decoder_layers=2, num_heads=4,
+            decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, initializer_factor=1.5,
+        )
+    )  # fmt: skip
+
+
+def _bert_to_bert(tokenizer: PreTrainedTokenizerFast) -> EncoderDecoderModel:
+    """An EncoderDecoderModel of two toy BERTs."""
+    part = dict(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=64, initializer_range=0.3,
+    )  # fmt: skip
+    decoder = BertConfig(**part, is_decoder=True, add_cross_attention=True)
+    config = EncoderDecoderConfig(encoder=BertConfig(**part).to_dict(), decoder=decoder.to_dict())
+    config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 2, 0, 3
+    model = EncoderDecoderModel(config=config)
+    model.generation_config.decoder_start_token_id = 2
+    model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 3
+    return model
+
+
+def _led(tokenizer: PreTrainedTokenizerFast) -> LEDForConditionalGeneration:
+    """An LED: its attention has functions of its own, so it falls back to expanding the source."""
+    return LEDForConditionalGeneration(
+        LEDConfig(
+            vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_encoder_position_embeddings=64,
+            max_decoder_position_embeddings=64, attention_window=8, pad_token_id=1, eos_token_id=2, bos_token_id=0,
+            decoder_start_token_id=2, init_std=0.3,
+        )
+    )  # fmt: skip
+
+
+def checkpoint(name: str) -> tuple[Any, PreTrainedTokenizerFast]:
+    """A toy model and its tokenizer by architecture: the same weights at every call."""
+    torch.manual_seed(7)
+    if name == "bart":
+        tokenizer = wordpiece()
+        return _bart_like(BartForConditionalGeneration, BartConfig, tokenizer, decoder_start_token_id=2), tokenizer
+    if name == "bart-bpe":  # starts from </s> and is forced to <s>, as facebook/bart-large
+        tokenizer = byte_bpe()
+        model = _bart_like(BartForConditionalGeneration, BartConfig, tokenizer, decoder_start_token_id=2)
+        model.generation_config.forced_bos_token_id = 0
+        return model, tokenizer
+    if name == "encoder-decoder":
+        tokenizer = wordpiece()
+        return _bert_to_bert(tokenizer), tokenizer
+    if name == "led":
+        tokenizer = byte_bpe()
+        return _led(tokenizer), tokenizer
+    tokenizer = unigram()
+    if name == "t5":
+        return _t5_like(T5ForConditionalGeneration, T5Config, tokenizer), tokenizer
+    if name == "mt5":
+        return _t5_like(MT5ForConditionalGeneration, MT5Config, tokenizer), tokenizer
+    if name == "pegasus":
+        extra = {"decoder_start_token_id": 0}
+        return _bart_like(PegasusForConditionalGeneration, PegasusConfig, tokenizer, **extra), tokenizer
+    if name == "marian":
+        extra = {"decoder_start_token_id": 0}
+        return _bart_like(MarianMTModel, MarianConfig, tokenizer, **extra), tokenizer
+    raise ValueError(name)
+
+
+SHARING = ("bart", "bart-bpe", "t5", "mt5", "pegasus", "marian", "encoder-decoder")
+ARCHITECTURES = (*SHARING, "led")
+
+
+def save(name: str, folder: Path) -> Path:
+    """Write a toy checkpoint as a `from_pretrained` folder."""
+    model, tokenizer = checkpoint(name)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
