@@ -1,0 +1,106 @@
+"""Which question-answer pairs of a summary count: parse what was generated, keep what the summary answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qa_inference.decoding import Array, Hypothesis
+from qa_inference.formats import PairFormat, ParsedPair
+from qa_inference.tokenization import EncodedText, TextTokenizer
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A well-formed pair whose answer occurs in the summary.
+
+    `answer` is the summary's own characters [start, end); `tokens` [L] are the ids the search produced, `log_probs`
+    [L] their log-probabilities given the summary in nats; the answer's tokens begin at `answer_start`.
+    """
+
+    question: str
+    answer: str
+    start: int
+    end: int
+    tokens: Array
+    log_probs: Array
+    answer_start: int = 0
+
+    @property
+    def total(self) -> float:
+        """The log-probability of the whole pair, in nats."""
+        return float(self.log_probs.sum(dtype=np.float64))
+
+
+class SummaryText:
+    """A summary prepared to look answers up in it: its token ids with offsets, and its folded characters."""
+
+    def __init__(self, text: str, encoded: EncodedText, tokenizer: TextTokenizer) -> None:
+        self.text, self.encoded, self.tokenizer = text, encoded, tokenizer
+        self._folded, self._origins = tokenizer.fold(text)
+
+    def find(self, answer_ids: Sequence[int], answer: str) -> tuple[int, int] | None:
+        """Where the answer first occurs, as character offsets [start, end); None if it does not.
+
+        It occurs if its ids are a contiguous run of the summary's; failing that, if it is a substring once both are
+        normalized, case-folded and freed of white space (WordPiece decodes `£1,000` to `£1, 000`).
+        """
+        ids, wanted = self.encoded.ids, tuple(map(int, answer_ids))
+        for i in range(len(ids) - len(wanted) + 1 if wanted else 0):
+            if ids[i : i + len(wanted)] == wanted:
+                return self._strip(self.encoded.offsets[i][0], self.encoded.offsets[i + len(wanted) - 1][1])
+        folded, _ = self.tokenizer.fold(answer)
+        place = self._folded.find(folded) if folded else -1
+        if place < 0:
+            return None
+        return self._strip(self._origins[place], self._origins[place + len(folded) - 1] + 1)
+
+    def _strip(self, start: int, end: int) -> tuple[int, int]:
+        """The span without the white space at its sides, which some tokenizers count to a word."""
+        part = self.text[start:end]
+        return start + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip())
+
+
+def parse(
+    hypotheses: Iterable[Hypothesis], form: PairFormat, tokenizer: TextTokenizer
+) -> list[tuple[Hypothesis, ParsedPair]]:
+    """The hypotheses that ended and are well-formed pairs, each with what it says, in their order."""
+    parsed = ((h, form.parse(h.tokens[:-1], tokenizer)) for h in hypotheses if h.ended)
+    return [(hypothesis, pair) for hypothesis, pair in parsed if pair is not None]
+
+
+def locate(parsed: Iterable[tuple[Hypothesis, ParsedPair]], summary: SummaryText) -> list[Candidate]:
+    """The pairs whose answer occurs in the summary, in their order."""
+    candidates = []
+    for hypothesis, pair in parsed:
+        span = summary.find(hypothesis.tokens[pair.answer_start : -1], pair.answer)
+        if span is not None:
+            answer, tokens, log_probs = summary.text[slice(*span)], hypothesis.tokens, hypothesis.log_probs
+            candidates.append(Candidate(pair.question, answer, *span, tokens, log_probs, pair.answer_start))
+    return candidates
+
+
+def select(candidates: Iterable[Candidate], most: int = 10) -> list[Candidate]:
+    """Keep about `most` pairs, spread over the answers: the published selection.
+
+    Sorted by total log-probability and grouped by case-folded answer, in the order of each answer's best pair. In a
+    round every answer gives up its next candidate; it is kept unless the same case-folded question was kept for that
+    answer before (its turn is then lost). Stops after the round that reaches `most`, or after a round that keeps
+    nothing, even if candidates remain.
+    """
+    by_answer: dict[str, list[Candidate]] = {}
+    for candidate in sorted(candidates, key=lambda c: -c.total):
+        by_answer.setdefault(candidate.answer.casefold(), []).append(candidate)
+    asked: set[tuple[str, str]] = set()
+    kept: list[Candidate] = []
+    for turn in range(max(map(len, by_answer.values()), default=0)):
+        before = len(kept)
+        for answer, queue in by_answer.items():
+            if turn < len(queue) and (key := (answer, queue[turn].question.casefold())) not in asked:
+                asked.add(key)
+                kept.append(queue[turn])
+        if len(kept) >= most or len(kept) == before:
+            break
+    return kept

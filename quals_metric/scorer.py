@@ -1,0 +1,375 @@
+"""QUALS (Nan et al. 2021, arXiv 2105.04623): configuration, the formula in order, results."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from qa_inference import results
+from qa_inference.decoding import Array, DiverseBeamSearch, Hypothesis
+from qa_inference.engine import Engine
+from qa_inference.formats import PRESETS, PairFormat, Preset
+from qa_inference.seq2seq import Scored, Seq2Seq, Sharing
+from qa_inference.tokenization import EncodedText
+from qa_inference.windows import split
+from quals_metric.pairs import Candidate, SummaryText, locate, parse, select
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_WINDOW = 512  # tokens, where neither the format nor the checkpoint says
+TOKENS_PER_ROW = 8  # what one hypothesis of a search costs beside its source, in the engine's tokens
+DEFAULT_TOKEN_BUDGET = 8192
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class QualsConfig:
+    """Which model asks, how it searches and what is averaged. The defaults are the paper's where it gives them.
+
+    `model` is a preset's name (`qa_inference.formats.PRESETS`), a Hub name (`owner/name`) or a folder; `format` says
+    how it writes pairs (None: the preset's, or a bare text in and `question <sep> answer` out). `groups`, `strength`,
+    `min_new_tokens` and `max_new_tokens` are the diverse beam search's (60, 0.5, 8 and 60 and the end: the published
+    code). `max_pairs` ends the selection (10: the published code; its last round may give a few more). `tokens`:
+    "all" averages over all tokens of a pair (the paper), "answer" over those of the answer and the end only.
+    `device`, `dtype` None: chosen (`qa_inference.engine`); `token_budget` is the engine's, in tokens per batch.
+    `sharing`: whether rows share one source in attention (`qa_inference.seq2seq.Seq2Seq`). `revision`, `token`,
+    `cache_dir` and `local_files_only` go to the Hub loader.
+    """
+
+    model: str = "embedded"
+    format: PairFormat | None = None
+    groups: int = 60
+    strength: float = 0.5
+    min_new_tokens: int = 8
+    max_new_tokens: int = 61
+    max_pairs: int = 10
+    tokens: Literal["all", "answer"] = "all"
+    device: str | None = None
+    dtype: str | None = None
+    token_budget: int | None = None
+    sharing: Sharing = "auto"
+    revision: str | None = None
+    token: str | None = None
+    cache_dir: str | None = None
+    local_files_only: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("groups", 1), ("min_new_tokens", 0), ("max_new_tokens", 1), ("max_pairs", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name}: must be an integer of at least {least}; got {value!r}")
+        if self.min_new_tokens >= self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens: must be less than max_new_tokens, or no pair could end; got {self.min_new_tokens} "
+                f"and {self.max_new_tokens}"
+            )
+        if not math.isfinite(self.strength) or self.strength < 0:
+            raise ValueError(f"strength: must be a finite number of at least 0; got {self.strength!r}")
+        for name, allowed in (("tokens", ("all", "answer")), ("sharing", ("auto", "shared", "expanded"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        if self.token_budget is not None and self.token_budget < 1:
+            raise ValueError(f"token_budget: must be at least 1 token; got {self.token_budget!r}")
+
+    def preset(self) -> Preset:
+        """The preset that `model` names by its name or its checkpoint, or one made for another checkpoint.
+
+        Raises ValueError if `model` is no preset, no `owner/name` and no folder.
+        """
+        known = PRESETS.get(self.model) or next((p for p in PRESETS.values() if p.model == self.model), None)
+        if known is None and "/" not in self.model and not Path(self.model).is_dir():
+            raise ValueError(
+                f"model: must be a preset ({', '.join(PRESETS)}), a Hub name (owner/name) or a folder; "
+                f"got {self.model!r}"
+            )
+        preset = known or Preset(self.model, self.model, PairFormat(), "see its card", "")
+        return preset if self.format is None else Preset(**{**preset.__dict__, "format": self.format})
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """One kept question-answer pair.
+
+    `answer` is the summary's own characters [start, end); `score` is in nats per token, 0 if the source supports the
+    pair as well as the summary does. `tokens` are the pair's tokens (question, separator, answer, end) and the two
+    lists their log-probabilities in nats given the summary and given the source.
+    """
+
+    question: str
+    answer: str
+    start: int
+    end: int
+    score: float
+    tokens: tuple[str, ...]
+    summary_log_probs: tuple[float, ...]
+    source_log_probs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SummaryScore:
+    """QUALS of one summary, the mean over its pairs; NaN, with the reason in `note`, if it has none."""
+
+    score: float
+    pairs: tuple[PairScore, ...]
+    note: str = ""
+
+    @property
+    def score_01(self) -> float:
+        """A monotone view between 0 and 1: `exp(min(score, 0))`; NaN if undefined."""
+        return math.exp(min(self.score, 0.0)) if not math.isnan(self.score) else math.nan
+
+
+@dataclass(frozen=True)
+class QualsResult:
+    """QUALS of a corpus. Undefined summaries have NaN, are left out of the means and counted.
+
+    `signature` names all that could change a number; `num_windowed_summaries` and `num_windowed_sources` count the
+    inputs that were longer than the model's window.
+    """
+
+    summaries: tuple[SummaryScore, ...]
+    signature: str
+    num_windowed_summaries: int = 0
+    num_windowed_sources: int = 0
+
+    @property
+    def scores(self) -> list[float]:
+        """QUALS per summary, in nats per token; NaN: undefined."""
+        return [summary.score for summary in self.summaries]
+
+    @property
+    def score(self) -> float:
+        """The mean over the defined summaries; NaN if there is none."""
+        return results.mean(self.scores)
+
+    @property
+    def score_01(self) -> float:
+        """The mean of the summaries' 0-to-1 views."""
+        return results.mean(summary.score_01 for summary in self.summaries)
+
+    @property
+    def num_undefined(self) -> int:
+        """How many summaries have no score."""
+        return sum(math.isnan(score) for score in self.scores)
+
+    def to_dict(self, pairs: bool = True) -> dict[str, Any]:
+        """The result as JSON has it (undefined: None), with or without the pairs."""
+        fields = ("score", "score_01", "num_undefined", "num_windowed_summaries", "num_windowed_sources", "signature")
+        rows = []
+        for summary in self.summaries:
+            row = {"score": summary.score, "score_01": summary.score_01, "num_pairs": len(summary.pairs)}
+            row |= {"note": summary.note} | ({"pairs": [asdict(pair) for pair in summary.pairs]} if pairs else {})
+            rows.append(row)
+        plain: dict[str, Any] = results.plain({**{name: getattr(self, name) for name in fields}, "summaries": rows})
+        return plain
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per summary: score, score_01, num_pairs, note, pairs. Needs pandas."""
+        import pandas as pd
+
+        columns = ["score", "score_01", "num_pairs", "note", "pairs"]
+        rows = [(s.score, s.score_01, len(s.pairs), s.note, [asdict(p) for p in s.pairs]) for s in self.summaries]
+        return pd.DataFrame(rows, columns=columns)
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A distinct text and the token windows it is read in."""
+
+    encoded: EncodedText
+    windows: tuple[tuple[int, int], ...]
+
+    def inputs(self) -> list[Array]:
+        """The model's input for every window."""
+        return [self.encoded.window(*window) for window in self.windows]
+
+
+class QualsScorer:
+    """Scores summaries against their sources; the model is loaded once, here.
+
+    >>> scorer = QualsScorer()
+    >>> result = scorer.score(summaries=["The bridge was approved."], sources=["The council approved the bridge."])
+    >>> result.score, result.summaries[0].pairs[0].question  # doctest: +SKIP
+    """
+
+    def __init__(self, config: QualsConfig | None = None) -> None:
+        self.config = config or QualsConfig()
+        preset = self.config.preset()
+        self.format = preset.format
+        hub = {name: getattr(self.config, name) for name in ("token", "cache_dir", "local_files_only")}
+        self.model = Seq2Seq.load(
+            preset.model,
+            device=self.config.device,
+            dtype=self.config.dtype,
+            sharing=self.config.sharing,
+            revision=self.config.revision or preset.revision,
+            **hub,
+        )
+        self._name, self._folder = preset.name, Path(preset.model)
+        self._end_ids = self.format.end_ids(self.model.text)
+        self._window = self.format.window or self.model.window or DEFAULT_WINDOW
+        self._engine = Engine(token_budget=self.config.token_budget or DEFAULT_TOKEN_BUDGET)
+        self._search = DiverseBeamSearch(
+            self.config.groups, self.config.strength, self.config.min_new_tokens, self.config.max_new_tokens
+        )
+
+    def score(
+        self,
+        *,
+        summaries: Sequence[str],
+        sources: Sequence[str],
+        spread: bool = False,
+        on_batch: Progress | None = None,
+    ) -> QualsResult:
+        """QUALS of every summary against the source at the same place.
+
+        `spread` shares the work among the processes of an `accelerate launch`; every process must call it with the
+        same texts and gets the whole result. `on_batch(done, total)` is called after every batch, counting windows of
+        texts; what it raises stops the scoring. Raises TypeError or ValueError for other than lists of str of equal
+        length.
+        """
+        results.check_texts(summaries, sources)
+        blank = [not summary.strip() or not source.strip() for summary, source in zip(summaries, sources, strict=True)]
+        real = [i for i, is_blank in enumerate(blank) if not is_blank]
+        summary_texts = self._read({summaries[i] for i in real}, summaries)
+        source_texts = self._read({sources[i] for i in real}, sources)
+        count = sum(len(text.windows) for text in (*summary_texts.values(), *source_texts.values()))
+        progress = _Counter(on_batch, count)
+        kept = self._kept_pairs(summary_texts, spread, progress)
+        asked: dict[str, list[Candidate]] = {}
+        for i in real:
+            asked.setdefault(sources[i], []).extend(kept[summaries[i]])
+        supported = self._best_windows(asked, source_texts, spread, progress)
+        scored = []
+        for i, (summary, source) in enumerate(zip(summaries, sources, strict=True)):
+            if blank[i]:
+                scored.append(SummaryScore(math.nan, (), "blank summary" if not summary.strip() else "blank source"))
+                continue
+            pairs = tuple(self._pair_score(pair, supported[source, _key(pair)]) for pair in kept[summary])
+            value = results.mean(pair.score for pair in pairs)
+            scored.append(SummaryScore(value, pairs, "" if pairs else "no pair kept"))
+        windowed = [sum(len(t.windows) > 1 for t in texts.values()) for texts in (summary_texts, source_texts)]
+        return QualsResult(tuple(scored), self.signature, *windowed)
+
+    @cached_property
+    def signature(self) -> str:
+        """Everything a score depends on, in one line."""
+        config, model = self.config, self.model.model
+        version = getattr(model.config, "_commit_hash", None)
+        if self._folder.is_dir():
+            version = results.fingerprint(self._folder)
+        settings = {
+            "model": f"{self._name}@{version or 'unknown'}",
+            "groups": config.groups,
+            "strength": config.strength,
+            "tokens": config.tokens,
+            "length": f"{config.min_new_tokens}-{config.max_new_tokens}",
+            "pairs": config.max_pairs,
+            "window": self._window,
+            "attention": "shared" if self.model.shared else "expanded",
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": self.model.device.type,
+        }
+        return results.signature("quals", settings)
+
+    def _read(self, distinct: set[str], order: Sequence[str]) -> dict[str, _Text]:
+        """Tokenize every distinct text once, in the order given, and cut the long ones into windows."""
+        texts = {}
+        for text in order:
+            if text in distinct and text not in texts:
+                encoded = self.model.text.encode(text, self.format.template)
+                size = self._window - encoded.around
+                texts[text] = _Text(encoded, tuple(split(text, encoded.offsets, size)))
+        return texts
+
+    def _kept_pairs(self, texts: dict[str, _Text], spread: bool, progress: _Counter) -> dict[str, list[Candidate]]:
+        """Steps 1 and 2: every distinct summary's hypotheses, from all its windows, and the pairs kept of them."""
+        inputs = [window for text in texts.values() for window in text.inputs()]
+        found = self._engine.map(
+            lambda batch: self.model.generate(batch, self._search, end_ids=self._end_ids),
+            inputs,
+            lambda ids: len(ids) + TOKENS_PER_ROW * self.config.groups,
+            spread=spread,
+            on_batch=progress.stage(0),
+        )
+        kept, well_formed, place = {}, 0, 0
+        for text, read in texts.items():
+            hypotheses: list[Hypothesis] = sum(found[place : place + len(read.windows)], [])
+            place += len(read.windows)
+            parsed = parse(hypotheses, self.format, self.model.text)
+            well_formed += len(parsed)
+            kept[text] = select(locate(parsed, SummaryText(text, read.encoded, self.model.text)), self.config.max_pairs)
+        if texts and not well_formed:
+            warnings.warn(
+                f"model {self._name!r}: none of {len(inputs) * self.config.groups} hypotheses is a question, the "
+                f"separator {self.format.separator!r} and an answer; every score is undefined. Does its format fit?",
+                stacklevel=3,
+            )
+        return kept
+
+    def _best_windows(
+        self, asked: dict[str, list[Candidate]], texts: dict[str, _Text], spread: bool, progress: _Counter
+    ) -> dict[tuple[str, bytes], Array]:
+        """Step 3, the source's side: every pair's log-probabilities in the window that supports it best.
+
+        Keyed by source and the pair's tokens, so that a source is read once for all its summaries.
+        """
+        items, owners = [], []
+        for source, pairs in asked.items():
+            distinct = {_key(pair): pair for pair in pairs}
+            for window in texts[source].inputs() if distinct else ():
+                items.append(Scored(window, [pair.tokens for pair in distinct.values()]))
+                owners.append((source, list(distinct.values())))
+        scores = self._engine.map(
+            self.model.log_likelihood,
+            items,
+            lambda item: len(item.source) + sum(map(len, item.targets)),
+            spread=spread,
+            on_batch=progress.stage(progress.total - len(items)),  # sources without a pair need no reading
+        )
+        best: dict[tuple[str, bytes], Array] = {}
+        for (source, pairs), arrays in zip(owners, scores, strict=True):
+            for pair, array in zip(pairs, arrays, strict=True):
+                key = source, _key(pair)
+                if key not in best or self._mean(pair, array) > self._mean(pair, best[key]):
+                    best[key] = array
+        return best
+
+    def _mean(self, pair: Candidate, log_probs: Array) -> float:
+        """The mean log-probability of the tokens that count, in nats."""
+        start = pair.answer_start if self.config.tokens == "answer" else 0
+        return float(log_probs[start:].mean(dtype=np.float64))
+
+    def _pair_score(self, pair: Candidate, source_log_probs: Array) -> PairScore:
+        """Step 3: `mean log p(token | source) - mean log p(token | summary)`."""
+        score = self._mean(pair, source_log_probs) - self._mean(pair, pair.log_probs)
+        pieces = self.model.text.pieces(pair.tokens)
+        lists = tuple(map(float, pair.log_probs)), tuple(map(float, source_log_probs))
+        return PairScore(pair.question, pair.answer, pair.start, pair.end, score, pieces, *lists)
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """One count of done windows, out of `total`, over the stages of a scoring."""
+
+    on_batch: Progress | None
+    total: int
+
+    def stage(self, before: int) -> Progress | None:
+        """The engine's callback for a stage that begins with `before` windows done."""
+        on_batch = self.on_batch
+        return None if on_batch is None else lambda done, _: on_batch(before + done, self.total)
+
+
+def _key(pair: Candidate) -> bytes:
+    """A pair's tokens as a dictionary's key."""
+    return pair.tokens.tobytes()
