@@ -40,19 +40,20 @@ def shared_source_attention(
     """
     rows, sources = query.shape[0], key.shape[0]
     if rows == sources:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, position_bias=position_bias, **kwargs
-        )  # type: ignore[no-any-return]  # untyped in the library
+        return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
     global _folded_calls
     _folded_calls += 1
     each, heads, length, width = rows // sources, *query.shape[1:]
     folded = query.view(sources, each, heads, length, width).transpose(1, 2).reshape(sources, heads, -1, width)
-    if position_bias is not None:  # [1, H, T, K]; the same for every row
-        position_bias = position_bias.repeat(1, 1, each, 1) if getattr(module, "has_relative_attention_bias", True) else None
+    if not getattr(module, "has_relative_attention_bias", True):
+        position_bias = None  # T5's cross-attention passes zeros
+    elif position_bias is not None:  # [1, H, T, K]; the same for every row
+        position_bias = position_bias.repeat(1, 1, each, 1)
     if attention_mask is not None:
         attention_mask = attention_mask[:, :, :1]
     kwargs["is_causal"] = False
-    output, _ = sdpa_attention_forward(module, folded, key, value, attention_mask, position_bias=position_bias, **kwargs)
+    kwargs["position_bias"] = position_bias
+    output, _ = sdpa_attention_forward(module, folded, key, value, attention_mask, **kwargs)
     return output.view(sources, each, length, heads, width).flatten(0, 1), None
 
 

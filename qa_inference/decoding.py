@@ -69,7 +69,7 @@ class DiverseBeamSearch:
     max_new_tokens: int = 61
 
     def run(self, step: StepFunction, prefix: Tensor, vocabulary: Vocabulary) -> list[list[Hypothesis]]:
-        """Search from `prefix` [S, P] (given, never scored): for each source its `groups` hypotheses, in group order."""
+        """Search from `prefix` [S, P] (never scored): for each source its `groups` hypotheses, in group order."""
         layout = _Layout(len(prefix), self.groups)
         limits = (self.min_new_tokens, self.max_new_tokens)
 
@@ -160,7 +160,8 @@ class TopKSampling:
             cumulative = np.exp(log_probs.astype(np.float64)).cumsum(-1)
             uniform = draws[layout.sources[:, None], t, layout.groups]
             below = cumulative <= (uniform * cumulative[..., -1])[..., None]
-            return below.sum(-1).clip(max=ids.shape[-1] - 1)
+            place: Array = np.minimum(below.sum(-1), ids.shape[-1] - 1)
+            return place
 
         limits = (self.min_new_tokens, self.max_new_tokens)
         return _run(step, prefix, vocabulary, layout, limits, lambda: self.top_k, choose)
@@ -251,7 +252,7 @@ class _Layout:
     @property
     def width(self) -> int:
         """R, the rows per source."""
-        return self.groups.shape[1]
+        return int(self.groups.shape[1])
 
     def ended_before(self) -> Array:
         """How many groups before each row's have ended at an earlier step, [S, R]."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qa_inference.tokenization import TEXT, TextTokenizer
+from qa_inference.tokenization import TEXT, Ids, TextTokenizer
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
@@ -40,7 +39,7 @@ class PairFormat:
         if self.template.count(TEXT) != 1:
             raise ValueError(f"format: `template` must contain {TEXT} exactly once; got {self.template!r}")
         if not self.separator.strip():
-            raise ValueError("format: `separator` must not be blank; name the special token or the text between the two")
+            raise ValueError("format: `separator` must not be blank; name what stands between question and answer")
         if self.window is not None and self.window < 8:
             raise ValueError(f"format: `window` must be at least 8 tokens; got {self.window}")
 
@@ -51,7 +50,7 @@ class PairFormat:
         alone, followed = tokenizer.encode("a").ids, tokenizer.encode("a" + self.end + "b").ids
         return (next(b for i, b in enumerate(followed) if i >= len(alone) or alone[i] != b),)
 
-    def parse(self, tokens: Sequence[int], tokenizer: TextTokenizer) -> ParsedPair | None:
+    def parse(self, tokens: Ids, tokenizer: TextTokenizer) -> ParsedPair | None:
         """Read a pair from `tokens`, the end left out.
 
         None unless it is well formed: the separator exactly once, question and answer not blank.

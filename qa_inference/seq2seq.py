@@ -19,12 +19,11 @@ from transformers.modeling_outputs import BaseModelOutput
 from qa_inference import attention, likelihood
 from qa_inference.decoding import Array, BeamSearch, DiverseBeamSearch, Hypothesis, TopKSampling, Vocabulary
 from qa_inference.engine import choose_device, choose_dtype
-from qa_inference.tokenization import TextTokenizer
+from qa_inference.tokenization import Ids, TextTokenizer
 
 ROWS = 64  # targets of one source decoded at a time: bounds the logits of a source with very many pairs
 PROBE_TOLERANCE = 1e-4
 Sharing = Literal["auto", "shared", "expanded"]
-Ids = Sequence[int] | Array
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class Seq2Seq:
         vocabulary = Vocabulary((*self.vocabulary.ends, *end_ids), self.vocabulary.pad)
         if isinstance(search, TopKSampling):
             if keys is None:
-                raise ValueError("generate: sampling needs `keys`, one number for each input, to seed its draws; got None")
+                raise ValueError("generate: sampling needs `keys`, a number for each input to seed its draws; got None")
             return search.run(state, prefix, vocabulary, keys)
         return search.run(state, prefix, vocabulary)
 
@@ -122,10 +121,10 @@ class Seq2Seq:
         encoded, mask = self.encode([item.source for item in items])
         results: list[list[Array]] = [[] for _ in items]
         for start in range(0, max((len(item.targets) for item in items), default=0), ROWS):
-            chunk = [(i, item.targets[start : start + ROWS]) for i, item in enumerate(items) if len(item.targets) > start]
-            index = torch.tensor([i for i, _ in chunk], device=self.device)
-            scores = self._score_rows(encoded[index], mask[index], [targets for _, targets in chunk])
-            for (i, _), arrays in zip(chunk, scores, strict=True):
+            unfinished = [i for i, item in enumerate(items) if len(item.targets) > start]
+            targets = [items[i].targets[start : start + ROWS] for i in unfinished]
+            index = torch.tensor(unfinished, device=self.device)
+            for i, arrays in zip(unfinished, self._score_rows(encoded[index], mask[index], targets), strict=True):
                 results[i] += arrays
         return results
 
@@ -144,8 +143,10 @@ class Seq2Seq:
         prefix = torch.tensor(self.prefix, device=self.device)
         logits = self.forward(encoded, mask, likelihood.shift_targets(prefix, labels), shared=self.shared).logits
         scores = likelihood.token_log_probs(logits[:, len(prefix) - 1 :], labels).cpu().numpy()
+        by_source = scores.reshape(len(targets), rows, -1)
         return [
-            [scores[s * rows + r, : len(target)].copy() for r, target in enumerate(each)] for s, each in enumerate(targets)
+            [row[: len(target)].copy() for row, target in zip(of_source, each, strict=False)]
+            for of_source, each in zip(by_source, targets, strict=True)
         ]
 
     def forward(self, encoded: Tensor, mask: Tensor, decoder_ids: Tensor, *, shared: bool, cache: Any = None) -> Any:
@@ -189,7 +190,7 @@ class Seq2Seq:
 
         Returns what is wrong, "" for nothing.
         """
-        ids = [token for token in range(self.model.get_input_embeddings().num_embeddings)][3:9]
+        ids = list(range(3, 9))
         encoded, mask = self.encode([ids, ids[:3]])
         rows = torch.tensor([*self.prefix, *ids[:3]], device=self.device).expand(6, -1).clone()
         rows[:, -1] = torch.tensor(ids[:6], device=self.device)

@@ -21,6 +21,9 @@ from transformers import PreTrainedTokenizerBase
 
 TEXT = "{text}"
 
+Ids = Sequence[int] | NDArray[Any]
+"""Token ids, in a list or an array."""
+
 
 @dataclass(frozen=True)
 class EncodedText:
@@ -55,11 +58,12 @@ class TextTokenizer:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise ValueError(
-                f"tokenizer {type(tokenizer).__name__}: must be backed by the tokenizers library, which gives character "
-                f"offsets; this one is not. Convert it (`PreTrainedTokenizerFast`) or use another checkpoint."
+                f"tokenizer {type(tokenizer).__name__}: must be backed by the tokenizers library, which gives "
+                f"character offsets; this one is not. Convert it (`PreTrainedTokenizerFast`) or use another checkpoint."
             )
         self.tokenizer = tokenizer
-        self._names = {token.content: f"s{secrets.token_hex(16)}" for token in backend.get_added_tokens_decoder().values()}
+        added = backend.get_added_tokens_decoder().values()
+        self._names = {token.content: f"s{secrets.token_hex(16)}" for token in added}
         self._data = _disguise(backend, self._names)
         self._normalizer = self._data.normalizer
         self._before, self._after = self._wrapping()
@@ -78,11 +82,11 @@ class TextTokenizer:
         ids = encoding.ids
         return EncodedText(tuple(ids[a:b]), offsets, (*self._before, *ids[:a]), (*ids[b:], *self._after))
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Ids) -> str:
         """The text of `ids`, special tokens left out."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        return str(self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
 
-    def pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
+    def pieces(self, ids: Ids) -> tuple[str, ...]:
         """Each token's own text, as in a figure's axis."""
         return tuple(str(self.tokenizer.convert_ids_to_tokens(int(i))) for i in ids)
 

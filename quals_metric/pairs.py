@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from qa_inference.decoding import Array, Hypothesis
 from qa_inference.formats import PairFormat, ParsedPair
-from qa_inference.tokenization import EncodedText, TextTokenizer
+from qa_inference.tokenization import EncodedText, Ids, TextTokenizer
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SummaryText:
         self.text, self.encoded, self.tokenizer = text, encoded, tokenizer
         self._folded, self._origins = tokenizer.fold(text)
 
-    def find(self, answer_ids: Sequence[int], answer: str) -> tuple[int, int] | None:
+    def find(self, answer_ids: Ids, answer: str) -> tuple[int, int] | None:
         """Where the answer first occurs, as character offsets [start, end); None if it does not.
 
         It occurs if its ids are a contiguous run of the summary's; failing that, if it is a substring once both are

@@ -1,28 +1,27 @@
-"""QUALS (Nan et al. 2021, arXiv 2105.04623): configuration, the formula in order, results."""
+"""QUALS (Nan et al. 2021, arXiv 2105.04623): configuration, and the formula in order."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from qa_inference import results
-from qa_inference.decoding import Array, DiverseBeamSearch, Hypothesis
+from qa_inference.decoding import Array, DiverseBeamSearch
 from qa_inference.engine import Engine
 from qa_inference.formats import PRESETS, PairFormat, Preset
 from qa_inference.seq2seq import Scored, Seq2Seq, Sharing
 from qa_inference.tokenization import EncodedText
 from qa_inference.windows import split
 from quals_metric.pairs import Candidate, SummaryText, locate, parse, select
-
-if TYPE_CHECKING:
-    import pandas as pd
+from quals_metric.result import PairScore, QualsResult, SummaryScore
 
 DEFAULT_WINDOW = 512  # tokens, where neither the format nor the checkpoint says
 TOKENS_PER_ROW = 8  # what one hypothesis of a search costs beside its source, in the engine's tokens
@@ -92,93 +91,7 @@ class QualsConfig:
                 f"got {self.model!r}"
             )
         preset = known or Preset(self.model, self.model, PairFormat(), "see its card", "")
-        return preset if self.format is None else Preset(**{**preset.__dict__, "format": self.format})
-
-
-@dataclass(frozen=True)
-class PairScore:
-    """One kept question-answer pair.
-
-    `answer` is the summary's own characters [start, end); `score` is in nats per token, 0 if the source supports the
-    pair as well as the summary does. `tokens` are the pair's tokens (question, separator, answer, end) and the two
-    lists their log-probabilities in nats given the summary and given the source.
-    """
-
-    question: str
-    answer: str
-    start: int
-    end: int
-    score: float
-    tokens: tuple[str, ...]
-    summary_log_probs: tuple[float, ...]
-    source_log_probs: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class SummaryScore:
-    """QUALS of one summary, the mean over its pairs; NaN, with the reason in `note`, if it has none."""
-
-    score: float
-    pairs: tuple[PairScore, ...]
-    note: str = ""
-
-    @property
-    def score_01(self) -> float:
-        """A monotone view between 0 and 1: `exp(min(score, 0))`; NaN if undefined."""
-        return math.exp(min(self.score, 0.0)) if not math.isnan(self.score) else math.nan
-
-
-@dataclass(frozen=True)
-class QualsResult:
-    """QUALS of a corpus. Undefined summaries have NaN, are left out of the means and counted.
-
-    `signature` names all that could change a number; `num_windowed_summaries` and `num_windowed_sources` count the
-    inputs that were longer than the model's window.
-    """
-
-    summaries: tuple[SummaryScore, ...]
-    signature: str
-    num_windowed_summaries: int = 0
-    num_windowed_sources: int = 0
-
-    @property
-    def scores(self) -> list[float]:
-        """QUALS per summary, in nats per token; NaN: undefined."""
-        return [summary.score for summary in self.summaries]
-
-    @property
-    def score(self) -> float:
-        """The mean over the defined summaries; NaN if there is none."""
-        return results.mean(self.scores)
-
-    @property
-    def score_01(self) -> float:
-        """The mean of the summaries' 0-to-1 views."""
-        return results.mean(summary.score_01 for summary in self.summaries)
-
-    @property
-    def num_undefined(self) -> int:
-        """How many summaries have no score."""
-        return sum(math.isnan(score) for score in self.scores)
-
-    def to_dict(self, pairs: bool = True) -> dict[str, Any]:
-        """The result as JSON has it (undefined: None), with or without the pairs."""
-        fields = ("score", "score_01", "num_undefined", "num_windowed_summaries", "num_windowed_sources", "signature")
-        rows = []
-        for summary in self.summaries:
-            row = {"score": summary.score, "score_01": summary.score_01, "num_pairs": len(summary.pairs)}
-            row |= {"note": summary.note} | ({"pairs": [asdict(pair) for pair in summary.pairs]} if pairs else {})
-            rows.append(row)
-        plain: dict[str, Any] = results.plain({**{name: getattr(self, name) for name in fields}, "summaries": rows})
-        return plain
-
-    def to_pandas(self) -> pd.DataFrame:
-        """One row per summary: score, score_01, num_pairs, note, pairs. Needs pandas."""
-        import pandas as pd
-
-        columns = ["score", "score_01", "num_pairs", "note", "pairs"]
-        rows = [(s.score, s.score_01, len(s.pairs), s.note, [asdict(p) for p in s.pairs]) for s in self.summaries]
-        return pd.DataFrame(rows, columns=columns)
+        return preset if self.format is None else replace(preset, format=self.format)
 
 
 @dataclass(frozen=True)
@@ -303,7 +216,7 @@ class QualsScorer:
         )
         kept, well_formed, place = {}, 0, 0
         for text, read in texts.items():
-            hypotheses: list[Hypothesis] = sum(found[place : place + len(read.windows)], [])
+            hypotheses = chain.from_iterable(found[place : place + len(read.windows)])
             place += len(read.windows)
             parsed = parse(hypotheses, self.format, self.model.text)
             well_formed += len(parsed)

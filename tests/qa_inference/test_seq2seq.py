@@ -35,7 +35,7 @@ def test_sharing_is_used_where_it_works(name: str) -> None:
 
 
 def test_sharing_that_is_required_but_impossible() -> None:
-    with pytest.raises(ValueError, match='cannot share a source between rows .*; use sharing="auto" or "expanded"'):
+    with pytest.raises(ValueError, match=r'cannot share a source between rows .*; use sharing="auto" or "expanded"'):
         _model("led", "shared")
 
 

@@ -1,0 +1,234 @@
+"""The whole formula on toy checkpoints, against itself one pair at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qa_inference.formats import PairFormat
+from quals_metric.result import QualsResult
+from quals_metric.scorer import QualsConfig, QualsScorer
+from tests import tiny
+
+SUMMARIES = [tiny.CORPUS[0], tiny.CORPUS[3], "Joshua beat Klitschko.", tiny.CORPUS[3], "The council approved a bridge in Perth on Monday."]
+SOURCES = [
+    "Wladimir Klitschko was beaten by Anthony Joshua. It was Saturday.",
+    "On Monday a council approved it. The River Tay has a new bridge.",
+    "Wladimir Klitschko was beaten by Anthony Joshua. It was Saturday.",
+    "Nothing to do with it.",
+    " ".join(f"The man number {i} lived in the old house." for i in range(30)),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A toy BART that writes pairs about the toy corpus."""
+    return str(tiny.trained(tmp_path_factory.mktemp("model") / "bart"))
+
+
+def _scorer(folder: str, **settings: Any) -> QualsScorer:
+    return QualsScorer(QualsConfig(folder, groups=30, min_new_tokens=2, max_new_tokens=14, device="cpu", **settings))
+
+
+@pytest.fixture(scope="module")
+def result(folder: str) -> QualsResult:
+    return _scorer(folder).score(summaries=SUMMARIES, sources=SOURCES)
+
+
+def _same(a: QualsResult, b: QualsResult) -> None:
+    """The same hypotheses, and scores within 1e-5."""
+    assert [[(p.question, p.answer, p.tokens) for p in s.pairs] for s in a.summaries] == [
+        [(p.question, p.answer, p.tokens) for p in s.pairs] for s in b.summaries
+    ]
+    np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
+
+
+def test_the_toy_model_writes_pairs(result: QualsResult) -> None:
+    assert sum(len(summary.pairs) for summary in result.summaries) >= 10
+    assert result.num_undefined < 3 and result.num_windowed_sources == 1 and result.num_windowed_summaries == 0
+
+
+def test_pairs_are_what_they_say(result: QualsResult) -> None:
+    for text, summary in zip(SUMMARIES, result.summaries, strict=True):
+        for pair in summary.pairs:
+            assert text[pair.start : pair.end] == pair.answer and pair.question
+            assert len(pair.tokens) == len(pair.summary_log_probs) == len(pair.source_log_probs)
+            difference = np.mean(pair.source_log_probs) - np.mean(pair.summary_log_probs)
+            assert pair.score == pytest.approx(difference, abs=1e-6)
+        if summary.pairs:
+            assert summary.score == pytest.approx(np.mean([pair.score for pair in summary.pairs]))
+            assert summary.score_01 == pytest.approx(math.exp(min(summary.score, 0)))
+        else:
+            assert math.isnan(summary.score) and summary.note == "no pair kept"
+
+
+def test_a_summary_supports_its_own_pairs_exactly(folder: str) -> None:
+    own = _scorer(folder).score(summaries=SUMMARIES, sources=SUMMARIES)
+    defined = [score for score in own.scores if not math.isnan(score)]
+    assert defined and np.abs(defined).max() < 1e-5
+
+
+@pytest.mark.parametrize("settings", [{"token_budget": 1}, {"token_budget": 100_000}, {"sharing": "expanded"}])
+def test_scores_do_not_depend_on_batches_or_sharing(folder: str, result: QualsResult, settings: dict) -> None:
+    _same(_scorer(folder, **settings).score(summaries=SUMMARIES, sources=SOURCES), result)
+
+
+def test_scores_do_not_depend_on_order_or_company(folder: str, result: QualsResult) -> None:
+    scorer, order = _scorer(folder), list(range(len(SUMMARIES)))
+    random.Random(1).shuffle(order)
+    shuffled = scorer.score(summaries=[SUMMARIES[i] for i in order], sources=[SOURCES[i] for i in order])
+    back = [shuffled.summaries[order.index(i)] for i in range(len(order))]
+    _same(QualsResult(tuple(back), ""), result)
+    alone = [scorer.score(summaries=[s], sources=[t]).summaries[0] for s, t in zip(SUMMARIES, SOURCES, strict=True)]
+    _same(QualsResult(tuple(alone), ""), result)
+
+
+def test_every_distinct_text_is_encoded_once(folder: str) -> None:
+    scorer = _scorer(folder)
+    seen: list[tuple[int, ...]] = []
+    original = scorer.model.encode
+
+    def encode(inputs: Any) -> Any:
+        seen.extend(tuple(map(int, row)) for row in inputs)
+        return original(inputs)
+
+    scorer.model.encode = encode  # type: ignore[method-assign]  # spying on the one door to the encoder
+    scorer.score(summaries=SUMMARIES, sources=SOURCES)
+    assert len(seen) == len(set(seen))
+
+
+def test_a_pair_takes_its_best_window(folder: str, result: QualsResult) -> None:
+    assert result.summaries[4].pairs, "the toy model must write a pair about the long source's summary"
+    scorer = _scorer(folder)
+    encoded = scorer.model.text.encode(SOURCES[4])
+    from qa_inference.seq2seq import Scored
+    from qa_inference.windows import split
+
+    windows = split(SOURCES[4], encoded.offsets, 64 - encoded.around)
+    assert len(windows) > 3
+    for pair in result.summaries[4].pairs:
+        tokens = scorer.model.text.tokenizer.convert_tokens_to_ids(list(pair.tokens))
+        scores = scorer.model.log_likelihood([Scored(encoded.window(*window), [tokens]) for window in windows])
+        best = max((array for (array,) in scores), key=np.mean)
+        np.testing.assert_allclose(pair.source_log_probs, best, atol=1e-4)
+
+
+def test_answer_tokens_only(folder: str, result: QualsResult) -> None:
+    answers = _scorer(folder, tokens="answer").score(summaries=SUMMARIES[:4], sources=SOURCES[:4])
+    for summary, other in zip(answers.summaries, result.summaries, strict=False):
+        for pair, same in zip(summary.pairs, other.pairs, strict=True):
+            start = pair.tokens.index("<sep>") + 1
+            expected = np.mean(same.source_log_probs[start:]) - np.mean(same.summary_log_probs[start:])
+            assert pair.score == pytest.approx(expected, abs=1e-5)
+    assert "|tokens:answer|" in answers.signature
+
+
+def test_undefined_is_nan_with_a_count_and_a_note(folder: str, result: QualsResult) -> None:
+    scorer = _scorer(folder)
+    mixed = scorer.score(summaries=["", SUMMARIES[0], SUMMARIES[0]], sources=["text", " \n", SOURCES[0]])
+    assert [s.note for s in mixed.summaries[:2]] == ["blank summary", "blank source"]
+    assert mixed.num_undefined == 2 and mixed.score == pytest.approx(result.scores[0], abs=1e-5)
+    nothing = scorer.score(summaries=[" "], sources=["text"])
+    assert math.isnan(nothing.score) and math.isnan(nothing.score_01)
+    assert json.loads(json.dumps(nothing.to_dict()))["score"] is None
+
+
+def test_a_long_summary_is_read_in_windows(folder: str) -> None:
+    long = " ".join(tiny.CORPUS[:4])
+    scored = _scorer(folder).score(summaries=[long], sources=[long])
+    assert scored.num_windowed_summaries == 1 and scored.num_windowed_sources == 1
+    assert all(long[p.start : p.end] == p.answer for p in scored.summaries[0].pairs)
+
+
+def test_result_as_dict_and_table(result: QualsResult) -> None:
+    pytest.importorskip("pandas")
+    as_dict, table = result.to_dict(), result.to_pandas()
+    assert json.loads(json.dumps(as_dict)) == as_dict
+    assert as_dict["num_undefined"] == result.num_undefined and len(as_dict["summaries"]) == len(table) == 5
+    assert "pairs" not in result.to_dict(pairs=False)["summaries"][0]
+    assert table.num_pairs.tolist() == [len(summary.pairs) for summary in result.summaries]
+
+
+def test_progress_reaches_the_end_and_can_stop(folder: str) -> None:
+    calls: list[tuple[int, int]] = []
+    _scorer(folder, token_budget=500).score(
+        summaries=SUMMARIES, sources=SOURCES, on_batch=lambda done, total: calls.append((done, total))
+    )
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls) and calls[-1][0] == calls[-1][1]
+
+    def stop(done: int, total: int) -> None:
+        raise TimeoutError("the deadline has passed")
+
+    with pytest.raises(TimeoutError, match="deadline"):
+        _scorer(folder).score(summaries=SUMMARIES, sources=SOURCES, on_batch=stop)
+
+
+def test_the_signature_names_what_could_change_a_number(folder: str) -> None:
+    signature = _scorer(folder).signature
+    for part in ("quals|", f"{folder}@", "|groups:30|", "|strength:0.5|", "|dtype:float32|", "|attention:shared|"):
+        assert part in signature
+    assert _scorer(folder).signature == signature
+
+
+def test_a_format_that_does_not_fit_is_said(folder: str) -> None:
+    scorer = _scorer(folder, format=PairFormat(separator=" =====> "))
+    with pytest.warns(UserWarning, match="none of 30 hypotheses is a question, the separator ' =====> ' and an answer"):
+        scored = scorer.score(summaries=SUMMARIES[:1], sources=SOURCES[:1])
+    assert scored.num_undefined == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "embeded"}, "model: must be a preset .*embedded.*; got 'embeded'"),
+        ({"groups": 0}, "groups: must be an integer of at least 1; got 0"),
+        ({"groups": True}, "groups: must be an integer"),
+        ({"max_new_tokens": 5}, "min_new_tokens: must be less than max_new_tokens"),
+        ({"strength": -1.0}, "strength: must be a finite number of at least 0; got -1.0"),
+        ({"strength": math.nan}, "strength: must be a finite number"),
+        ({"tokens": "question"}, "tokens: must be one of all, answer; got 'question'"),
+        ({"sharing": "no"}, "sharing: must be one of auto, shared, expanded; got 'no'"),
+        ({"token_budget": 0}, "token_budget: must be at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_meant(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        QualsConfig(**settings).preset()
+
+
+@pytest.mark.parametrize(
+    ("summaries", "sources", "kind", "message"),
+    [
+        ("a text", ["b"], TypeError, r"summaries: must be a list of str; got str. Put a single text into a list"),
+        (["a"], None, TypeError, "sources: must be a list of str; got NoneType"),
+        (["a", None], ["b", "c"], TypeError, r"summaries\[1\]: must be str; got NoneType"),
+        (["a"], [3.5], TypeError, r"sources\[0\]: must be str; got float \(3.5\)"),
+        (["a", "b"], ["c"], ValueError, "must be of the same length; got 2 and 1"),
+        ([], [], ValueError, "summaries: must not be empty"),
+    ],
+)
+def test_input_that_cannot_be_scored(folder: str, summaries: Any, sources: Any, kind: type, message: str) -> None:
+    with pytest.raises(kind, match=message):
+        _scorer(folder).score(summaries=summaries, sources=sources)
+
+
+def test_texts_with_special_tokens_stay_in_their_rows(folder: str, result: QualsResult) -> None:
+    hostile = "<sep> [SEP] </s> <pad> [unused0] \ud800 \x00 Joshua beat Klitschko."
+    scored = _scorer(folder).score(summaries=[hostile, SUMMARIES[0]], sources=[hostile, SOURCES[0]])
+    assert scored.scores[1] == pytest.approx(result.scores[0], abs=1e-5)
+    assert all(hostile[p.start : p.end] == p.answer for p in scored.summaries[0].pairs)
+
+
+@pytest.mark.parametrize("name", ["t5", "bart-bpe", "encoder-decoder", "led", "marian"])
+def test_every_architecture_runs(name: str, tmp_path: Path) -> None:
+    path = tiny.save(name, tmp_path / name)
+    config = QualsConfig(model=str(path), groups=6, max_new_tokens=12, device="cpu")
+    with pytest.warns(UserWarning, match="none of .* hypotheses"):
+        scored = QualsScorer(config).score(summaries=SUMMARIES[:2], sources=SOURCES[:2])
+    assert scored.num_undefined == 2
