@@ -1,13 +1,14 @@
-"""Toy checkpoints of the real architectures and formats, made in code: tokenizers trained on a few sentences, models of
-random weights. Nothing is downloaded, and nothing is right about what they write but its form."""
+"""Toy checkpoints of the real architectures and formats, made in code: tokenizers of a few words, models of random
+weights. Nothing is downloaded, and nothing is right about what they write but its form."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -32,21 +33,25 @@ CORPUS = [
     "Who beat Klitschko? What did Beyoncé O'Neill pay? It was £1,000 in the U.S. and a well-known 3.5% rise.",
     "question: Where did the man live?, answer: the old house | question: When was it?, answer: 1997",
     "generate question and answer: The council approved a new bridge over the River Tay in Perth on Monday.",
-    "abcdefghijklmnopqrstuvwxyz zyxwvutsrqponmlkjihgfedcba 0123456789 9876543210",  # every letter inside a word
-] * 4
-ASCII = [chr(code) for code in range(33, 127)]
+]
+CHARACTERS = [chr(code) for code in range(33, 127)] + ["£", "é"]
+WORDS = sorted(set(re.findall(r"\w+", " ".join(CORPUS))))
 
 
 def wordpiece() -> PreTrainedTokenizerFast:
     """A BERT-like uncased tokenizer with the embedded checkpoint's `<sep>` and `<hl>`."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<sep>", "<hl>"]
+    pieces = [
+        *special,
+        *CHARACTERS,
+        *(f"##{c}" for c in CHARACTERS),
+        *(word.lower().replace("é", "e") for word in WORDS),
+    ]
+    vocab = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<sep>", "<hl>"]
-    tokenizer.train_from_iterator(
-        CORPUS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, initial_alphabet=ASCII)
-    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
@@ -58,15 +63,16 @@ def wordpiece() -> PreTrainedTokenizerFast:
 
 
 def byte_bpe() -> PreTrainedTokenizerFast:
-    """A BART-like byte-level tokenizer."""
-    tokenizer = Tokenizer(models.BPE())
+    """A BART-like byte-level tokenizer that merges the words of the corpus."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<sep>"]
+    merges = dict.fromkeys(
+        (word[:i], word[i]) for w in WORDS if w.isascii() for word in (f"Ġ{w}",) for i in range(1, len(word))
+    )
+    pieces = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), *(left + right for left, right in merges)]
+    vocab = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.BPE(vocab, list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<sep>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        CORPUS, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
-    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
@@ -76,21 +82,16 @@ def byte_bpe() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def unigram(separator: str | None = "<sep>") -> PreTrainedTokenizerFast:
+def unigram() -> PreTrainedTokenizerFast:
     """A T5-like SentencePiece tokenizer; its separator is an added token that is not special, as potsawee's may be."""
-    tokenizer = Tokenizer(models.Unigram())
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    words = [(f"▁{word}", -5.0) for word in WORDS]
+    tokenizer = Tokenizer(models.Unigram([*special, ("▁", -6.0), *words, *((c, -9.0) for c in CHARACTERS)], unk_id=2))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    tokenizer.train_from_iterator(
-        CORPUS,
-        trainers.UnigramTrainer(
-            vocab_size=250, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", initial_alphabet=ASCII
-        ),
-    )
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    if separator:
-        tokenizer.add_tokens([AddedToken(separator, normalized=False)])
+    tokenizer.add_tokens([AddedToken("<sep>", normalized=False)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", model_max_length=64
     )

@@ -16,7 +16,13 @@ from quals_metric.result import QualsResult
 from quals_metric.scorer import QualsConfig, QualsScorer
 from tests import tiny
 
-SUMMARIES = [tiny.CORPUS[0], tiny.CORPUS[3], "Joshua beat Klitschko.", tiny.CORPUS[3], "The council approved a bridge in Perth on Monday."]
+SUMMARIES = [
+    tiny.CORPUS[0],
+    tiny.CORPUS[3],
+    "Joshua beat Klitschko.",
+    tiny.CORPUS[3],
+    "The council approved a bridge in Perth on Monday.",
+]
 SOURCES = [
     "Wladimir Klitschko was beaten by Anthony Joshua. It was Saturday.",
     "On Monday a council approved it. The River Tay has a new bridge.",
