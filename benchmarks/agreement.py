@@ -1,0 +1,186 @@
+"""Does a metric agree with people? Correlations with human judgments of consistency, beside what counting gives.
+
+    python benchmarks/agreement.py --data qags_cnndm_dev.jsonl.gz qags_xsum_dev.jsonl.gz --out agreement.json
+
+Reads JSON lines (`.gz` or not) with `document, summary, consistency` (0 to 1). For every file and metric: Pearson and
+Spearman correlation and ROC AUC (fully consistent against the rest), each with a 95 % bootstrap interval; the
+difference in Pearson to the best copied-n-gram floor by paired bootstrap; and the same split by length of the source.
+The floors are the shares of a summary's 1- to 4-grams that its source contains: a metric says something only where it
+beats them. Last, what the model finds of the pairs of fully consistent summaries given their sources, by length of the
+source: that should be flat, or it is length that is measured.
+
+Summaries without a score are left out for every metric alike, and counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from qa_inference.results import installed_version
+from quals_metric import QualsConfig, QualsResult, QualsScorer
+
+Array = NDArray[np.float64]
+Statistic = Callable[[Array, Array], float]
+RESAMPLES, SEED = 1000, 12345
+NGRAMS = (1, 2, 3, 4)
+
+
+def read(path: str) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file."""
+    opener: Any = gzip.open if path.endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def copied_share(summary: str, source: str, n: int) -> float:
+    """The share of the summary's word n-grams that the source contains; a summary shorter than n: of its only one."""
+    words, text = (re.findall(r"\w+", part.lower()) for part in (summary, source))
+    n = min(n, len(words))
+    found = {tuple(text[i : i + n]) for i in range(len(text) - n + 1)}
+    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return sum(gram in found for gram in grams) / len(grams) if n else 0.0
+
+
+def pearson(x: Array, y: Array) -> float:
+    """Pearson's correlation; NaN where one side is constant."""
+    return float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else math.nan
+
+
+def spearman(x: Array, y: Array) -> float:
+    """Spearman's rank correlation."""
+    return pearson(stats.rankdata(x), stats.rankdata(y))
+
+
+def auc(x: Array, y: Array) -> float:
+    """The chance that a fully consistent summary scores above another one."""
+    good, bad = x[y >= 1.0], x[y < 1.0]
+    if not len(good) or not len(bad):
+        return math.nan
+    return float(stats.mannwhitneyu(good, bad).statistic / (len(good) * len(bad)))
+
+
+STATISTICS: dict[str, Statistic] = {"pearson": pearson, "spearman": spearman, "auc": auc}
+
+
+def samples(count: int) -> NDArray[np.int64]:
+    """The bootstrap's resamples of `count` rows, the same at every call: what makes differences paired."""
+    return np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
+
+
+def interval(values: Sequence[float]) -> list[float]:
+    """The 2.5th and 97.5th percentile of the defined values."""
+    return [float(v) for v in np.nanpercentile(values, [2.5, 97.5])]
+
+
+def agreement(scores: Array, labels: Array) -> dict[str, Any]:
+    """Every statistic with its interval."""
+    rows = samples(len(labels))
+    return {
+        name: {
+            "value": statistic(scores, labels),
+            "interval": interval([statistic(scores[row], labels[row]) for row in rows]),
+        }
+        for name, statistic in STATISTICS.items()
+    }
+
+
+def difference(scores: Array, floor: Array, labels: Array) -> dict[str, Any]:
+    """Pearson of the metric minus Pearson of the floor, with its paired-bootstrap interval."""
+    found = [pearson(scores[row], labels[row]) - pearson(floor[row], labels[row]) for row in samples(len(labels))]
+    return {"value": pearson(scores, labels) - pearson(floor, labels), "interval": interval(found)}
+
+
+def evidence_by_length(result: QualsResult, rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
+    """Of fully consistent summaries, by thirds of source length: words, mean log p(token | source)."""
+    kept = [
+        (len(row["document"].split()), np.mean([np.mean(pair.source_log_probs) for pair in summary.pairs]))
+        for row, summary in zip(rows, result.summaries, strict=True)
+        if row["consistency"] >= 1.0 and summary.pairs
+    ]
+    thirds = [part for part in np.array_split(np.array(sorted(kept)), 3) if len(part)]
+    return [{"words": float(p[:, 0].mean()), "log_prob": float(p[:, 1].mean()), "summaries": len(p)} for p in thirds]
+
+
+def evaluate(path: str, scorers: dict[str, QualsScorer]) -> dict[str, Any]:
+    """Everything about one file."""
+    rows = read(path)
+    summaries, sources = [row["summary"] for row in rows], [row["document"] for row in rows]
+    results = {name: scorer.score(summaries=summaries, sources=sources) for name, scorer in scorers.items()}
+    columns = {name: np.array(result.scores) for name, result in results.items()}
+    defined = np.all([~np.isnan(column) for column in columns.values()], axis=0)
+    for n in NGRAMS:
+        columns[f"copied {n}-grams"] = np.array(
+            [copied_share(s, t, n) for s, t in zip(summaries, sources, strict=True)]
+        )
+    labels = np.array([row["consistency"] for row in rows])[defined]
+    columns = {name: column[defined] for name, column in columns.items()}
+    lengths = np.array([len(source.split()) for source in sources])[defined]
+    floors = {name: pearson(column, labels) for name, column in columns.items() if name.startswith("copied")}
+    floor = max(floors, key=lambda name: -math.inf if math.isnan(floors[name]) else floors[name])
+    table = {name: agreement(column, labels) for name, column in columns.items()}
+    for name in scorers:
+        table[name]["to_floor"] = difference(columns[name], columns[floor], labels)
+        short = lengths <= np.median(lengths)
+        halves = {"shorter_sources": short, "longer_sources": ~short}
+        table[name] |= {half: pearson(columns[name][rows_], labels[rows_]) for half, rows_ in halves.items()}
+    first = next(iter(results.values()))
+    about = {"summaries": len(rows), "undefined": int((~defined).sum()), "floor": floor, "signature": first.signature}
+    by_length = {name: evidence_by_length(result, rows) for name, result in results.items()}
+    return {"file": Path(path).name, **about, "agreement": table, "evidence_by_length": by_length}
+
+
+def show(report: dict[str, Any]) -> str:
+    """A Markdown table of one file."""
+    lines = [
+        f"**{report['file']}**: {report['summaries']} summaries, {report['undefined']} undefined, floor: "
+        f"{report['floor']}",
+        "",
+        "| metric | Pearson | Spearman | ROC AUC | Pearson − floor | shorter / longer sources |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in report["agreement"].items():
+        cells = [_cell(row[statistic]) for statistic in STATISTICS]
+        split = f"{row['shorter_sources']:.3f} / {row['longer_sources']:.3f}" if "shorter_sources" in row else ""
+        lines.append(f"| {name} | {' | '.join(cells)} | {_cell(row.get('to_floor'))} | {split} |")
+    for name, thirds in report["evidence_by_length"].items():
+        text = "; ".join(f"{t['words']:.0f} words: {t['log_prob']:.3f} ({t['summaries']})" for t in thirds)
+        lines += ["", f"{name}: mean log p(token | source) of consistent summaries' pairs by source length: {text}"]
+    return "\n".join(lines)
+
+
+def _cell(value: dict[str, Any] | None) -> str:
+    """A value with its interval."""
+    return f"{value['value']:.3f} [{value['interval'][0]:.3f}, {value['interval'][1]:.3f}]" if value else ""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, score, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--tokens", nargs="+", default=["all", "answer"], choices=["all", "answer"])
+    parser.add_argument("--out", help="also write everything as JSON")
+    args = parser.parse_args(argv)
+    scorers = {f"QUALS, {tokens} tokens": QualsScorer(QualsConfig(args.model, tokens=tokens)) for tokens in args.tokens}
+    reports = []
+    for path in args.data:
+        reports.append(evaluate(path, scorers))
+        print(show(reports[-1]), end="\n\n", flush=True)
+    print(f"{reports[0]['signature']}\nquals-metric {installed_version('quals-metric')}; {RESAMPLES} resamples")
+    if args.out:
+        Path(args.out).write_text(json.dumps(reports, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
