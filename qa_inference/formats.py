@@ -120,6 +120,7 @@ PRESETS: dict[str, Preset] = {
             PairFormat(separator="<sep>", window=512),
             "Apache-2.0",
             "T5-large fine-tuned on SQuAD; closest to the paper's generator among the public ones",
+            revision="08bd3086b3327b2f1b760a4e371e2b921202ef93",
         ),
         *(
             Preset(

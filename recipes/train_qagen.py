@@ -471,13 +471,16 @@ def train(model, tokenizer, contexts, special, args: argparse.Namespace) -> None
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * min(progress / args.warmup, (1 - progress) / (1 - args.warmup)) + 1e-7
         blocks = token_losses(model, collate(batch, special))
-        total, count = sum(losses.sum() for losses, _ in blocks), sum(int((labels >= 0).sum()) for _, labels in blocks)
+        total, count = (
+            torch.stack([losses.sum() for losses, _ in blocks]).sum(),
+            sum(int((labels >= 0).sum()) for _, labels in blocks),
+        )
         (total / count).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         step += 1
-        running.append((float(total), count, sum(len(e.targets) for e in batch)))
+        running.append((total.item(), count, sum(len(e.targets) for e in batch)))
         used += time.monotonic() - began
         if step % 100 == 0:
             nats, tokens, pairs = map(sum, zip(*running, strict=True))
