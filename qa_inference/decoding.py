@@ -175,21 +175,21 @@ def top_log_probs(logits: Tensor, count: int, banned: Sequence[int] = ()) -> tup
     candidates, but keep their share of the probability (as transformers' processors have it). Exact without sorting
     the vocabulary: a row's best tokens lie in the blocks with its largest maxima.
     """
-    logits = logits.float()
-    total = logits.logsumexp(-1, keepdim=True)
+    log_probs = logits.float().log_softmax(-1)
+    size = log_probs.shape[-1]
     if banned:
-        logits = logits.index_fill(-1, torch.tensor(banned, device=logits.device), -torch.inf)
-    size = logits.shape[-1]
+        log_probs[..., list(banned)] = -torch.inf
     count = min(count, size - len(banned))
     if size <= 2 * BLOCK * count:
-        best, ids = logits.topk(count)
-        return best - total, ids
-    padded = torch.nn.functional.pad(logits, (0, -size % BLOCK), value=-torch.inf)
-    blocks = padded.unflatten(-1, (-1, BLOCK))
+        best, ids = log_probs.topk(count)
+        return best, ids
+    whole = size - size % BLOCK
+    blocks = log_probs[..., :whole].unflatten(-1, (-1, BLOCK))
     chosen = blocks.amax(-1).topk(count, sorted=False).indices
     inside = blocks.gather(-2, chosen[..., None].expand(*chosen.shape, BLOCK)).flatten(-2)
-    best, place = inside.topk(count)
-    return best - total, chosen.gather(-1, place // BLOCK) * BLOCK + place % BLOCK
+    best, place = torch.cat([inside, log_probs[..., whole:]], -1).topk(count)
+    in_block = chosen.gather(-1, (place // BLOCK).clamp(max=count - 1)) * BLOCK + place % BLOCK
+    return best, torch.where(place < count * BLOCK, in_block, place - count * BLOCK + whole)
 
 
 def _run(

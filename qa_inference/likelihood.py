@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 
 def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
     """The log-probability of each target token in nats, float32, [..., T].
 
     `logits` [..., T, V] are those of the step that predicts the token, in any floating type; `targets` [..., T] are
-    ids. Computed in float32 and without a second array of the size of `logits` where they are float32 already.
+    ids. Computed in float32.
     """
-    logits = logits.float()
-    return logits.gather(-1, targets[..., None])[..., 0] - logits.logsumexp(-1)
+    losses = cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="none")
+    return -losses.view(targets.shape)
 
 
 def shift_targets(prefix: Tensor, targets: Tensor) -> Tensor:
