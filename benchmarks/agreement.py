@@ -135,7 +135,9 @@ def evaluate(path: str, scorers: dict[str, QualsScorer]) -> dict[str, Any]:
         halves = {"shorter_sources": short, "longer_sources": ~short}
         table[name] |= {half: pearson(columns[name][rows_], labels[rows_]) for half, rows_ in halves.items()}
     first = next(iter(results.values()))
-    about = {"summaries": len(rows), "undefined": int((~defined).sum()), "floor": floor, "signature": first.signature}
+    pairs = float(np.mean([len(summary.pairs) for summary in first.summaries]))
+    about = {"summaries": len(rows), "undefined": int((~defined).sum()), "pairs_per_summary": pairs}
+    about |= {"floor": floor, "windowed_sources": first.num_windowed_sources, "signature": first.signature}
     by_length = {name: evidence_by_length(result, rows) for name, result in results.items()}
     return {"file": Path(path).name, **about, "agreement": table, "evidence_by_length": by_length}
 
@@ -143,7 +145,8 @@ def evaluate(path: str, scorers: dict[str, QualsScorer]) -> dict[str, Any]:
 def show(report: dict[str, Any]) -> str:
     """A Markdown table of one file."""
     lines = [
-        f"**{report['file']}**: {report['summaries']} summaries, {report['undefined']} undefined, floor: "
+        f"**{report['file']}**: {report['summaries']} summaries, {report['undefined']} undefined, "
+        f"{report['pairs_per_summary']:.1f} pairs a summary, {report['windowed_sources']} sources windowed, floor: "
         f"{report['floor']}",
         "",
         "| metric | Pearson | Spearman | ROC AUC | Pearson − floor | shorter / longer sources |",

@@ -1,0 +1,73 @@
+"""The benchmarks' arithmetic; what they measure is run by hand (benchmarks/RESULTS.md)."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from tests import tiny
+
+
+def _load(name: str) -> ModuleType:
+    """A benchmark as a module; benchmarks are programs, not a package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+agreement = _load("agreement")
+
+
+@pytest.mark.parametrize(
+    ("summary", "n", "share"),
+    [
+        ("the cat sat", 1, 1.0),
+        ("The cat, sat!", 3, 1.0),
+        ("the man sat", 1, 2 / 3),
+        ("the man sat", 2, 0.0),
+        ("cat sat on", 2, 1 / 2),
+        ("cat", 4, 1.0),  # shorter than n: its only n-gram
+        ("", 2, 0.0),
+    ],
+)
+def test_copied_share(summary: str, n: int, share: float) -> None:
+    assert agreement.copied_share(summary, "A dog saw that the cat sat.", n) == pytest.approx(share)
+
+
+def test_statistics_on_a_known_case() -> None:
+    scores, labels = np.array([0.1, 0.4, 0.35, 0.8]), np.array([0.0, 0.5, 1.0, 1.0])
+    assert agreement.pearson(scores, labels) == pytest.approx(np.corrcoef(scores, labels)[0, 1])
+    assert agreement.spearman(scores, labels) == pytest.approx(0.6324555)  # by hand: ranks 1 3 2 4 and 1 2 3.5 3.5
+    assert agreement.auc(scores, labels) == pytest.approx(3 / 4)
+    assert math.isnan(agreement.auc(scores, np.ones(4))) and math.isnan(agreement.pearson(np.ones(4), labels))
+    same = agreement.difference(scores, scores, labels)
+    assert same["value"] == 0 and same["interval"] == [0.0, 0.0]
+
+
+def test_a_table_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {
+            "document": tiny.CORPUS[i % 4] * (1 + i // 4),
+            "summary": tiny.CORPUS[(i + (i > 5)) % 4],
+            "consistency": float(i < 6),
+        }
+        for i in range(10)
+    ]
+    data = tmp_path / "people.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    model = str(tiny.trained(tmp_path / "model"))
+    agreement.main(["--data", str(data), "--model", model, "--out", str(tmp_path / "out.json")])
+    printed = capsys.readouterr().out
+    assert "| QUALS, answer tokens |" in printed and "| copied 4-grams |" in printed and "quals|model:" in printed
+    (report,) = json.loads((tmp_path / "out.json").read_text())
+    assert report["summaries"] == 10 and set(report["agreement"]) >= {"QUALS, all tokens", "copied 1-grams"}
