@@ -101,8 +101,16 @@ class Seq2Seq:
     ) -> list[list[Hypothesis]]:
         """Search from every input (token ids, special tokens included): its hypotheses, as `search` orders them.
 
-        `end_ids` end a hypothesis beside end-of-sequence. `keys` are the sources' own numbers, for sampling.
+        `end_ids` end a hypothesis beside end-of-sequence. `keys` are the sources' own numbers, for sampling. Raises
+        ValueError if the search's longest hypothesis is longer than the decoder's positions.
         """
+        config = getattr(self.model.config, "decoder", self.model.config)
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions is not None and len(self.prefix) + search.max_new_tokens - 1 > positions:
+            raise ValueError(
+                f"max_new_tokens: must leave room in the decoder's {positions} positions beside the {len(self.prefix)} "
+                f"it starts from; got {search.max_new_tokens}"
+            )
         state = _DecoderState(self, inputs)
         prefix = torch.tensor(self.prefix, device=self.device).expand(len(inputs), -1)
         vocabulary = Vocabulary((*self.vocabulary.ends, *end_ids), self.vocabulary.pad)

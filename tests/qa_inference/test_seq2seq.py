@@ -94,6 +94,13 @@ def test_forced_first_tokens_are_input_and_never_scored() -> None:
     assert len(hypothesis.tokens) == len(hypothesis.log_probs) <= 5
 
 
+def test_hypotheses_longer_than_the_decoder_allows_are_refused() -> None:
+    assert len(_model("bart").generate(INPUTS[:1], DiverseBeamSearch(2, 0.5, 60, 64))[0]) == 2
+    for name in ("bart", "encoder-decoder"):
+        with pytest.raises(ValueError, match="must leave room in the decoder's 64 positions .* got 65"):
+            _model(name).generate(INPUTS, DiverseBeamSearch(2, 0.5, 60, 65))
+
+
 def test_sampling_needs_keys() -> None:
     model = _model("t5")
     with pytest.raises(ValueError, match="sampling needs `keys`"):
