@@ -97,7 +97,7 @@ def test_forced_first_tokens_are_input_and_never_scored() -> None:
 def test_hypotheses_longer_than_the_decoder_allows_are_refused() -> None:
     assert len(_model("bart").generate(INPUTS[:1], DiverseBeamSearch(2, 0.5, 60, 64))[0]) == 2
     for name in ("bart", "encoder-decoder"):
-        with pytest.raises(ValueError, match="must leave room in the decoder's 64 positions .* got 65"):
+        with pytest.raises(ValueError, match=r"must leave room in the decoder's 64 positions .* got 65"):
             _model(name).generate(INPUTS, DiverseBeamSearch(2, 0.5, 60, 65))
 
 
