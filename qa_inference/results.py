@@ -9,10 +9,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+NAMES = ("summaries", "sources")
 
-def check_texts(summaries: Sequence[str], sources: Sequence[str]) -> None:
-    """Raise TypeError or ValueError unless both are non-empty sequences of str of the same length."""
-    for name, texts in (("summaries", summaries), ("sources", sources)):
+
+def check_texts(summaries: Sequence[str], sources: Sequence[str], names: tuple[str, str] = NAMES) -> None:
+    """Raise TypeError or ValueError unless both are non-empty sequences of str of the same length.
+
+    `names` are what the caller's user knows the two by.
+    """
+    for name, texts in zip(names, (summaries, sources), strict=True):
         if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
             raise TypeError(
                 f"{name}: must be a list of str; got {type(texts).__name__}. Put a single text into a list: [text]"
@@ -25,11 +30,11 @@ def check_texts(summaries: Sequence[str], sources: Sequence[str]) -> None:
                 )
     if len(summaries) != len(sources):
         raise ValueError(
-            f"summaries and sources: must be of the same length; got {len(summaries)} and {len(sources)}. Give each "
+            f"{' and '.join(names)}: must be of the same length; got {len(summaries)} and {len(sources)}. Give each "
             f"summary its own source, repeating a source that has several"
         )
     if not summaries:
-        raise ValueError("summaries: must not be empty; got 0 texts. Pass at least one summary and its source")
+        raise ValueError(f"{names[0]}: must not be empty; got 0 texts. Pass at least one summary and its source")
 
 
 def mean(values: Iterable[float]) -> float:
@@ -51,8 +56,7 @@ def plain(value: Any) -> Any:
 
 def signature(metric: str, settings: Mapping[str, object]) -> str:
     """One line that names everything a number depends on, as sacreBLEU's: `metric|key:value|…`."""
-    libraries = {name: installed_version(name) for name in ("torch", "transformers")}
-    parts = {**settings, "version": installed_version("quals-metric"), **libraries}
+    parts = {**settings, **{name: installed_version(name) for name in ("torch", "transformers", "tokenizers")}}
     return "|".join([metric, *(f"{key}:{value}" for key, value in parts.items())])
 
 

@@ -20,6 +20,7 @@ from qa_inference.formats import PRESETS, PairFormat, Preset
 from qa_inference.seq2seq import Scored, Seq2Seq, Sharing
 from qa_inference.tokenization import EncodedText
 from qa_inference.windows import split
+from quals_metric import __version__
 from quals_metric.pairs import Candidate, SummaryText, locate, parse, select
 from quals_metric.result import PairScore, QualsResult, SummaryScore
 
@@ -106,27 +107,34 @@ class _Text:
         return [self.encoded.window(*window) for window in self.windows]
 
 
+def load_model(config: QualsConfig) -> Seq2Seq:
+    """The model a configuration names. Raises what `Seq2Seq.load` does."""
+    preset = config.preset()
+    return Seq2Seq.load(
+        preset.model,
+        device=config.device,
+        dtype=config.dtype,
+        sharing=config.sharing,
+        revision=config.revision or preset.revision,
+        token=config.token,
+        cache_dir=config.cache_dir,
+        local_files_only=config.local_files_only,
+    )
+
+
 class QualsScorer:
-    """Scores summaries against their sources; the model is loaded once, here.
+    """Scores summaries against their sources; the model is loaded once, here, unless a loaded `model` is given.
 
     >>> scorer = QualsScorer()
     >>> result = scorer.score(summaries=["The bridge was approved."], sources=["The council approved the bridge."])
     >>> result.score, result.summaries[0].pairs[0].question  # doctest: +SKIP
     """
 
-    def __init__(self, config: QualsConfig | None = None) -> None:
+    def __init__(self, config: QualsConfig | None = None, *, model: Seq2Seq | None = None) -> None:
         self.config = config or QualsConfig()
         preset = self.config.preset()
         self.format = preset.format
-        hub = {name: getattr(self.config, name) for name in ("token", "cache_dir", "local_files_only")}
-        self.model = Seq2Seq.load(
-            preset.model,
-            device=self.config.device,
-            dtype=self.config.dtype,
-            sharing=self.config.sharing,
-            revision=self.config.revision or preset.revision,
-            **hub,
-        )
+        self.model = model or load_model(self.config)
         self._name, self._folder = preset.name, Path(preset.model)
         self._end_ids = self.format.end_ids(self.model.text)
         self._window = self.format.window or self.model.window or DEFAULT_WINDOW
@@ -191,6 +199,7 @@ class QualsScorer:
             "attention": "shared" if self.model.shared else "expanded",
             "dtype": str(model.dtype).removeprefix("torch."),
             "device": self.model.device.type,
+            "version": __version__,
         }
         return results.signature("quals", settings)
 

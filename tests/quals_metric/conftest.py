@@ -1,0 +1,61 @@
+"""A scorer that needs no model: these tests are about what surrounds the arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+import quals_metric.metric
+import quals_metric.scorer
+from quals_metric.result import PairScore, QualsResult, SummaryScore
+from quals_metric.scorer import QualsConfig
+
+
+class FakeScorer:
+    """Asks one question, about the first word; the score is 0 if the source has that word, else -1."""
+
+    made: list[QualsConfig]
+    loaded: list[QualsConfig]
+
+    def __init__(self, config: QualsConfig | None = None, *, model: object = None) -> None:
+        config = config or QualsConfig()
+        FakeScorer.made.append(config)
+        self.config = config
+
+    def score(self, *, summaries: Sequence[str], sources: Sequence[str]) -> QualsResult:
+        scores = tuple(map(self._one, summaries, sources))
+        return QualsResult(scores, f"fake:{self.config.tokens}")
+
+    def _one(self, summary: str, source: str) -> SummaryScore:
+        if not summary.strip():
+            return SummaryScore(math.nan, (), "blank summary")
+        word = summary.split()[0]
+        score = 0.0 if word in source else -1.0
+        pair = PairScore(
+            question="What is the first word?",
+            answer=word,
+            start=summary.index(word),
+            end=summary.index(word) + len(word),
+            score=score,
+            tokens=("?", word),
+            summary_log_probs=(-1.0, -1.0),
+            source_log_probs=(-1.0 + score, -1.0 + score),
+        )
+        return SummaryScore(score, (pair,))
+
+
+@pytest.fixture
+def fake_scorer(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeScorer]]:
+    """Put the fake where the metric and the command find their scorer."""
+    FakeScorer.made, FakeScorer.loaded = [], []
+    caches = (quals_metric.metric._scorer, quals_metric.metric._loaded)
+    for cache in caches:
+        cache.cache_clear()
+    monkeypatch.setattr(quals_metric.metric, "load_model", FakeScorer.loaded.append)
+    monkeypatch.setattr(quals_metric.metric, "QualsScorer", FakeScorer)
+    monkeypatch.setattr(quals_metric.scorer, "QualsScorer", FakeScorer)
+    yield FakeScorer
+    for cache in caches:
+        cache.cache_clear()

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import doctest
+import math
+from pathlib import Path
+from typing import Any
+
+import evaluate
+import pytest
+
+from qa_inference.formats import PRESETS, PairFormat
+from quals_metric import metric as metric_file
+from quals_metric.metric import Quals
+
+SCRIPT = Path(__file__).parents[2] / "spaces" / "quals"
+
+# A stand-in for evaluate's rouge, whose script is on the Hub: the same inputs, and a number of its own.
+OTHER_METRIC = '''
+import datasets
+import evaluate
+
+
+class Overlap(evaluate.Metric):
+    """Share of shared words."""
+
+    def _info(self):
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description="", citation="", features=datasets.Features({"predictions": text, "references": text})
+        )
+
+    def _compute(self, predictions, references):
+        shares = [len({*p.split()} & {*r.split()}) / len({*p.split()}) for p, r in zip(predictions, references)]
+        return {"overlap": sum(shares) / len(shares)}
+'''
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep evaluate's files, and its scripts, out of the user's cache."""
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path / "metrics"))
+    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("evaluate.module.config.HF_METRICS_CACHE", str(tmp_path / "metrics"))
+
+
+@pytest.fixture
+def quals(fake_scorer: Any) -> Quals:
+    return Quals()
+
+
+def test_result(quals: Quals) -> None:
+    results = quals.compute(predictions=["Ann won.", "Bob won.", " "], sources=["Ann won.", "Ann won.", "Ann won."])
+
+    assert results["quals"] == -0.5
+    assert results["quals_01"] == pytest.approx((1 + math.exp(-1)) / 2)
+    assert results["scores"][:2] == [0, -1]
+    assert math.isnan(results["scores"][2])
+    assert results["num_pairs"] == [1, 1, 0]
+    assert (results["num_undefined"], results["num_windowed_summaries"], results["num_windowed_sources"]) == (1, 0, 0)
+    assert results["signature"] == "fake:all"
+    assert set(results) == {
+        "quals", "quals_01", "scores", "num_pairs", "num_undefined", "num_windowed_summaries", "num_windowed_sources",
+        "signature",
+    }  # fmt: skip
+
+
+def test_nothing_defined(quals: Quals) -> None:
+    results = quals.compute(predictions=[""], sources=["Ann won."])
+    assert math.isnan(results["quals"])
+    assert math.isnan(results["quals_01"])
+
+
+def test_pairs_on_request(quals: Quals) -> None:
+    results = quals.compute(predictions=["Ann won.", ""], sources=["Ann won.", "Ann won."], return_pairs=True)
+    assert [len(pairs) for pairs in results["pairs"]] == [1, 0]
+    assert results["pairs"][0][0]["answer"] == "Ann"
+    assert results["pairs"][0][0]["source_log_probs"] == (-1.0, -1.0)
+
+
+def test_models_load_once_per_process(fake_scorer: Any) -> None:
+    for _ in range(2):
+        quals = Quals()
+        quals.download_and_prepare()
+        for _ in range(3):
+            quals.compute(predictions=["Ann won."], sources=["Ann won."])
+    assert len(fake_scorer.made) == len(fake_scorer.loaded) == 1
+    quals.compute(predictions=["Ann won."], sources=["Ann won."], groups=5, tokens="answer")
+    assert len(fake_scorer.made) == 2
+    assert len(fake_scorer.loaded) == 1
+
+
+def test_loaded_with_options(fake_scorer: Any) -> None:
+    pair_format = PairFormat(separator="|")
+    quals = Quals(
+        model="folder/of/mine", format=pair_format, model_revision="main", device="cpu", tokens="answer", max_pairs=3
+    )
+    quals.compute(predictions=["Ann won."], sources=["Ann won."])
+    (config,) = fake_scorer.made
+    assert (config.model, config.format, config.revision) == ("folder/of/mine", pair_format, "main")
+    assert (config.device, config.tokens, config.max_pairs) == ("cpu", "answer", 3)
+
+
+def test_options_of_one_call(quals: Quals, fake_scorer: Any) -> None:
+    results = quals.compute(predictions=["Ann won."], sources=["Ann won."], tokens="answer", groups=5)
+    assert results["signature"] == "fake:answer"
+    assert fake_scorer.made[-1].groups == 5
+    assert quals.compute(predictions=["Ann won."], sources=["Ann won."])["signature"] == "fake:all"
+
+
+@pytest.mark.parametrize("name", [None, "default", "embedded", "t5-large-squad-qa"])
+def test_presets_by_name(name: str | None, fake_scorer: Any) -> None:
+    assert Quals(name).config.model == (name if name in PRESETS else "embedded")
+
+
+@pytest.mark.parametrize("name", ["someone/model", "../elsewhere", "no-preset", ""])
+def test_other_config_names_are_refused_before_a_folder_is_made(name: str, fake_scorer: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"config_name must be a preset \(embedded, .*\), got .*; .* use model="):
+        Quals(name)
+    assert not (tmp_path / "metrics").exists()
+
+
+def test_preset_and_model_are_refused(fake_scorer: Any) -> None:
+    with pytest.raises(ValueError, match="give config_name or model, not both"):
+        Quals("embedded", model="someone/model")
+
+
+def test_unknown_options_are_refused(quals: Quals) -> None:
+    with pytest.raises(TypeError, match="unknown options beams, modle"):
+        Quals(modle="x", beams=4)
+    with pytest.raises(TypeError, match="beams"):
+        quals.compute(predictions=["Ann won."], sources=["Ann won."], beams=4)
+    with pytest.raises(ValueError, match="tokens"):
+        Quals(tokens="some")
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"predictions": "Ann won.", "sources": "Bob won."},
+        {"predictions": ["Ann won."], "sources": "Ann won."},
+        {"predictions": ["Ann won.", None], "sources": ["Ann won.", "Ann won."]},
+        {"predictions": ["Ann won.", 3], "sources": ["Ann won.", "Ann won."]},
+        {"predictions": ["Ann won."], "sources": ["Ann won.", "Bob won."]},
+        {"predictions": None, "sources": ["Ann won."]},
+        {"predictions": ["Ann won."], "sources": None},
+        {"predictions": ["Ann won."]},
+        {"predictions": []},
+        {},
+    ],
+)
+def test_wrong_inputs(inputs: dict[str, Any], quals: Quals) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        quals.compute(**inputs)
+    # What was refused leaves nothing behind.
+    assert quals.compute(predictions=["Ann won."], sources=["Ann won."])["scores"] == [0]
+
+
+def test_an_error_while_scoring_leaves_the_metric_usable(quals: Quals) -> None:
+    with pytest.raises(ValueError, match="tokens"):
+        quals.compute(predictions=["Bob won."], sources=["Ann won."], tokens="some")
+    assert quals.compute(predictions=["Ann won."], sources=["Ann won."])["scores"] == [0]
+
+
+def test_in_batches_and_one_by_one(quals: Quals) -> None:
+    quals.add_batch(predictions=["Ann won."], sources=["Ann won."])
+    quals.add_batch(predictions=["Bob won."], sources=["Ann won."])
+    quals.add(prediction="Ann lost.", sources="Ann won.")
+    assert quals.compute()["scores"] == [0, -1, 0]
+
+
+def test_in_memory(fake_scorer: Any) -> None:
+    quals = Quals(keep_in_memory=True)
+    assert quals.compute(predictions=["Ann won."], sources=["Ann won."])["scores"] == [0]
+
+
+def test_combined_with_a_metric_that_has_references(fake_scorer: Any, tmp_path: Path) -> None:
+    other = tmp_path / "overlap"
+    other.mkdir()
+    (other / "overlap.py").write_text(OTHER_METRIC)
+    both = evaluate.combine([evaluate.load(str(other)), evaluate.load(str(SCRIPT))])
+    for summary in ("Ann won.", "Bob won."):
+        both.add_batch(predictions=[summary], references=["Ann won."], sources=["Ann won."])
+    results = both.compute()
+    assert results["scores"] == [0, -1]
+    assert results["overlap"] == 0.75
+
+
+def test_loading_the_script_loads_the_model_and_takes_options(fake_scorer: Any) -> None:
+    quals = evaluate.load(str(SCRIPT), "t5-small-squad-qag", tokens="answer")
+    assert isinstance(quals, Quals)
+    assert quals.name == "quals"
+    assert [(config.model, config.tokens) for config in fake_scorer.made] == [("t5-small-squad-qag", "answer")]
+    with pytest.raises(TypeError, match="unknown option beams"):
+        evaluate.load(str(SCRIPT), beams=4)
+
+
+def test_help_shows_the_inputs(quals: Quals) -> None:
+    assert "predictions (list of str): the summaries" in quals.compute.__doc__
+    assert "log p(token | source)" in quals.description
+
+
+def test_doctests() -> None:
+    test = doctest.DocTestParser().get_doctest(metric_file._INPUTS, {}, "Quals", "metric.py", 0)
+    assert len([example for example in test.examples if example.want]) > 1
+    assert doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test).failed == 0

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import ast
+import importlib
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_is_there(package: str) -> None:
+    module = importlib.import_module(package)
+    names = getattr(module, "__all__", [])
+    assert sorted(set(names)) == sorted(names)
+    assert set(names) <= set(dir(module))
+    for name in names:
+        assert getattr(module, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        module.no_such_name  # noqa: B018
+
+
+def test_the_public_names_of_quals_metric() -> None:
+    import quals_metric
+
+    assert set(quals_metric._HOMES) == set(quals_metric.__all__) - {"__version__"}
+    for name, home in quals_metric._HOMES.items():
+        assert getattr(quals_metric, name) is getattr(importlib.import_module(f"quals_metric.{home}"), name)
+    # What a type checker sees is what __getattr__ gives.
+    tree = ast.parse(Path(quals_metric.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module != "__future__"]
+    seen = {alias.name: node.module for node in imports for alias in node.names if node.module.startswith("quals_")}
+    assert seen == {name: f"quals_metric.{home}" for name, home in quals_metric._HOMES.items()}
+
+
+def test_import_is_cheap(run_python: Callable[..., Any]) -> None:
+    code = "import sys, quals_metric; print(sorted({'torch', 'transformers', 'evaluate', 'numpy'} & set(sys.modules)))"
+    result = run_python("-c", code)
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_one_version() -> None:
+    import quals_metric
+
+    version = quals_metric.__version__
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert (
+        f"quals-metric>={version}" in (ROOT / "spaces/quals/requirements.txt").read_text(encoding="utf-8").splitlines()
+    )
