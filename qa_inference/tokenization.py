@@ -72,7 +72,7 @@ class TextTokenizer:
         """Encode `text` in `template`, a string with `{text}` once. Lone surrogates are read as U+FFFD."""
         before, _, after = template.partition(TEXT)
         before, after = self._disguised(before), self._disguised(after)
-        text = _SURROGATE.sub("\ufffd", text)
+        text = without_surrogates(text)
         encoding = self._data.encode(before + text + after, add_special_tokens=False)
         first, last = len(before), len(before) + len(text)
         # a token that begins before the text and reaches into it (a space merged with a word) is the text's
@@ -130,6 +130,11 @@ class TextTokenizer:
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def without_surrogates(text: str) -> str:
+    """`text` with every lone surrogate, which no encoding can carry, as U+FFFD: of the same length."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def _disguise(backend: Tokenizer, names: dict[str, str]) -> Tokenizer:

@@ -14,6 +14,7 @@ import evaluate
 from qa_inference.formats import PRESETS, PairFormat
 from qa_inference.results import check_texts
 from qa_inference.seq2seq import Seq2Seq
+from qa_inference.tokenization import without_surrogates
 from quals_metric.scorer import QualsConfig, QualsScorer, load_model
 
 if TYPE_CHECKING:
@@ -185,9 +186,11 @@ class Quals(evaluate.Metric):
 
     def add_batch(self, *, predictions: Sequence[str] = (), sources: Sequence[str] = (), **unknown: Any) -> None:
         """Add summaries and their sources; `compute()` then scores all that were added."""
-        # evaluate looks at the first text only, and would take a string for a list of its characters.
+        # evaluate looks at the first text only, and would take a string for a list of its characters; its Arrow file
+        # cannot hold a lone surrogate.
         check_texts(predictions, sources, ("predictions", "sources"))
-        super().add_batch(predictions=predictions, sources=sources, **unknown)
+        texts = {"predictions": predictions, "sources": sources}
+        super().add_batch(**{name: list(map(without_surrogates, some)) for name, some in texts.items()}, **unknown)
 
     def _compute(
         self,
