@@ -60,6 +60,20 @@ def signature(metric: str, settings: Mapping[str, object]) -> str:
     return "|".join([metric, *(f"{key}:{value}" for key, value in parts.items())])
 
 
+def short_signature(long: str) -> str:
+    """The same line with one or two letters for every key, as sacreBLEU's short form."""
+    metric, *parts = long.split("|")
+    pairs = (part.split(":", 1) for part in parts)
+    return "|".join([metric, *(f"{_SHORT_KEYS.get(key, key)}:{value}" for key, value in pairs)])
+
+
+_SHORT_KEYS = {
+    "model": "m", "format": "f", "groups": "g", "strength": "s", "tokens": "t", "length": "l", "pairs": "p",
+    "window": "w", "attention": "a", "dtype": "d", "device": "dv", "version": "v", "torch": "to",
+    "transformers": "tf", "tokenizers": "tk",
+}  # fmt: skip
+
+
 def installed_version(distribution: str) -> str:
     """The installed version of a distribution; "unknown" in a source tree that is not installed."""
     try:

@@ -59,6 +59,11 @@ class QualsResult:
     num_windowed_sources: int = 0
 
     @property
+    def short_signature(self) -> str:
+        """`signature` with abbreviated keys, for a table's footnote."""
+        return results.short_signature(self.signature)
+
+    @property
     def scores(self) -> list[float]:
         """QUALS per summary, in nats per token; NaN: undefined."""
         return [summary.score for summary in self.summaries]

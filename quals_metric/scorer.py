@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -190,6 +191,7 @@ class QualsScorer:
             version = results.fingerprint(self._folder)
         settings = {
             "model": f"{self._name}@{version or 'unknown'}",
+            "format": hashlib.sha256(repr(self.format).encode()).hexdigest()[:8],
             "groups": config.groups,
             "strength": config.strength,
             "tokens": config.tokens,

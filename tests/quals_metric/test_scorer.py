@@ -180,6 +180,12 @@ def test_the_signature_names_what_could_change_a_number(folder: str) -> None:
     for part in ("quals|", f"{folder}@", "|groups:30|", "|strength:0.5|", "|dtype:float32|", "|attention:shared|"):
         assert part in signature
     assert _scorer(folder).signature == signature
+    other = _scorer(folder, format=PairFormat(question_prefix="Q: ")).signature
+    assert [
+        part.split(":")[0] for part, same in zip(other.split("|"), signature.split("|"), strict=True) if part != same
+    ] == ["format"]
+    short = QualsResult((), signature).short_signature
+    assert "|g:30|" in short and f"|m:{folder}@" in short and len(short) < len(signature)
 
 
 def test_a_format_that_does_not_fit_is_said(folder: str) -> None:

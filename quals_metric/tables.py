@@ -1,0 +1,286 @@
+"""Reading summaries with their sources from files, row by row: JSON lines, CSV, Parquet, or two text files.
+
+Nothing is held in memory but the current row (of Parquet: the current few hundred). Every error names the file and the
+line, or of Parquet the row.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Protocol
+
+Record = tuple[str, dict[str, Any]]  # where it stands, and its columns
+
+STANDARD_INPUT = Path("-")
+
+_BOM = b"\xef\xbb\xbf"
+_CELL = 2**31 - 1  # characters of a CSV cell, at most: what every platform takes
+_BATCH = 256  # rows of a Parquet file at once
+
+
+@dataclass(frozen=True)
+class Row:
+    """A summary and the source it is written from; `place` says where it was read, `columns` what else was there."""
+
+    summary: str
+    source: str
+    place: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Rows(Protocol):
+    """Rows that can be read more than once."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files they are read from."""
+
+    @property
+    def name(self) -> str:
+        """What errors call them all."""
+
+    @property
+    def keep(self) -> bool:
+        """Whether rows have all their columns."""
+
+    def read(self) -> Iterator[Row]:
+        """The rows in order, from the first."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows from files with columns, one file after another.
+
+    `summary` and `source` name the columns of the two texts; `keep` asks for all columns to be read; `title` is what
+    errors call the file ("": its path). The path `-` is standard input, JSON lines, which `score_files` puts in a file.
+    """
+
+    paths: tuple[Path, ...]
+    summary: str = "summary"
+    source: str = "source"
+    keep: bool = False
+    title: str = ""
+
+    @property
+    def name(self) -> str:
+        """The title, or the paths."""
+        return self.title or ", ".join(map(str, self.paths))
+
+    def read(self) -> Iterator[Row]:
+        """The rows in order.
+
+        Raises:
+            TypeError: if a summary or source is not text.
+            ValueError: if a line cannot be read or lacks a column.
+            OSError: if a file cannot be opened.
+        """
+        wanted = None if self.keep else (self.summary, self.source)
+        for path in self.paths:
+            for place, columns in records(path, wanted, self.title):
+                summary = _text(columns, self.summary, place, "summary")
+                source = _text(columns, self.source, place, "source")
+                yield Row(summary, source, place, columns if self.keep else {})
+
+
+@dataclass(frozen=True)
+class TextFiles:
+    """Rows from two text files: line N of the one is a summary, line N of the other its source."""
+
+    summaries: Path
+    sources: Path
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The two files."""
+        return self.summaries, self.sources
+
+    @property
+    def name(self) -> str:
+        """Both names."""
+        return f"{self.summaries} and {self.sources}"
+
+    @property
+    def keep(self) -> bool:
+        """Text files have no other columns."""
+        return False
+
+    def read(self) -> Iterator[Row]:
+        """The rows in order; a blank line is a blank text.
+
+        Raises:
+            ValueError: if the files have different numbers of lines, or one is not UTF-8.
+            OSError: if a file cannot be opened.
+        """
+        number = 0
+        for number, (summary, source) in enumerate(zip_longest(*(_lines(path, str(path)) for path in self.paths)), 1):
+            if summary is None or source is None:
+                shorter, longer = self.paths if summary is None else self.paths[::-1]
+                raise ValueError(
+                    f"{self.name} must have the same number of lines, a text in each; "
+                    f"{shorter} ends after {number - 1}, {longer} goes on"
+                )
+            yield Row(_without_end(summary[1]), _without_end(source[1]), f"line {number}")
+
+
+def expand(inputs: Sequence[str | Path]) -> tuple[Path, ...]:
+    """The files that names, folders and globs stand for: those of a folder or a glob sorted by name.
+
+    A folder stands for the files in it that end as a table does; hidden files and folders in it are passed over.
+
+    `-` alone is standard input, and stays as it is.
+
+    Raises:
+        ValueError: if there is no such file, nothing to read in a folder, or a file has another ending.
+    """
+    if list(map(str, inputs)) == [str(STANDARD_INPUT)]:
+        return (STANDARD_INPUT,)
+    found: list[Path] = []
+    for name in inputs:
+        path = Path(name)
+        if path.is_dir():
+            matches = [child for child in sorted(path.iterdir()) if child.is_file() and _is_table(child)]
+        elif path.exists():
+            matches = [path]
+        else:
+            matches = [match for match in map(Path, sorted(glob.glob(str(name), recursive=True))) if match.is_file()]
+        if not matches:
+            raise ValueError(f"{name}: must be a file, a folder or a glob of {', '.join(READERS)} files; none is there")
+        found += matches
+    for path in found:
+        if ending(path) is None:
+            raise ValueError(
+                f"{path}: its name must end in {', '.join(READERS)}. Rename it to say what it is; for two text files "
+                f"use --summaries and --sources"
+            )
+    return tuple(found)
+
+
+def ending(path: Path) -> str | None:
+    """Which kind of table a file's name says it is, None if none."""
+    return next((known for known in READERS if path.name.lower().endswith(known)), None)
+
+
+def records(path: Path, wanted: Sequence[str] | None = None, name: str = "") -> Iterator[Record]:
+    """The rows of one file, each with where it stands.
+
+    Args:
+        path: a file whose name ends in one of `READERS`.
+        wanted: the columns that are needed, so that a Parquet file need not be read whole; None: all.
+        name: what errors call the file; "": its path.
+
+    Raises:
+        ValueError: if the file, or a line in it, is not what its ending says.
+        OSError: if the file cannot be opened.
+    """
+    return READERS[ending(path) or ".jsonl"](path, name or str(path), wanted)
+
+
+def _is_table(path: Path) -> bool:
+    return not path.name.startswith(".") and ending(path) is not None
+
+
+def _text(columns: Mapping[str, Any], name: str, place: str, role: str) -> str:
+    if name not in columns:
+        there = ", ".join(map(repr, columns)) or "none"
+        raise ValueError(f"{place}: must have a column {name!r}; it has {there}. Name yours with --{role}-column")
+    text = columns[name]
+    if not isinstance(text, str):
+        got = "null" if text is None else f"{type(text).__name__} ({text!r:.40})"
+        raise TypeError(
+            f"{place}: column {name!r} must be text; got {got}. Write an empty text for one that is missing: its "
+            f"score is then undefined"
+        )
+    return text
+
+
+def _lines(path: Path, name: str) -> Iterator[tuple[str, str]]:
+    """The lines of a UTF-8 file, plain or gzip, ends included, each with where it stands."""
+    opened: Callable[..., Any] = gzip.open if path.name.lower().endswith(".gz") else open
+    number = 0
+    try:
+        with opened(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                yield f"{name}, line {number}", (line.removeprefix(_BOM) if number == 1 else line).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{name}, line {number}: must be UTF-8 text; at byte {error.start} of the line it is not. Save it as UTF-8"
+        ) from error
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{name}: must be a whole gzip file; after line {number}: {error}. Write it anew") from error
+
+
+def _without_end(line: str) -> str:
+    return line.removesuffix("\n").removesuffix("\r")
+
+
+def _json_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Record]:
+    for place, line in _lines(path, name):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{place}: must be a JSON object; {error}. Correct the line or take it out") from error
+        if not isinstance(value, dict):
+            raise ValueError(f"{place}: must be a JSON object, {{...}}; got {line.strip():.40}. Correct the line")
+        yield place, value
+
+
+def _csv_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Record]:
+    csv.field_size_limit(_CELL)  # of the whole process; 131,072 characters, the usual limit, is a short book
+    reader = csv.reader((line for _, line in _lines(path, name)), strict=True)
+    place, header = f"{name}, line 1", None
+    try:
+        for cells in reader:
+            if header is None:
+                header = _header(cells, place)
+            elif cells:
+                if len(cells) != len(header):
+                    raise ValueError(f"must have {len(header)} cells, as the header has; got {len(cells)}")
+                yield place, dict(zip(header, cells, strict=True))
+            place = f"{name}, line {reader.line_num + 1}"
+    except (csv.Error, ValueError) as error:
+        if str(error).startswith(name):
+            raise
+        raise ValueError(f"{place}: {error}. Check its commas and quotation marks") from error
+
+
+def _header(cells: Sequence[str], place: str) -> list[str]:
+    if len(set(cells)) != len(cells):
+        raise ValueError(f"{place}: the header must name every column once; got {', '.join(map(repr, cells))}")
+    return list(cells)
+
+
+def _parquet_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Record]:
+    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            columns = names if wanted is None else [column for column in names if column in wanted]
+            # Without the columns that are asked for, the others' names are what an error has to tell.
+            columns = columns if wanted is None or set(wanted) <= set(names) else names
+            number = 0
+            for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{name}, row {number}", row
+    except ArrowException as error:
+        raise ValueError(f"{name}: must be a Parquet file; {error}") from error
+
+
+READERS: Mapping[str, Callable[[Path, str, Sequence[str] | None], Iterator[Record]]] = {
+    ".jsonl": _json_records,
+    ".jsonl.gz": _json_records,
+    ".csv": _csv_records,
+    ".csv.gz": _csv_records,
+    ".parquet": _parquet_records,
+}

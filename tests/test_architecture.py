@@ -1,0 +1,105 @@
+"""A file imports only downwards, and one library has one door (CONTRIBUTING.md): read off the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("qa_inference", "quals_metric", "qags_metric")
+
+# From the ground up. A file may import from lower rows only; a new file is put into a row on purpose.
+LAYERS = (
+    ("qa_inference.decoding", "qa_inference.likelihood", "qa_inference.attention", "qa_inference.spread",
+     "qa_inference.windows", "qa_inference.results", "qa_inference.resampling", "qa_inference.tokenization"),
+    ("qa_inference.engine", "qa_inference.formats"),
+    ("qa_inference.seq2seq", "qa_inference.causal", "qa_inference.reader", "qa_inference.answers"),
+    ("quals_metric.pairs", "quals_metric.result", "qags_metric.overlap", "qags_metric.result",
+     "quals_metric.durable", "quals_metric.tables"),
+    ("quals_metric.scorer", "qags_metric.scorer", "quals_metric.scored_rows"),
+    ("quals_metric.metric", "qags_metric.metric", "quals_metric.training.*", "quals_metric.report",
+     "quals_metric.registry", "quals_metric.demo", "quals_metric.terminal", "quals_metric.shards"),
+    ("quals_metric.files", "quals_metric.compare", "quals_metric.options"),
+    ("quals_metric.study", "quals_metric.app", "quals_metric.file_commands"),
+    ("quals_metric.cli",),
+    ("quals_metric.__main__",),
+)  # fmt: skip
+
+DOORS = {
+    "accelerate": ("qa_inference.spread", "quals_metric.training.*"),
+    "evaluate": ("quals_metric.metric", "qags_metric.metric", "quals_metric.registry"),
+    "spacy": ("qa_inference.answers",),
+    "gradio": ("quals_metric.app", "quals_metric.study"),
+}
+
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+MODULES = {name: path for name, path in FILES.items() if not name.endswith("__init__")}
+
+
+def imports(path: Path) -> set[str]:
+    """What a file imports, wherever in it, by full names: `from a.b import c` counts as `a.b.c` and as `a.b`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+def layer(name: str) -> int:
+    rows = [row for row, patterns in enumerate(LAYERS) if any(fnmatch(name, pattern) for pattern in patterns)]
+    assert len(rows) == 1, f"{name} must be in one row of LAYERS, and is in {len(rows)}"
+    return rows[0]
+
+
+def ours(name: str) -> set[str]:
+    """Which of the packages' files a file imports."""
+    return imports(FILES[name]) & MODULES.keys()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_file_imports_only_downwards(name: str) -> None:
+    row = layer(name)
+    for other in ours(name):
+        assert layer(other) < row, f"{name} must not import {other}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_library_has_one_door(name: str) -> None:
+    for library, doors in DOORS.items():
+        uses = any(imported.split(".")[0] == library for imported in imports(FILES[name]))
+        assert not uses or any(fnmatch(name, door) for door in doors), f"{name} must not import {library}"
+
+
+def test_metrics_are_independent() -> None:
+    """The scorers never import each other, and what asks and answers questions knows no metric."""
+    for name in FILES:
+        packages = {imported.split(".")[0] for imported in imports(FILES[name])}
+        if name.startswith("qa_inference."):
+            assert not packages & {"quals_metric", "qags_metric", "recipes", "benchmarks", "spaces"}, name
+        if name in ("quals_metric.scorer", "quals_metric.pairs", "quals_metric.result"):
+            assert "qags_metric" not in packages, name
+        if name in ("qags_metric.scorer", "qags_metric.overlap"):
+            assert "quals_metric" not in packages, name
+
+
+def test_the_rules_see_a_breach(tmp_path: Path) -> None:
+    file = tmp_path / "file.py"
+    file.write_text("def late():\n    from quals_metric.cli import app\n    import evaluate.config\n")
+    assert {"quals_metric.cli", "quals_metric.cli.app", "evaluate.config"} <= imports(file)
+
+
+@pytest.mark.parametrize("name", ["quals"])
+def test_module_scripts_name_a_class_and_nothing_else(name: str) -> None:
+    """evaluate's loader takes the first metric it finds, and reads `import` lines as requirements."""
+    package = f"{name}_metric.metric"
+    assert imports(ROOT / "spaces" / name / f"{name}.py") == {package, f"{package}.{name.title()}"}
