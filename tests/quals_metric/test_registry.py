@@ -24,7 +24,8 @@ def no_model(tmp_path: Path) -> dict[str, str]:
     """A start-up file that keeps a process from loading a model: these tests are about finding the class."""
     start = tmp_path / "start"
     start.mkdir()
-    text = "import quals_metric.scorer\nquals_metric.scorer.QualsScorer = lambda config: None\n"
+    text = "import quals_metric.scorer\nquals_metric.scorer.load_model = lambda config: None\n"
+    text += "quals_metric.scorer.QualsScorer = lambda config, model: None\n"
     (start / "sitecustomize.py").write_text(text)
     return {"PYTHONPATH": os.pathsep.join([str(start), str(Path(register.__code__.co_filename).parents[1])])}
 
