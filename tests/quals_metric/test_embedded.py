@@ -1,0 +1,69 @@
+"""The embedded model's scores of the demo's examples: a guard against drift.
+
+The numbers were computed with the checkpoint in this repository, torch 2.13.0, transformers 5.23.0 and tokenizers
+0.23.3 on an x86-64 CPU in float32. Other versions and machines may differ in the last digits: hence the tolerance.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from quals_metric import QualsResult, QualsScorer
+from quals_metric.demo import EXAMPLES
+
+SUMMARIES = [text for example in EXAMPLES for text in (example.faithful, example.unfaithful)]
+SOURCES = [example.source for example in EXAMPLES for _ in range(2)]
+TOLERANCE = 1e-4
+GOLDEN = [  # score, pairs kept, the first question
+    (-0.524907, 11, "who has a chink in his armor?"),
+    (-0.461491, 15, "who has a chink?"),
+    (-1.655189, 12, "what happened to the ferry?"),
+    (-1.891027, 14, "what was found in the engine?"),
+    (-0.877869, 11, "who bought tarn farms?"),
+    (-1.814237, 11, "what did tarn farm?"),
+    (-1.142838, 13, "who worked at night sleep?"),
+    (-1.558182, 10, "how many doctors are there?"),
+]
+
+
+@pytest.fixture(scope="module")
+def scorer() -> QualsScorer:
+    return QualsScorer()
+
+
+@pytest.fixture(scope="module")
+def result(scorer: QualsScorer) -> QualsResult:
+    return scorer.score(summaries=SUMMARIES, sources=SOURCES)
+
+
+def test_golden_scores(result: QualsResult) -> None:
+    for summary, (score, count, question) in zip(result.summaries, GOLDEN, strict=True):
+        assert summary.score == pytest.approx(score, abs=TOLERANCE)
+        assert len(summary.pairs) == count
+        assert summary.pairs[0].question == question
+
+
+def test_the_model_shares_its_sources_and_fits_its_format(scorer: QualsScorer, result: QualsResult) -> None:
+    assert scorer.model.shared
+    assert all(len(summary.pairs) >= 5 for summary in result.summaries)
+
+
+def test_order_and_batches_do_not_matter(scorer: QualsScorer, result: QualsResult) -> None:
+    order = random.Random(3).sample(range(len(SUMMARIES)), len(SUMMARIES))
+    shuffled = scorer.score(summaries=[SUMMARIES[i] for i in order], sources=[SOURCES[i] for i in order])
+    alone = scorer.score(summaries=SUMMARIES[:1], sources=SOURCES[:1])
+    for place, i in enumerate(order):
+        assert shuffled.scores[place] == pytest.approx(result.scores[i], abs=1e-5)
+    assert alone.scores[0] == pytest.approx(result.scores[0], abs=1e-5)
+
+
+def test_a_new_process_gives_the_same(result: QualsResult, run_python: Callable[..., Any]) -> None:
+    found = run_python("-m", "quals_metric", "demo", "--json")
+    assert found.returncode == 0, found.stderr
+    scores = [row["score"] for row in json.loads(found.stdout)["summaries"]]
+    assert scores == pytest.approx(result.scores, abs=1e-5)
