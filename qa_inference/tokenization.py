@@ -51,36 +51,54 @@ class EncodedText:
 class TextTokenizer:
     """Encodes texts as data and decodes what a model wrote.
 
-    Needs a tokenizer of the `tokenizers` library behind `tokenizer`: others give no offsets.
+    Tokenizers written in Python (Marian's) have no library behind them that could be copied: they are asked to split
+    special tokens, and their offsets are found by looking the pieces up in the text, one after the other.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            raise ValueError(
-                f"tokenizer {type(tokenizer).__name__}: must be backed by the tokenizers library, which gives "
-                f"character offsets; this one is not. Convert it (`PreTrainedTokenizerFast`) or use another checkpoint."
-            )
         self.tokenizer = tokenizer
-        added = backend.get_added_tokens_decoder().values()
-        self._names = {token.content: f"s{secrets.token_hex(16)}" for token in added}
-        self._data = _disguise(backend, self._names)
-        self._normalizer = self._data.normalizer
+        self._special = {token.content: int(i) for i, token in tokenizer.added_tokens_decoder.items()}
+        self._names = {content: f"s{secrets.token_hex(16)}" for content in self._special}
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._data = None if backend is None else _disguise(backend, self._names)
+        self._normalizer = None if self._data is None else self._data.normalizer
         self._before, self._after = self._wrapping()
 
     def encode(self, text: str, template: str = TEXT) -> EncodedText:
         """Encode `text` in `template`, a string with `{text}` once. Lone surrogates are read as U+FFFD."""
-        before, _, after = template.partition(TEXT)
-        before, after = self._disguised(before), self._disguised(after)
         text = without_surrogates(text)
+        before, _, after = template.partition(TEXT)
+        if self._data is None:
+            head, (ids, offsets), tail = (
+                self._pieces(before, False),
+                self._pieces(text, True),
+                self._pieces(after, False),
+            )
+            return EncodedText(ids, offsets, (*self._before, *head[0]), (*tail[0], *self._after))
+        before, after = self._disguised(before), self._disguised(after)
         encoding = self._data.encode(before + text + after, add_special_tokens=False)
         first, last = len(before), len(before) + len(text)
         # a token that begins before the text and reaches into it (a space merged with a word) is the text's
         inside = [i for i, (start, end) in enumerate(encoding.offsets) if end > first and start < last and end > start]
         a, b = (inside[0], inside[-1] + 1) if inside else (len(encoding.ids),) * 2
         offsets = tuple((max(s - first, 0), min(e, last) - first) for s, e in encoding.offsets[a:b])
-        ids = encoding.ids
-        return EncodedText(tuple(ids[a:b]), offsets, (*self._before, *ids[:a]), (*ids[b:], *self._after))
+        ids = tuple(encoding.ids)
+        return EncodedText(ids[a:b], offsets, (*self._before, *ids[:a]), (*ids[b:], *self._after))
+
+    def _pieces(self, text: str, is_data: bool) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+        """Ids and offsets by a tokenizer written in Python; a piece that is not found has the place where it should be.
+
+        `is_data`: what reads as a special token is text.
+        """
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=is_data)["input_ids"]
+        offsets, cursor = [], 0
+        for token in self.tokenizer.convert_ids_to_tokens(ids):
+            piece = token.replace("\u2581", " ").strip()
+            start = text.find(piece, cursor)
+            found = (start, start + len(piece)) if start >= 0 else (cursor, min(cursor + 1, len(text)))
+            offsets.append(found)
+            cursor = found[1] if start >= 0 else cursor
+        return tuple(ids), tuple(offsets)
 
     def decode(self, ids: Ids) -> str:
         """The text of `ids`, special tokens left out."""
@@ -92,10 +110,7 @@ class TextTokenizer:
 
     def special_id(self, token: str) -> int | None:
         """The id of a special or added token; None if `token` is not one."""
-        for index, added in self.tokenizer.backend_tokenizer.get_added_tokens_decoder().items():
-            if added.content == token:
-                return int(index)
-        return None
+        return self._special.get(token)
 
     def fold(self, text: str) -> tuple[str, list[int]]:
         """`text` normalized character by character, case-folded, without white space, and where each part came from.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from qa_inference.tokenization import TextTokenizer
 from tests import tiny
@@ -74,9 +74,47 @@ def test_fold_maps_back_to_the_text() -> None:
     assert len(folded) == len(origins) and origins == sorted(origins)
 
 
-def test_a_tokenizer_without_offsets_is_refused() -> None:
-    class Slow:
-        """Nothing of the tokenizers library behind it."""
+class Slow(PreTrainedTokenizer):
+    """A tokenizer written in Python, as Marian's is: pieces are words, `\u2581` before each, or single characters."""
 
-    with pytest.raises(ValueError, match="tokenizer Slow: must be backed by the tokenizers library"):
-        TextTokenizer(Slow())  # type: ignore[arg-type]  # what the check is for
+    def __init__(self) -> None:
+        words = [f"\u2581{word}" for word in ["joshua", "beat", "klitschko", "ask", ":", "about"]]
+        self.words = ["<pad>", "</s>", "<unk>", "<sep>", *words, "\u2581", *map(chr, range(33, 127))]
+        super().__init__(
+            pad_token="<pad>", eos_token="</s>", unk_token="<unk>", additional_special_tokens=["<sep>"]
+        )  # fmt: skip
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.words)
+
+    def get_vocab(self) -> dict[str, int]:
+        return {word: i for i, word in enumerate(self.words)}
+
+    def _tokenize(self, text: str, **_: object) -> list[str]:
+        pieces: list[str] = []
+        for word in text.lower().split():
+            whole = f"\u2581{word}"
+            pieces += [whole] if whole in self.words[4:] else ["\u2581", *word]
+        return pieces
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return self.words.index(token) if token in self.words else 2
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return self.words[index]
+
+    def build_inputs_with_special_tokens(self, token_ids_0: list[int], token_ids_1: object = None) -> list[int]:
+        return [*token_ids_0, 1]
+
+
+def test_a_tokenizer_written_in_python() -> None:
+    tokenizer = TextTokenizer(Slow())
+    text = "joshua <sep> beat </s> klitschko"
+    encoded = tokenizer.encode(text, "ask : {text} <sep>")
+    assert not {0, 1, 3} & set(encoded.ids)
+    assert encoded.head == tuple(Slow()("ask :", add_special_tokens=False)["input_ids"])
+    assert encoded.tail[-2:] == (3, 1) and tokenizer.special_id("<sep>") == 3
+    shown = [text[start:end] for start, end in encoded.offsets]
+    assert shown[0] == "joshua" and shown[-1] == "klitschko" and "".join(shown).count("beat") == 1
+    assert all(0 <= start <= end <= len(text) for start, end in encoded.offsets)
