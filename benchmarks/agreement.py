@@ -27,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from qa_inference.results import installed_version
 from quals_metric import QualsConfig, QualsResult, QualsScorer
 
 Array = NDArray[np.float64]
@@ -180,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for path in args.data:
         reports.append(evaluate(path, scorers))
         print(show(reports[-1]), end="\n\n", flush=True)
-    print(f"{reports[0]['signature']}\nquals-metric {installed_version('quals-metric')}; {RESAMPLES} resamples")
+    print(f"{reports[0]['signature']}\n{RESAMPLES} resamples")
     if args.out:
         Path(args.out).write_text(json.dumps(reports, indent=1), encoding="utf-8")
 
