@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Array = NDArray[Any]
+from qa_inference.rows import Array, Hypothesis, Layout, Record
 
-COMPACT_BELOW = 0.9  # rows leave the batch once this share of them, or less, is still needed
 BLOCK = 64  # width of the blocks in which `top_log_probs` looks for the best tokens
 
 
@@ -29,19 +27,6 @@ class StepFunction(Protocol):
 
     def select(self, sources: Tensor, rows: Tensor) -> None:
         """Keep the sources `sources` [S'] and for each of them the rows `rows` [S', R'] (numbers within its source)."""
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One generated sequence.
-
-    `tokens` [L] holds the ids without start and padding, the end token included if `ended`; `log_probs` [L] their
-    log-probabilities in nats given the input and the tokens before, without any penalty.
-    """
-
-    tokens: Array
-    log_probs: Array
-    ended: bool
 
 
 @dataclass(frozen=True)
@@ -70,7 +55,7 @@ class DiverseBeamSearch:
 
     def run(self, step: StepFunction, prefix: Tensor, vocabulary: Vocabulary) -> list[list[Hypothesis]]:
         """Search from `prefix` [S, P] (never scored): for each source its `groups` hypotheses, in group order."""
-        layout = _Layout(len(prefix), self.groups)
+        layout = Layout(len(prefix), self.groups)
         limits = (self.min_new_tokens, self.max_new_tokens)
 
         def choose(t: int, log_probs: Array, ids: Array) -> Array:
@@ -80,7 +65,7 @@ class DiverseBeamSearch:
         # runner-up that is no end always lie in a row's best R + 1 + (number of ends).
         return _run(step, prefix, vocabulary, layout, limits, lambda: layout.width + 1 + len(vocabulary.ends), choose)
 
-    def _choose(self, log_probs: Array, ids: Array, layout: _Layout, vocabulary: Vocabulary) -> Array:
+    def _choose(self, log_probs: Array, ids: Array, layout: Layout, vocabulary: Vocabulary) -> Array:
         """Every row's choice [S, R], groups in order, as its place among its best candidates (both [S, R, K])."""
         every = np.arange(len(ids))
         place = np.zeros(ids.shape[:2], np.int64)
@@ -152,7 +137,7 @@ class TopKSampling:
         self, step: StepFunction, prefix: Tensor, vocabulary: Vocabulary, keys: Sequence[int]
     ) -> list[list[Hypothesis]]:
         """Sample from `prefix` [S, P]; `keys` [S] are non-negative integers that identify the sources."""
-        layout = _Layout(len(prefix), self.samples)
+        layout = Layout(len(prefix), self.samples)
         generators = [np.random.default_rng((self.seed, key)) for key in keys]
         draws = np.stack([generator.random((self.max_new_tokens, self.samples)) for generator in generators])
 
@@ -196,7 +181,7 @@ def _run(
     step: StepFunction,
     prefix: Tensor,
     vocabulary: Vocabulary,
-    layout: _Layout,
+    layout: Layout,
     limits: tuple[int, int],
     candidates: Callable[[], int],
     choose: Callable[[int, Array, Array], Array],
@@ -206,7 +191,7 @@ def _run(
     `limits` are the least number of tokens before an end and the most with it; `candidates()` says how many of a row's
     best tokens `choose(t, log_probs, ids)` (both [S, R, K]) has to see to give the chosen places [S, R].
     """
-    record = _Record(len(prefix), layout.width, limits[1])
+    record = Record(len(prefix), layout.width, limits[1])
     logits = step(prefix[:, None])  # before the first token all rows of a source are alike: one is enough
     for t in range(limits[1]):
         banned = vocabulary.ends if t < limits[0] else ()
@@ -235,75 +220,6 @@ def _run(
 def _tensor(array: Array, like: Tensor) -> Tensor:
     """An index array on the device of `like`."""
     return torch.from_numpy(array).to(like.device)
-
-
-class _Layout:
-    """Which group of which source every row of the running batch is: a rectangle of S sources by R rows.
-
-    `sources` [S] and `groups` [S, R] are numbers in the whole search; rows keep the order of their groups. A row that
-    has ended (`alive` false) stays as filling until `compact` drops it.
-    """
-
-    def __init__(self, sources: int, groups: int) -> None:
-        self.sources = np.arange(sources)
-        self.groups = np.tile(np.arange(groups), (sources, 1))
-        self.alive = np.ones((sources, groups), bool)
-
-    @property
-    def width(self) -> int:
-        """R, the rows per source."""
-        return int(self.groups.shape[1])
-
-    def ended_before(self) -> Array:
-        """How many groups before each row's have ended at an earlier step, [S, R]."""
-        return np.asarray(self.groups - (self.alive.cumsum(1) - self.alive))
-
-    def compact(self) -> tuple[Array, Array]:
-        """Let ended rows go where that makes the batch clearly smaller.
-
-        Returns the kept sources [S'] and rows [S', R'], as numbers in the layout before.
-        """
-        sources = np.flatnonzero(self.alive.any(1))
-        width = int(self.alive.sum(1).max())
-        if len(sources) * width > COMPACT_BELOW * self.alive.size:
-            sources, width = np.arange(len(self.sources)), self.width
-        # living rows first, in their order; then, where a source has fewer than the widest, ended ones as filling
-        rows = np.argsort(~self.alive[sources], axis=1, kind="stable")[:, :width]
-        if width == self.width:
-            rows = np.sort(rows, 1)
-        self.sources = self.sources[sources]
-        self.groups = np.take_along_axis(self.groups[sources], rows, 1)
-        self.alive = np.take_along_axis(self.alive[sources], rows, 1)
-        return sources, rows
-
-
-class _Record:
-    """What every group of every source has chosen so far."""
-
-    def __init__(self, sources: int, groups: int, length: int) -> None:
-        self.tokens = np.zeros((sources, groups, length), np.int64)
-        self.log_probs = np.zeros((sources, groups, length), np.float32)
-        self.lengths = np.zeros((sources, groups), np.int64)
-        self.ended = np.zeros((sources, groups), bool)
-
-    def add(self, t: int, layout: _Layout, chosen: Array, log_probs: Array, ended: Array) -> None:
-        """Note the choices [S, R] of step `t` for the rows that are alive."""
-        source, row = np.nonzero(layout.alive)
-        where = layout.sources[source], layout.groups[source, row]
-        self.tokens[(*where, t)] = chosen[source, row]
-        self.log_probs[(*where, t)] = log_probs[source, row]
-        self.lengths[where] = t + 1
-        self.ended[where] = ended[source, row]
-
-    def hypotheses(self) -> list[list[Hypothesis]]:
-        """For each source the hypotheses of its groups, in order."""
-        return [
-            [
-                Hypothesis(self.tokens[s, g, :n].copy(), self.log_probs[s, g, :n].copy(), bool(self.ended[s, g]))
-                for g, n in enumerate(lengths)
-            ]
-            for s, lengths in enumerate(self.lengths)
-        ]
 
 
 @dataclass

@@ -17,8 +17,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from qa_inference import attention, likelihood
-from qa_inference.decoding import Array, BeamSearch, DiverseBeamSearch, Hypothesis, TopKSampling, Vocabulary
+from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary
 from qa_inference.engine import choose_device, choose_dtype
+from qa_inference.rows import Array, Hypothesis
 from qa_inference.tokenization import Ids, TextTokenizer
 
 ROWS = 64  # targets of one source decoded at a time: bounds the logits of a source with very many pairs

@@ -15,9 +15,10 @@ from typing import Literal
 import numpy as np
 
 from qa_inference import results
-from qa_inference.decoding import Array, DiverseBeamSearch
+from qa_inference.decoding import DiverseBeamSearch
 from qa_inference.engine import Engine
 from qa_inference.formats import PRESETS, PairFormat, Preset
+from qa_inference.rows import Array
 from qa_inference.seq2seq import Scored, Seq2Seq, Sharing
 from qa_inference.tokenization import EncodedText
 from qa_inference.windows import split

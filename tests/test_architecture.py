@@ -13,9 +13,9 @@ PACKAGES = ("qa_inference", "quals_metric", "qags_metric")
 
 # From the ground up. A file may import from lower rows only; a new file is put into a row on purpose.
 LAYERS = (
-    ("qa_inference.decoding", "qa_inference.likelihood", "qa_inference.attention", "qa_inference.spread",
+    ("qa_inference.rows", "qa_inference.likelihood", "qa_inference.attention", "qa_inference.spread",
      "qa_inference.windows", "qa_inference.results", "qa_inference.resampling", "qa_inference.tokenization"),
-    ("qa_inference.engine", "qa_inference.formats"),
+    ("qa_inference.decoding", "qa_inference.engine", "qa_inference.formats"),
     ("qa_inference.seq2seq", "qa_inference.causal", "qa_inference.reader", "qa_inference.answers"),
     ("quals_metric.pairs", "quals_metric.result", "qags_metric.overlap", "qags_metric.result",
      "quals_metric.durable", "quals_metric.tables"),
