@@ -8,6 +8,7 @@ one door to accelerate, of which only `PartialState` and the gathering of object
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import hashlib
@@ -60,8 +61,18 @@ def processes() -> PartialState:
     from accelerate.utils import parse_flag_from_env
 
     has_backend = torch.accelerator.is_available() and not torch.mps.device_count()
+    connected = torch.distributed.is_available() and torch.distributed.is_initialized()
     # Without cpu=True accelerate takes each process on a machine without GPUs for the only one.
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not has_backend)
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not has_backend)
+    if not connected and state.num_processes > 1:
+        atexit.register(_disconnect)
+    return state
+
+
+def _disconnect() -> None:
+    """Close the process group that `processes` opened: left to the interpreter's end, its threads may abort it."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def map_spread(

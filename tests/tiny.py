@@ -204,10 +204,13 @@ def trained(folder: Path) -> Path:
     labels = torch.tensor([target + [-100] * (width - len(target)) for _, target in rows])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model.train()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in another order would train another model
     for _ in range(150):
         model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+    torch.set_num_threads(threads)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
