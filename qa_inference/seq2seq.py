@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from qa_inference import attention, likelihood
@@ -216,7 +216,7 @@ class Seq2Seq:
 
     def _cached_logits(self, encoded: Tensor, mask: Tensor, rows: Tensor, *, shared: bool) -> Tensor:
         """The last logits when the last token of `rows` is fed after the others, from the cache."""
-        cache = _new_cache(self.model)
+        cache = _new_cache()
         output = self.forward(encoded, mask, rows[:, :-1], shared=shared, cache=cache)
         return self.forward(encoded, mask, rows[:, -1:], shared=shared, cache=output.past_key_values).logits  # type: ignore[no-any-return]  # untyped in the library
 
@@ -227,7 +227,7 @@ class _DecoderState:
     def __init__(self, owner: Seq2Seq, inputs: Sequence[Ids]) -> None:
         self.owner = owner
         self.encoded, self.mask = owner.encode(inputs)
-        self.cache = _new_cache(owner.model)
+        self.cache = _new_cache()
         self.rows = 1
 
     def __call__(self, tokens: Tensor) -> Tensor:
@@ -253,10 +253,8 @@ class _DecoderState:
         self.rows = rows.shape[1]
 
 
-def _new_cache(model: Any) -> Any:
+def _new_cache() -> EncoderDecoderCache:
     """An empty cache of an encoder-decoder."""
-    from transformers import DynamicCache, EncoderDecoderCache
-
     return EncoderDecoderCache(DynamicCache(), DynamicCache())
 
 
