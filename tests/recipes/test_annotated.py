@@ -1,0 +1,95 @@
+"""Annotated texts: reading, changes to them, the smaller vocabulary."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from recipes import annotated
+from recipes.annotated import Context, Names, Pair
+from tests import tiny
+
+
+@pytest.mark.parametrize(
+    ("tokenized", "text"),
+    [
+        ("`` I ca n't , '' he said .", '" I can\'t, " he said.'),
+        ("-lrb- afc -rrb- 's $ 5", "(afc)'s $5"),
+    ],
+)
+def test_detokenize(tokenized: str, text: str) -> None:
+    assert annotated.detokenize(tokenized) == text
+
+
+def test_an_answer_that_is_no_run_of_the_context_trains_its_question_only() -> None:
+    assert annotated.make_pair([1, 2], [7, 8], [5, 7, 8]).answer_start == 1
+    assert annotated.make_pair([1, 2], [7, 9], [5, 7, 8]).answer is None
+    assert annotated.make_pair([1] * 70, [7], [7]).answer is None
+
+
+def test_names_are_capitals_and_numbers_that_the_context_has_too(data: list[str]) -> None:
+    tokenizer = tiny.wordpiece()
+    encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731  (one line, used twice)
+    text, question = tiny.CORPUS[0], "Who beat Klitschko at Perth Stadium in 1997, on Saturday?"
+    ids = tuple(encode(question))
+    found = annotated.find_names(question, ids, encode(text), encode)
+    assert [tokenizer.decode(ids[start:end]) for start, end in found] == ["klitschko", "saturday"]
+    contexts = annotated.load_contexts(data, encode)
+    assert any(pair.names for context in contexts for pair in context.pairs)
+
+
+NUMBERS = Pair((1, 2, 50), (60,), 1, ((2, 3),))
+
+
+@pytest.fixture
+def names() -> Names:
+    """Three names, 50, 60 and 70, all of one token."""
+    pairs = [NUMBERS, Pair((1, 60), names=((1, 2),)), Pair((70, 3), names=((0, 1),))]
+    return Names([Context([9, 60, 50, 9], pairs)], tiny.wordpiece())
+
+
+def test_a_swapped_question_names_what_the_text_does_not_have(names: Names) -> None:
+    found = {names.swapped(NUMBERS, [9, 60, 50, 9], random.Random(seed)) for seed in range(20)}
+    assert found - {None} == {(1, 2, 70)}  # None: eight draws found no other
+    assert names.swapped(Pair((1, 2)), [9], random.Random(0)) is None
+    assert names.swapped(NUMBERS, [50, 60, 70], random.Random(0)) is None
+
+
+def test_a_replaced_answer_is_in_the_text_and_in_the_pair(names: Names) -> None:
+    context = Context([9, 60, 50, 9], [NUMBERS])
+    changed = [names.replaced(context, NUMBERS, random.Random(seed)) for seed in range(20)]
+    for found in filter(None, changed):
+        text, pair = found
+        assert text.ids == [9, pair.answer[0], 50, 9] and pair.answer[0] in (60, 70) and pair.question == (1, 2, 50)
+    assert any(found and found[1].answer == (70,) for found in changed)
+    assert names.replaced(Context([9, 60, 60]), NUMBERS, random.Random(0)) is None
+    assert names.replaced(context, Pair((1,), (9,), 0), random.Random(0)) is None
+
+
+def test_a_document_has_its_context_unless_it_is_left_out() -> None:
+    contexts = [Context([i] * 5) for i in range(30)]
+    for seed in range(20):
+        draw = random.Random(seed)
+        document = annotated.document(contexts, 7, 40, draw)
+        assert contexts[7] in document and sum(len(c.ids) for c in document) <= 40
+        assert contexts[7] not in annotated.document(contexts, 7, 40, draw, without=True)
+    assert annotated.document(contexts, 7, 0, random.Random(0)) == [contexts[7]]
+
+
+def test_a_smaller_vocabulary_splits_rare_words_and_keeps_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotated, "COMMON_WORDS", 230)
+    full = tiny.wordpiece()
+    Tokenizer.from_str(full.backend_tokenizer.to_str()).save(str(tmp_path / "tokenizer.json"))
+    smaller, origin = annotated.smaller_tokenizer(tmp_path)
+    old, new = full.get_vocab(), smaller.get_vocab()
+    assert len(new) == len(origin) < len(old)
+    for token, index in new.items():
+        assert origin[index] == (old["[MASK]"] if token == annotated.NO_ANSWER else old[token])
+    rare = next(token for token, index in old.items() if index >= 230 and token not in new)
+    assert smaller.convert_ids_to_tokens(smaller(rare, add_special_tokens=False)["input_ids"])[1].startswith("##")
+    assert smaller.convert_ids_to_tokens(smaller("£ 1")["input_ids"]) == ["[CLS]", "£", "1", "[SEP]"]
