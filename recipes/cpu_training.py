@@ -76,6 +76,7 @@ class Run:
     warmup: float
     write: Callable[[Path], None]
     evaluate: Callable[[bool], dict[str, float]]
+    max_steps: int | None = None  # ends a run before its time, for a trial
     step: int = 0
     used: float = 0.0  # seconds in training steps
     _running: list[tuple[float, int, int]] = field(default_factory=list)
@@ -100,7 +101,7 @@ class Run:
         last_saved = self.used
         for batch in batches:
             began = time.monotonic()
-            if self.used >= self.minutes * 60:
+            if self.used >= self.minutes * 60 or self.step == self.max_steps:
                 break
             self._set_rates()
             self._step(*losses(batch))

@@ -405,6 +405,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--init", help="continue from this checkpoint")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--save-minutes", type=float, default=10)
+    parser.add_argument("--max-steps", type=int, help="stop after this many steps, whatever the time: for a trial")
     parser.add_argument("--tokens", type=int, default=6144, help="source tokens per batch")
     parser.add_argument("--pairs", type=int, default=16, help="pairs decoded per document")
     parser.add_argument("--long", type=float, default=0.5, help="share of visits that make a longer document")
@@ -437,6 +438,7 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
         model, optimizer, Path(args.out), args.minutes, args.save_minutes, args.warmup,
         write=lambda folder: save(model, tokenizer, folder),
         evaluate=lambda final: evaluate(model, test if final else test[::3], names, special, args),
+        max_steps=args.max_steps,
     )  # fmt: skip
     run.resume()
     run.log(settings=vars(args), contexts=len(kept), held_out=len(test), pairs=sum(len(c.pairs) for c in kept))

@@ -244,6 +244,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--init", help="continue from this checkpoint")
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--save-minutes", type=float, default=10)
+    parser.add_argument("--max-steps", type=int, help="stop after this many steps, whatever the time: for a trial")
     parser.add_argument("--tokens", type=int, default=3072, help="tokens per batch")
     parser.add_argument("--long", type=float, default=0.5, help="share of visits that read a longer document")
     parser.add_argument("--unanswerable", type=float, default=0.33, help="share of questions without an answer")
@@ -272,6 +273,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.minutes, args.save_minutes, args.warmup,
         write=lambda folder: save(model, tokenizer, folder),
         evaluate=lambda final: evaluate(model, test, names, tokenizer, args, 400 if final else 120),
+        max_steps=args.max_steps,
     )  # fmt: skip
     run.resume()
     run.log(settings=vars(args), contexts=len(kept), held_out=len(test), pairs=sum(len(c.answered) for c in kept))
