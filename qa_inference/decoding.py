@@ -1,7 +1,7 @@
-"""Search over a step function: diverse beam search, beam search, seeded top-k sampling. torch and numpy only.
+"""Search over a step function: diverse beam search, beam search, seeded top-k sampling. numpy only.
 
-What is searched is hidden behind a `StepFunction`; nothing here knows of models, caches or texts. All searches score a
-token with its plain log-probability in nats, whatever rule chose it, and give back `Hypothesis` objects on the CPU.
+What is searched is hidden behind a `StepFunction`; nothing here knows of models, caches, devices or texts. All searches
+score a token with its plain log-probability in nats, whatever rule chose it, and give back `Hypothesis` objects.
 """
 
 from __future__ import annotations
@@ -11,22 +11,25 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from qa_inference.rows import Array, Hypothesis, Layout, Record
 
-BLOCK = 64  # width of the blocks in which `top_log_probs` looks for the best tokens
-
 
 class StepFunction(Protocol):
-    """The model's side of a search: `sources` many inputs, some rows (prefixes) for each of them."""
+    """The model's side of a search: S inputs, at first one row (what has been written so far) for each of them."""
 
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """Append `tokens` [S, R, n] to the rows and return the logits after the last one, [S, R, V]."""
+    def __call__(self, tokens: Array) -> None:
+        """Append `tokens` [S, P, n] to the rows."""
 
-    def select(self, sources: Tensor, rows: Tensor) -> None:
-        """Keep the sources `sources` [S'] and for each of them the rows `rows` [S', R'] (numbers within its source)."""
+    def top(self, rows: Array, count: int, banned: Sequence[int]) -> tuple[Array, Array]:
+        """The `count` likeliest tokens to follow some rows, best first: log-probabilities in nats and ids, [N, K].
+
+        `rows` [N] are numbered through all sources. `banned` tokens are left out, but keep their share of the
+        probability. K is less than `count` where fewer tokens are left.
+        """
+
+    def select(self, sources: Array, rows: Array) -> None:
+        """Keep the sources `sources` [S'] and make their rows copies of `rows` [S', P'] (numbers within its source)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class DiverseBeamSearch:
     min_new_tokens: int = 8
     max_new_tokens: int = 61
 
-    def run(self, step: StepFunction, prefix: Tensor, vocabulary: Vocabulary) -> list[list[Hypothesis]]:
+    def run(self, step: StepFunction, prefix: Array, vocabulary: Vocabulary) -> list[list[Hypothesis]]:
         """Search from `prefix` [S, P] (never scored): for each source its `groups` hypotheses, in group order."""
         layout = Layout(len(prefix), self.groups)
         limits = (self.min_new_tokens, self.max_new_tokens)
@@ -71,15 +74,16 @@ class DiverseBeamSearch:
         place = np.zeros(ids.shape[:2], np.int64)
         used = np.zeros((len(ids), int(ids.max()) + 1), np.float32)
         padding = self.strength * layout.ended_before()
+        is_end = np.isin(ids, vocabulary.ends)
         for row in range(ids.shape[1]):
             tokens = ids[:, row]
             penalty = self.strength * used[every[:, None], tokens] + padding[:, row, None] * (tokens == vocabulary.pad)
             scores = log_probs[:, row] - penalty
             place[:, row] = best = scores.argmax(1)
             counted = tokens[every, best]
-            ending = np.isin(counted, vocabulary.ends)
+            ending = is_end[every, row, best]
             if ending.any():
-                runner_up = np.where(np.isin(tokens, vocabulary.ends), -np.inf, scores).argmax(1)
+                runner_up = np.where(is_end[:, row], -np.inf, scores).argmax(1)
                 counted = np.where(ending, tokens[every, runner_up], counted)
             used[every, counted] += layout.alive[:, row]
         return place
@@ -98,24 +102,28 @@ class BeamSearch:
     min_new_tokens: int = 5
     max_new_tokens: int = 61
 
-    def run(self, step: StepFunction, prefix: Tensor, vocabulary: Vocabulary) -> list[list[Hypothesis]]:
+    def run(self, step: StepFunction, prefix: Array, vocabulary: Vocabulary) -> list[list[Hypothesis]]:
         """Search from `prefix` [S, P]: for each source its `width` best hypotheses, best first."""
         states = [_Beams(self.width) for _ in range(len(prefix))]
         live = np.arange(len(prefix))
-        logits = step(prefix[:, None])
+        step(prefix[:, None])
         for t in range(self.max_new_tokens):
             banned = vocabulary.ends if t < self.min_new_tokens else ()
-            top = top_log_probs(logits, (1 + len(vocabulary.ends)) * self.width, banned)
-            log_probs, ids = (x.double().cpu().numpy() if x.is_floating_point() else x.cpu().numpy() for x in top)
+            rows = len(states[live[0]].running)
+            top = step.top(np.arange(len(live) * rows), (1 + len(vocabulary.ends)) * self.width, banned)
+            log_probs, ids = (x.reshape(len(live), rows, -1) for x in top)
             last = t + 1 == self.max_new_tokens
-            moves = [states[s].advance(log_probs[i], ids[i], vocabulary.ends, last) for i, s in enumerate(live)]
+            moves = [
+                states[s].advance(log_probs[i].astype(np.float64), ids[i], vocabulary.ends, last)
+                for i, s in enumerate(live)
+            ]
             going = [i for i, move in enumerate(moves) if move is not None]
             if not going or last:
                 break
-            rows, tokens = (np.stack([np.asarray(moves[i])[part] for i in going]) for part in (0, 1))
-            step.select(*(torch.from_numpy(x).to(prefix.device) for x in (np.array(going), rows)))
+            kept, tokens = (np.stack([np.asarray(moves[i])[part] for i in going]) for part in (0, 1))
+            step.select(np.array(going), kept)
             live = live[going]
-            logits = step(torch.from_numpy(tokens)[..., None].to(prefix.device))
+            step(tokens[..., None])
         return [state.hypotheses() for state in states]
 
 
@@ -134,7 +142,7 @@ class TopKSampling:
     seed: int = 0
 
     def run(
-        self, step: StepFunction, prefix: Tensor, vocabulary: Vocabulary, keys: Sequence[int]
+        self, step: StepFunction, prefix: Array, vocabulary: Vocabulary, keys: Sequence[int]
     ) -> list[list[Hypothesis]]:
         """Sample from `prefix` [S, P]; `keys` [S] are non-negative integers that identify the sources."""
         layout = Layout(len(prefix), self.samples)
@@ -152,53 +160,26 @@ class TopKSampling:
         return _run(step, prefix, vocabulary, layout, limits, lambda: self.top_k, choose)
 
 
-@torch.inference_mode()
-def top_log_probs(logits: Tensor, count: int, banned: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
-    """The `count` likeliest tokens of every row, best first: log-probabilities in nats (float32) and ids, [..., count].
-
-    `logits` [..., V]; the log-probabilities are those of the whole vocabulary. `banned` tokens are never among the
-    candidates, but keep their share of the probability (as transformers' processors have it). Exact without sorting
-    the vocabulary: a row's best tokens lie in the blocks with its largest maxima.
-    """
-    log_probs = logits.float().log_softmax(-1)
-    size = log_probs.shape[-1]
-    if banned:
-        log_probs[..., list(banned)] = -torch.inf
-    count = min(count, size - len(banned))
-    if size <= 2 * BLOCK * count:
-        best, ids = log_probs.topk(count)
-        return best, ids
-    whole = size - size % BLOCK
-    blocks = log_probs[..., :whole].unflatten(-1, (-1, BLOCK))
-    chosen = blocks.amax(-1).topk(count, sorted=False).indices
-    inside = blocks.gather(-2, chosen[..., None].expand(*chosen.shape, BLOCK)).flatten(-2)
-    best, place = torch.cat([inside, log_probs[..., whole:]], -1).topk(count)
-    in_block = chosen.gather(-1, (place // BLOCK).clamp(max=count - 1)) * BLOCK + place % BLOCK
-    return best, torch.where(place < count * BLOCK, in_block, place - count * BLOCK + whole)
-
-
 def _run(
     step: StepFunction,
-    prefix: Tensor,
+    prefix: Array,
     vocabulary: Vocabulary,
     layout: Layout,
     limits: tuple[int, int],
     candidates: Callable[[], int],
     choose: Callable[[int, Array, Array], Array],
 ) -> list[list[Hypothesis]]:
-    """Extend every row by one token at a time until it ends: the loop that searches without reordering share.
+    """Extend every group by one token at a time until it ends: the loop that searches without reordering share.
 
-    `limits` are the least number of tokens before an end and the most with it; `candidates()` says how many of a row's
-    best tokens `choose(t, log_probs, ids)` (both [S, R, K]) has to see to give the chosen places [S, R].
+    `limits` are the least number of tokens before an end and the most with it; `candidates()` says how many of its
+    best tokens `choose(t, log_probs, ids)` (both [S, R, K]) has to see of a group to give the chosen places [S, R].
     """
     record = Record(len(prefix), layout.width, limits[1])
-    logits = step(prefix[:, None])  # before the first token all rows of a source are alike: one is enough
+    step(prefix[:, None])
     for t in range(limits[1]):
         banned = vocabulary.ends if t < limits[0] else ()
-        log_probs, ids = (x.cpu().numpy() for x in top_log_probs(logits, candidates(), banned))
-        if t == 0:
-            shape = (*layout.groups.shape, ids.shape[-1])
-            log_probs, ids = np.broadcast_to(log_probs, shape), np.broadcast_to(ids, shape)
+        rows, which = layout.read()
+        log_probs, ids = (x[which] for x in step.top(rows, candidates(), banned))
         place = choose(t, log_probs, ids)[..., None]
         chosen = np.take_along_axis(ids, place, -1)[..., 0]
         ended = np.isin(chosen, vocabulary.ends)
@@ -206,20 +187,10 @@ def _run(
         layout.alive &= ~ended
         if t + 1 == limits[1] or not layout.alive.any():
             break
-        tokens = np.where(layout.alive, chosen, vocabulary.pad)
-        sources, rows = layout.compact()
-        tokens = np.take_along_axis(tokens[sources], rows, 1)
-        if t == 0:
-            step.select(_tensor(sources, prefix), torch.zeros_like(_tensor(rows, prefix)))
-        elif tokens.shape != chosen.shape:
-            step.select(_tensor(sources, prefix), _tensor(rows, prefix))
-        logits = step(_tensor(tokens, prefix)[..., None])
+        sources, continued, tokens = layout.advance(chosen, vocabulary.pad)
+        step.select(sources, continued)
+        step(tokens[..., None])
     return record.hypotheses()
-
-
-def _tensor(array: Array, like: Tensor) -> Tensor:
-    """An index array on the device of `like`."""
-    return torch.from_numpy(array).to(like.device)
 
 
 @dataclass

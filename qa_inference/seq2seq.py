@@ -13,17 +13,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, DynamicCache, EncoderDecoderCache, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 
-from qa_inference import attention, likelihood
+from qa_inference import attention
+from qa_inference.decoder import Decoder, RunningRows, new_cache, to_device
 from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary
 from qa_inference.engine import choose_device, choose_dtype
+from qa_inference.likelihood import shift_targets
 from qa_inference.rows import Array, Hypothesis
 from qa_inference.tokenization import Ids, TextTokenizer
 
 ROWS = 64  # targets of one source decoded at a time: bounds the logits of a source with very many pairs
 PROBE_TOLERANCE = 1e-4
+PROBE_IDS = list(range(3, 9))
 Sharing = Literal["auto", "shared", "expanded"]
 
 
@@ -49,7 +51,9 @@ class Seq2Seq:
         self.device = next(model.parameters()).device
         self.prefix = _decoder_prefix(model)
         self.vocabulary = Vocabulary(_end_ids(model, tokenizer), _pad_id(model, tokenizer))
-        self.shared, self.sharing_note = False, ""
+        self.decoder = Decoder(self.model)
+        self._find_projection()
+        self.sharing_note = ""
         if sharing != "expanded":
             self._try_sharing(required=sharing == "shared")
 
@@ -84,6 +88,11 @@ class Seq2Seq:
         return cls(model.to(place), tokenizer, sharing=sharing)
 
     @property
+    def shared(self) -> bool:
+        """Whether the rows decoded from a source read one copy of it."""
+        return self.decoder.shared
+
+    @property
     def window(self) -> int | None:
         """The most tokens of an input that the model's positions and its tokenizer allow; None: no limit known."""
         config = getattr(self.model.config, "encoder", self.model.config)
@@ -112,8 +121,8 @@ class Seq2Seq:
                 f"max_new_tokens: must leave room in the decoder's {positions} positions beside the {len(self.prefix)} "
                 f"it starts from; got {search.max_new_tokens}"
             )
-        state = _DecoderState(self, inputs)
-        prefix = torch.tensor(self.prefix, device=self.device).expand(len(inputs), -1)
+        state = RunningRows(self.decoder, *self.encode(inputs))
+        prefix = np.tile(np.array(self.prefix), (len(inputs), 1))
         vocabulary = Vocabulary((*self.vocabulary.ends, *end_ids), self.vocabulary.pad)
         if isinstance(search, TopKSampling):
             if keys is None:
@@ -150,27 +159,14 @@ class Seq2Seq:
         filled = [row for each in targets for row in [*each, *[each[0]] * (rows - len(each))]]
         labels = _pad(filled, self.vocabulary.pad, self.device)
         prefix = torch.tensor(self.prefix, device=self.device)
-        logits = self.forward(encoded, mask, likelihood.shift_targets(prefix, labels), shared=self.shared).logits
-        scores = likelihood.token_log_probs(logits[:, len(prefix) - 1 :], labels).cpu().numpy()
-        by_source = scores.reshape(len(targets), rows, -1)
-        return [
-            [row[: len(target)].copy() for row, target in zip(of_source, each, strict=False)]
-            for of_source, each in zip(by_source, targets, strict=True)
-        ]
-
-    def forward(self, encoded: Tensor, mask: Tensor, decoder_ids: Tensor, *, shared: bool, cache: Any = None) -> Any:
-        """The model's output for `decoder_ids` [S * R, T] over `encoded` [S, K, D] or, unless `shared`, its copies."""
-        if not shared and len(decoder_ids) != len(encoded):
-            each = len(decoder_ids) // len(encoded)
-            encoded, mask = encoded.repeat_interleave(each, 0), mask.repeat_interleave(each, 0)
-        return self.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
-            attention_mask=mask,
-            decoder_input_ids=decoder_ids,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            return_dict=True,
-        )
+        hidden = self.decoder(encoded, mask, shift_targets(prefix, labels))[:, len(prefix) - 1 :]
+        # only tokens of targets are projected, not padding and rows that fill up
+        given = [len(target) for each in targets for target in each]
+        lengths = np.array([len(t) for each in targets for t in [*each, *[()] * (rows - len(each))]])
+        real = to_device(np.arange(labels.shape[1]) < lengths[:, None], self.device)
+        scores = self.decoder.projection.log_probs(hidden[real], labels[real]).cpu().numpy()
+        flat = iter(np.split(scores, np.cumsum(given)[:-1]))
+        return [[next(flat) for _ in each] for each in targets]
 
     # ---- sharing ----------------------------------------------------------------------------------------------------
 
@@ -182,7 +178,7 @@ class Seq2Seq:
             self.sharing_note = self._probe()
         except Exception as error:  # an architecture may fail anywhere inside its own attention
             self.sharing_note = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-        self.shared = not self.sharing_note
+        self.decoder.shared = not self.sharing_note
         if self.shared:
             return
         if required:
@@ -199,63 +195,39 @@ class Seq2Seq:
 
         Returns what is wrong, "" for nothing.
         """
-        ids = list(range(3, 9))
-        encoded, mask = self.encode([ids, ids[:3]])
-        rows = torch.tensor([*self.prefix, *ids[:3]], device=self.device).expand(6, -1).clone()
-        rows[:, -1] = torch.tensor(ids[:6], device=self.device)
+        encoded, mask = self.encode([PROBE_IDS, PROBE_IDS[:3]])
+        rows = torch.tensor([*self.prefix, *PROBE_IDS[:3]], device=self.device).expand(6, -1).clone()
+        rows[:, -1] = torch.tensor(PROBE_IDS, device=self.device)
         with attention.counting() as folded:
-            teacher = self.forward(encoded, mask, rows, shared=True).logits
-            cached = self._cached_logits(encoded, mask, rows, shared=True)
+            self.decoder.shared = True
+            shared = self._two_ways(encoded, mask, rows)
         if folded[0] == 0:
             return "the model's cross-attention does not use the registered function"
-        expected = self.forward(encoded, mask, rows, shared=False).logits
-        stepped = self._cached_logits(encoded, mask, rows, shared=False)
-        scale = max(1.0, float(expected.abs().max())) * (1 if expected.dtype == torch.float32 else 500)
-        worst = max(float((teacher - expected).abs().max()), float((cached - stepped).abs().max()))
-        return "" if worst <= PROBE_TOLERANCE * scale else f"shared and expanded logits differ by {worst:.1e}"
-
-    def _cached_logits(self, encoded: Tensor, mask: Tensor, rows: Tensor, *, shared: bool) -> Tensor:
-        """The last logits when the last token of `rows` is fed after the others, from the cache."""
-        cache = _new_cache()
-        output = self.forward(encoded, mask, rows[:, :-1], shared=shared, cache=cache)
-        return self.forward(encoded, mask, rows[:, -1:], shared=shared, cache=output.past_key_values).logits  # type: ignore[no-any-return]  # untyped in the library
-
-
-class _DecoderState:
-    """The step function of a search: the decoder with its cache over some encoded sources."""
-
-    def __init__(self, owner: Seq2Seq, inputs: Sequence[Ids]) -> None:
-        self.owner = owner
-        self.encoded, self.mask = owner.encode(inputs)
-        self.cache = _new_cache()
-        self.rows = 1
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """See `decoding.StepFunction`."""
-        sources, rows, _ = tokens.shape
-        output = self.owner.forward(
-            self.encoded, self.mask, tokens.flatten(0, 1), shared=self.owner.shared, cache=self.cache
+        self.decoder.shared = False
+        expanded = self._two_ways(encoded, mask, rows)
+        worst = float((shared - expanded).abs().max())
+        return (
+            ""
+            if worst <= self._tolerance * max(1.0, float(expanded.abs().max()))
+            else (f"shared and expanded decoding differ by {worst:.1e}")
         )
-        self.cache, self.rows = output.past_key_values, rows
-        return output.logits[:, -1].view(sources, rows, -1)  # type: ignore[no-any-return]  # untyped in the library
 
-    def select(self, sources: Tensor, rows: Tensor) -> None:
-        """See `decoding.StepFunction`."""
-        flat = (sources[:, None] * self.rows + rows).flatten()
-        self.cache.self_attention_cache.batch_select_indices(flat)
-        same = len(sources) == len(self.encoded)
-        if not self.owner.shared:
-            self.cache.cross_attention_cache.batch_select_indices(flat)
-        elif not same:
-            self.cache.cross_attention_cache.batch_select_indices(sources)
-        if not same:
-            self.encoded, self.mask = self.encoded[sources], self.mask[sources]
-        self.rows = rows.shape[1]
+    def _two_ways(self, encoded: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
+        """What the decoder says of `rows` at once, and of their last token from the cache: [N, T + 1, D]."""
+        cache = new_cache()
+        self.decoder(encoded, mask, rows[:, :-1], cache)
+        return torch.cat([self.decoder(encoded, mask, rows), self.decoder(encoded, mask, rows[:, -1:], cache)], 1)
 
+    @torch.inference_mode()
+    def _find_projection(self) -> None:
+        """Let the decoder use the model's matrix where that is all there is to its logits."""
+        ids = torch.tensor([[*self.prefix, *PROBE_IDS[:2]]], device=self.device)
+        self.decoder.find_projection(*self.encode([PROBE_IDS]), ids, self._tolerance)
 
-def _new_cache() -> EncoderDecoderCache:
-    """An empty cache of an encoder-decoder."""
-    return EncoderDecoderCache(DynamicCache(), DynamicCache())
+    @property
+    def _tolerance(self) -> float:
+        """How far two ways to the same numbers may lie apart, as a share of the largest."""
+        return PROBE_TOLERANCE * (1 if self.model.dtype == torch.float32 else 500)
 
 
 def _pad(rows: Sequence[Ids], value: int, device: torch.device) -> Tensor:
@@ -263,7 +235,7 @@ def _pad(rows: Sequence[Ids], value: int, device: torch.device) -> Tensor:
     padded = np.full((len(rows), max(map(len, rows))), value, np.int64)
     for row, ids in zip(padded, rows, strict=True):
         row[: len(ids)] = ids
-    return torch.from_numpy(padded).to(device)
+    return to_device(padded, device)
 
 
 def _setting(model: PreTrainedModel, name: str) -> Any:

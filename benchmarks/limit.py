@@ -1,0 +1,233 @@
+"""How near QUALS comes to what the machine can do.
+
+    python benchmarks/limit.py --data rows.jsonl [--limit 32] [--dtype float32 bfloat16] [--threads 1]
+
+A row holds `document` and `summary`. For every dtype: the floating-point operations of the call, counted by torch as
+they are carried out, in each stage; the rate at which this machine multiplies matrices of the shapes that occurred,
+measured right after; and the ratio of the time of the call to the time those operations take at that rate. 1 would be a
+call that does nothing but multiply, and multiplies as fast as the machine can. Operations that are no product of
+matrices (softmax, norms, choosing) count as none, so they are part of the distance.
+
+The time is the processor's, which a busy machine stretches less than the clock's; both are given. With a second dtype,
+also how far its scores lie from the first's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from scipy import stats
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from qa_inference import likelihood
+from qa_inference.decoder import Decoder, RunningRows
+from qa_inference.decoding import DiverseBeamSearch
+from qa_inference.likelihood import Projection
+from qa_inference.seq2seq import Seq2Seq
+from quals_metric import QualsConfig, QualsScorer
+
+Clock = Callable[[], float]
+REST = "the rest"
+# Stage by function; what a function calls that has a stage of its own counts there. Parts of the search and of the
+# scoring have the same functions below them, so their names are put together with the one above.
+STAGES: tuple[tuple[Any, str, str], ...] = (
+    (QualsScorer, "_read", "tokenize"),
+    (Seq2Seq, "generate", "search: the rest"),
+    (Seq2Seq, "log_likelihood", "score: the rest"),
+    (Seq2Seq, "encode", "encode"),
+    (Decoder, "__call__", "decoder"),
+    (Projection, "logits", "vocabulary projection"),
+    (likelihood, "top_log_probs", "selection"),
+    (likelihood, "token_log_probs", "log-probabilities"),
+    (DiverseBeamSearch, "_choose", "selection"),
+    (RunningRows, "select", "cache"),
+)
+MEASURED_SHARE = 0.95  # of the operations; the rarest shapes are left out of the measured rate
+
+
+@dataclass
+class Stages:
+    """Readings of `clock` by stage: what passes inside a stage, but not inside one called by it."""
+
+    clock: Clock
+    spent: Counter[str] = field(default_factory=Counter)
+    _open: list[str] = field(default_factory=lambda: [REST])
+    _since: float = 0.0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch the functions of STAGES inside the block."""
+        with ExitStack() as stack:
+            for owner, name, stage in STAGES:
+                stack.enter_context(mock.patch.object(owner, name, self._watched(getattr(owner, name), stage)))
+            self._since = self.clock()
+            yield
+            self._turn()
+
+    def _watched(self, function: Callable[..., Any], stage: str) -> Callable[..., Any]:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self._turn()
+            self._open.append(self._name(stage))
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._turn()
+                self._open.pop()
+
+        return watched
+
+    def _name(self, stage: str) -> str:
+        """The stage with the operation it is part of."""
+        operation = next((name.split(":")[0] for name in self._open if ":" in name), "")
+        if stage == "encode":
+            return "encode summaries" if operation == "search" else "encode sources"
+        return f"{operation}: {stage}" if operation and ":" not in stage else stage
+
+    def _turn(self) -> None:
+        """Book what has passed to the stage that is open."""
+        now = self.clock()
+        self.spent[self._open[-1]] += now - self._since
+        self._since = now
+
+
+class _Shapes(TorchDispatchMode):
+    """Counts the products of matrices by the shapes of their factors: (rows, inner, columns) of plain ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[tuple[int, int, int]] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        factors = {"aten::mm": 0, "aten::addmm": 1}.get(func._schema.name)
+        if factors is not None:
+            left, right = args[factors], args[factors + 1]
+            self.found[left.shape[0], left.shape[1], right.shape[1]] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Floating-point operations by stage, and the shapes of the matrix products among them with their numbers."""
+
+    by_stage: Counter[str]
+    shapes: Counter[tuple[int, int, int]]
+
+
+def count(call: Callable[[], Any]) -> Operations:
+    """The operations of a call; it runs many times slower meanwhile."""
+    with _Shapes() as shapes, FlopCounterMode(display=False) as counter:
+        stages = Stages(lambda: float(counter.get_total_flops()))
+        with stages.watching():
+            call()
+    return Operations(stages.spent, shapes.found)
+
+
+def rate(shapes: Counter[tuple[int, int, int]], dtype: torch.dtype, seconds: float = 5.0) -> float:
+    """Operations per second of products of these shapes, mixed as they occurred; about `seconds` are spent on it.
+
+    Every shape has its median time of several, into memory that is there already.
+    """
+    ordered = sorted(shapes, key=lambda shape: -math.prod(shape) * shapes[shape])
+    total = sum(math.prod(shape) * times for shape, times in shapes.items())
+    done = taken = 0.0
+    for shape in ordered:
+        if done >= MEASURED_SHARE * total:
+            break
+        share = math.prod(shape) * shapes[shape] / total
+        taken += shapes[shape] * _time(shape, dtype, seconds * share)
+        done += math.prod(shape) * shapes[shape]
+    return 2 * done / taken
+
+
+def _time(shape: tuple[int, int, int], dtype: torch.dtype, seconds: float) -> float:
+    """The median processor time of one product; the second factor is laid out as a linear layer's weights are."""
+    rows, inner, columns = shape
+    left, right = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype).T
+    out = torch.empty(rows, columns, dtype=dtype)
+    times: list[float] = []
+    while len(times) < 4 or (sum(times) < seconds and len(times) < 1000):
+        start = time.process_time()
+        torch.mm(left, right, out=out)
+        times.append(time.process_time() - start)
+    return float(np.median(times[1:]))
+
+
+def report(scorer: QualsScorer, texts: dict[str, list[str]], dtype: str) -> list[float]:
+    """Print the table of one dtype; returns the scores."""
+    scorer.score(**{side: part[:2] for side, part in texts.items()})  # what is done once is done
+    clock, stages = time.perf_counter(), Stages(time.process_time)
+    with stages.watching():
+        result = scorer.score(**texts)
+    clock, busy = time.perf_counter() - clock, stages.spent.total()
+    operations = count(lambda: scorer.score(**texts))
+    speed = rate(operations.shapes, scorer.model.model.dtype)
+    total = operations.by_stage.total()
+    print(
+        f"\n**{dtype}**: {len(result.scores)} summaries, {busy:.2f} s of processor time ({clock:.2f} s by the clock), "
+        f"{1000 * busy / len(result.scores):.0f} ms each; {total / 1e9:.0f} G operations, {speed / 1e9:.0f} G a second "
+        f"in products of the shapes that occur; **time ÷ (operations ÷ rate) = {busy * speed / total:.2f}**\n"
+    )
+    print("| stage | seconds | share | G operations | ÷ limit |\n|---|---|---|---|---|")
+    for stage, spent in stages.spent.most_common():
+        share = operations.by_stage[stage]
+        ratio = f"{spent * speed / share:.2f}" if share else ""
+        print(f"| {stage} | {spent:.2f} | {spent / busy:.1%} | {share / 1e9:.1f} | {ratio} |")
+    print(f"\n{result.signature}", flush=True)
+    return list(result.scores)
+
+
+def compare(names: Sequence[str], first: Sequence[float], second: Sequence[float]) -> str:
+    """How far two dtypes' scores lie apart."""
+    a, b = np.array(first), np.array(second)
+    both = ~np.isnan(a) & ~np.isnan(b)
+    apart, means = np.abs(a - b)[both], abs(a[both].mean() - b[both].mean())
+    undefined = int((np.isnan(a) != np.isnan(b)).sum())
+    return (
+        f"\n{names[1]} against {names[0]}: {both.sum()} scores, differences mean {apart.mean():.4f}, largest "
+        f"{apart.max():.4f}, of the means {means:.4f}; rank correlation "
+        f"{stats.spearmanr(a[both], b[both]).statistic:.4f}; undefined in one only: {undefined}"
+    )
+
+
+def read(path: str, limit: int) -> dict[str, list[str]]:
+    """The first summaries and sources of a JSON-lines file."""
+    opener: Any = gzip.open if path.endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line, _ in zip(lines, range(limit), strict=False)]
+    return {"summaries": [row["summary"] for row in rows], "sources": [row["document"] for row in rows]}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--limit", type=int, default=32, help="rows to read")
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    texts = read(args.data, args.limit)
+    scores = []
+    for dtype in args.dtype:
+        scorer = QualsScorer(QualsConfig(args.model, device="cpu", dtype=dtype))
+        scores.append(report(scorer, texts, dtype))
+        if len(scores) > 1:
+            print(compare([args.dtype[0], dtype], scores[0], scores[-1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""A model's decoder over encoded sources: hidden states, their projection, and the running rows of a search.
+
+The library's models project every row and position onto the vocabulary, and add a bias in a second copy of the result.
+Where a probe shows that the decoder, a matrix and a bias give the model's own logits, they are used one by one, so that
+only what is asked for is projected; elsewhere the model's logits are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
+
+from qa_inference.likelihood import Projection
+from qa_inference.rows import Array
+
+ROOM = 8  # positions by which a full cache grows
+
+
+class Decoder:
+    """The decoder of a model, with the matrix that makes logits of its hidden states."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.projection = Projection()
+        self.shared = False  # whether the rows of a source read one copy of it (qa_inference.attention)
+
+    def __call__(self, encoded: Tensor, mask: Tensor, ids: Tensor, cache: EncoderDecoderCache | None = None) -> Tensor:
+        """What the projection takes, [S * R, T, D], for `ids` [S * R, T] over `encoded` [S, K, D], `mask` [S, K].
+
+        `cache` holds what came before and is extended.
+        """
+        if not self.shared and len(ids) != len(encoded):
+            each = len(ids) // len(encoded)
+            encoded, mask = encoded.repeat_interleave(each, 0), mask.repeat_interleave(each, 0)
+        settings = {"past_key_values": cache, "use_cache": cache is not None, "return_dict": True}
+        if self.projection.weight is not None:
+            decoder = self.model.get_decoder()
+            output = decoder(input_ids=ids, encoder_hidden_states=encoded, encoder_attention_mask=mask, **settings)
+            return output.last_hidden_state  # type: ignore[no-any-return]  # untyped in the library
+        source = BaseModelOutput(last_hidden_state=encoded)
+        output = self.model(encoder_outputs=source, attention_mask=mask, decoder_input_ids=ids, **settings)
+        return output.logits  # type: ignore[no-any-return]  # untyped in the library
+
+    def find_projection(self, encoded: Tensor, mask: Tensor, ids: Tensor, tolerance: float) -> None:
+        """Use the model's matrix where it gives the model's logits for `ids` [S, T], within `tolerance` of the largest.
+
+        Some models scale hidden states by the root of their width first.
+        """
+        self.projection = Projection()
+        expected = self(encoded, mask, ids).float()
+        largest = max(1.0, float(expected.abs().max()))
+        for candidate in _projections(self.model, expected.shape[-1]):
+            self.projection = candidate
+            try:
+                found = candidate.logits(self(encoded, mask, ids).flatten(0, 1)).float().view_as(expected)
+            except Exception:  # an architecture's decoder may ask for anything, or give back anything else
+                break
+            if float((found - expected).abs().max()) <= tolerance * largest:
+                return
+        self.projection = Projection()
+
+
+def _projections(model: Any, size: int) -> list[Projection]:
+    """The projections that a model with `size` logits may have; none if it keeps no plain matrix of that many rows.
+
+    T5's family may scale hidden states by the root of their width first.
+    """
+    head = model.get_output_embeddings()
+    weight = getattr(head, "weight", None)
+    if weight is None or weight.ndim != 2 or len(weight) != size:
+        return []
+    named = (getattr(head, "bias", None), getattr(model, "final_logits_bias", None))
+    # a bias that is zero and will stay so is not worth a pass over the logits
+    biases = [bias.flatten().to(weight) for bias in named if bias is not None and (bias.requires_grad or bias.any())]
+    bias = sum(biases[1:], start=biases[0]) if biases else None
+    return [Projection(weight, bias, scale) for scale in (1.0, weight.shape[1] ** -0.5)]
+
+
+class RunningRows:
+    """The step function of a search (`qa_inference.decoding.StepFunction`): the decoder and its cache."""
+
+    def __init__(self, decoder: Decoder, encoded: Tensor, mask: Tensor) -> None:
+        self.decoder, self.encoded, self.mask = decoder, encoded, mask
+        self.cache = new_cache()
+        self.rows = 1
+        self.last = encoded  # what the projection takes for the last token of every row, [S * P, D]
+
+    def __call__(self, tokens: Array) -> None:
+        """Append `tokens` [S, P, n] to the rows."""
+        ids = to_device(tokens.reshape(-1, tokens.shape[-1]), self.encoded.device)
+        self.last = self.decoder(self.encoded, self.mask, ids, self.cache)[:, -1]
+
+    def top(self, rows: Array, count: int, banned: Sequence[int]) -> tuple[Array, Array]:
+        """The likeliest tokens to follow some rows, best first: log-probabilities in nats and ids, [N, K]."""
+        asked = self.last if len(rows) == len(self.last) else self.last[to_device(rows, self.last.device)]
+        log_probs, ids = self.decoder.projection.top(asked, count, banned)
+        return log_probs.cpu().numpy(), ids.cpu().numpy()
+
+    def select(self, sources: Array, rows: Array) -> None:
+        """Keep some sources and make their rows copies of `rows` [S', P']."""
+        flat = (sources[:, None] * self.rows + rows).ravel()
+        if len(flat) == len(self.encoded) * self.rows and (flat == np.arange(len(flat))).all():
+            return
+        index, kept = to_device(flat, self.encoded.device), to_device(sources, self.encoded.device)
+        self.cache.self_attention_cache.batch_select_indices(index)
+        if not self.decoder.shared:
+            self.cache.cross_attention_cache.batch_select_indices(index)
+        if len(sources) < len(self.encoded):
+            if self.decoder.shared:
+                self.cache.cross_attention_cache.batch_select_indices(kept)
+            self.encoded, self.mask = self.encoded[kept], self.mask[kept]
+        self.rows = rows.shape[1]
+
+
+def new_cache() -> EncoderDecoderCache:
+    """An empty cache of an encoder-decoder."""
+    return EncoderDecoderCache(Cache(layer_class_to_replicate=_RoomyLayer), DynamicCache())
+
+
+class _RoomyLayer(DynamicLayer):
+    """The keys and values of one layer, [N, H, T, D], in memory with room for more positions.
+
+    The library's own layer copies all of them for every new one.
+    """
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append one or more positions; returns all."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._memory = [key_states[:, :, :0], value_states[:, :, :0]]
+        length = self.get_seq_length()
+        stop = length + key_states.shape[2]
+        for i, new in enumerate((key_states, value_states)):
+            if self._memory[i].shape[2] < stop:
+                n, heads, _, width = new.shape
+                larger = new.new_empty(n, heads, stop + ROOM, width)
+                larger[:, :, :length] = self._memory[i][:, :, :length]
+                self._memory[i] = larger
+            self._memory[i][:, :, length:stop] = new
+        return self._show(stop)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Make the batch `indices` [N'] of what it was."""
+        if self.get_seq_length():
+            self._memory = [memory[indices] for memory in self._memory]
+            self._show(self.get_seq_length())
+
+    def _show(self, length: int) -> tuple[Tensor, Tensor]:
+        """Let `keys` and `values` be the first `length` positions, and return them."""
+        keys, values = (memory[:, :, :length] for memory in self._memory)
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+def to_device(array: Array, device: torch.device) -> Tensor:
+    """`array` as a tensor there; to a CUDA device through pinned memory, without waiting for the copy."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -1,0 +1,71 @@
+"""The count of operations and the booking of stages of benchmarks/limit.py; what it measures is run by hand."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from qa_inference.seq2seq import Scored, Seq2Seq
+from tests import tiny
+
+
+def _load() -> ModuleType:
+    """The benchmark as a module; benchmarks are programs, not a package."""
+    spec = importlib.util.spec_from_file_location("limit", Path(__file__).parents[1] / "benchmarks" / "limit.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["limit"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+limit = _load()
+
+
+def test_operations_are_counted_where_they_happen() -> None:
+    model = Seq2Seq(*tiny.checkpoint("bart"))
+    assert model.decoder.projection.weight is not None
+    size, width = model.decoder.projection.weight.shape
+    targets = [[9, 12, 4], [30]]
+    found = limit.count(lambda: model.log_likelihood([Scored([5, 9, 30, 11, 3], targets)]))
+    # four target tokens are projected; a product of [m, k] and [k, n] is 2 m k n operations
+    assert found.by_stage["score: vocabulary projection"] == 2 * 4 * width * size
+    assert found.shapes[4, width, size] == 1
+    assert found.by_stage["encode sources"] > 0 and found.by_stage["score: decoder"] > 0
+    assert found.by_stage["encode summaries"] == found.by_stage[limit.REST] == 0
+
+
+def test_time_is_booked_to_the_innermost_stage() -> None:
+    readings = iter(range(100))
+    stages = limit.Stages(lambda: float(next(readings)))
+    model = Seq2Seq(*tiny.checkpoint("bart"))
+    with stages.watching():
+        model.encode([[5, 9, 3]])
+    assert stages.spent == Counter({limit.REST: 2.0, "encode sources": 1.0})  # one reading at each of its two borders
+
+
+def test_the_rate_is_that_of_plain_products() -> None:
+    measured = limit.rate(Counter({(8, 16, 32): 3, (64, 16, 32): 2}), torch.float32, seconds=0.01)
+    assert 1e6 < measured < 1e15
+
+
+def test_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("\n".join(json.dumps({"document": text, "summary": text}) for text in tiny.CORPUS))
+    model, threads = str(tiny.trained(tmp_path / "model")), torch.get_num_threads()
+    try:
+        limit.main(["--data", str(data), "--limit", "3", "--model", model])
+    finally:
+        torch.set_num_threads(threads)
+    printed = capsys.readouterr().out
+    assert printed.count("3 summaries") == 2 and "time ÷ (operations ÷ rate) = " in printed
+    for stage in ("tokenize", "encode summaries", "search: decoder", "search: cache", "score: decoder", "the rest"):
+        assert printed.count(f"| {stage} |") == 2, stage
+    assert "bfloat16 against float32: " in printed and "rank correlation" in printed
