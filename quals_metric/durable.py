@@ -27,7 +27,7 @@ def replacing(path: Path, drafts: Path | None = None) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise explained(error, f"{path} cannot be written") from error
     finally:
@@ -50,7 +50,7 @@ def explained(error: OSError, what: str, remedy: str = "") -> OSError:
     return new
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a renaming last through a power cut, where the system can."""
     if os.name != "posix":
         return  # Windows cannot open a folder

@@ -1,0 +1,223 @@
+"""QUALS of a model's own summaries in the log of its training.
+
+    QualsCallback(QualsScorer(), dataset=raw["validation"], source_column="document").attach(trainer)
+
+At each evaluation the model being trained summarizes a sample of the raw documents; their scores are in the metrics
+that `Trainer.evaluate` returns, so that the best checkpoint, early stopping and plateau schedulers can go by them, and
+in the log, so that every tracker has them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import TrainerCallback
+
+from quals_metric.training import trainers
+from quals_metric.training.generation import GenerationSettings, generate_summaries
+from quals_metric.training.measuring import (
+    Measurement,
+    MeasuringError,
+    OnFailure,
+    Scorer,
+    check_on_failure,
+    log_failure,
+    measure,
+    stale_metrics,
+)
+from quals_metric.training.samples import append_samples, show_samples
+from quals_metric.training.state import left_as_found, release_memory
+
+logger = logging.getLogger(__name__)
+
+SINGLE = "eval"
+"""The name of the evaluation set of a trainer that has only one."""
+
+
+class QualsCallback(TrainerCallback):
+    """Measures QUALS at each evaluation of a `Trainer` or `Seq2SeqTrainer`; made here, at work after `attach`.
+
+    With the trainer's prefix, `eval` or `eval_<name of the evaluation set>`, it reports:
+
+    - `eval_quals`: the mean over the documents whose summary has a score, in nats per token, higher is better; NaN if
+      none has one (such a checkpoint is never the best);
+    - `eval_quals_undefined`: how many of the documents have none;
+    - `eval_quals_seconds`: what generating and scoring took;
+    - `eval_quals_stale`: 1, and there only then, if it failed and the values are those of the last time.
+
+    Training goes on as if nothing had happened: see `state.left_as_found`. Under DDP every process generates and
+    scores a share. A table of the samples goes to `<name>_samples.jsonl` in the output folder and to TensorBoard,
+    Weights & Biases or Comet where the trainer has them.
+
+    Args:
+        scorer: a loaded `QualsScorer`, `QagsScorer` or anything of their shape; on several processes one on each.
+        dataset: the raw rows of the trainer's evaluation set, in any order: a `datasets.Dataset` or a list of dicts.
+        datasets: for a trainer with several evaluation sets, the raw rows of those to measure, by the sets' names.
+        source_column: the column with the document's text.
+        sample_size: how many documents of each set are summarized, the same at every evaluation; None: all.
+        seed: which they are.
+        name: what the keys begin with after the trainer's prefix; "qags" for QAGS.
+        generation: how summaries are generated; None: the model's own settings, without sampling.
+        tokenizer: None: the trainer's `processing_class`.
+        on_failure: "stale": a failure is logged with its cause, the last good values are reported (NaN if there are
+            none), and training goes on; "raise": it ends the training.
+        table_size: the most samples shown to a tracker; the file has all.
+
+    Raises:
+        TypeError: if both or none of `dataset` and `datasets` are given, or rows are no sequence, or a text no str.
+        ValueError: if a column is not there, a set is empty, or an option is none of those above.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        dataset: Sequence[Mapping[str, Any]] | None = None,
+        datasets: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        source_column: str = "document",
+        sample_size: int | None = 64,
+        seed: int = 0,
+        name: str = "quals",
+        generation: GenerationSettings | None = None,
+        tokenizer: Any = None,
+        on_failure: OnFailure = "stale",
+        table_size: int = 16,
+    ) -> None:
+        if (dataset is None) == (datasets is None):
+            raise TypeError("dataset: give the raw rows of one evaluation set, or `datasets` of several, not both")
+        if sample_size is not None and sample_size < 1:
+            raise ValueError(f"sample_size: must be at least 1, or None for all documents; got {sample_size!r}")
+        check_on_failure(on_failure)
+        given = {SINGLE: dataset} if dataset is not None else dict(datasets or {})
+        self.texts = {key: _texts(rows, source_column, sample_size, seed) for key, rows in given.items()}
+        self.scorer, self.name, self.tokenizer = scorer, name, tokenizer
+        self.generation = generation or GenerationSettings()
+        self.on_failure, self.table_size = on_failure, table_size
+        self._has_names = datasets is not None
+        self._trainer: Any = None
+        self._unmeasured: set[str] = set()
+
+    def attach(self, trainer: Any) -> QualsCallback:
+        """Put this before the trainer's other callbacks, so that early stopping finds the metrics; returns itself.
+
+        Raises:
+            TypeError: if the model cannot generate, or there is no tokenizer.
+            ValueError: if the trainer's settings would take QUALS in the wrong direction (`greater_is_better=False`, a
+                plateau scheduler in mode "min"), its evaluation sets have other names, its model is spread over
+                processes (FSDP, ZeRO-3, tensor parallelism), or this is attached already.
+        """
+        if self._trainer is not None:
+            raise ValueError("trainer: this callback is attached to one already; make another for another trainer")
+        trainers.check_model(trainer)
+        measured = tuple(self.texts) if self._has_names else ()
+        trainers.check_sets(trainer, measured)
+        trainers.check_best_metric(trainer, self.name, measured)
+        self.tokenizer = self.tokenizer if self.tokenizer is not None else trainer.processing_class
+        if self.tokenizer is None:
+            raise TypeError(
+                "tokenizer: the trainer has none; give it one as `processing_class`, or this as `tokenizer`"
+            )
+        self._trainer = trainer
+        trainer.callback_handler.callbacks.insert(0, self)
+        return self
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        """Measure; put the values into `metrics`, the dict that `evaluate` returns, and into the log."""
+        if self._trainer is None:
+            raise RuntimeError("QualsCallback: must know its trainer; call .attach(trainer) instead of passing it on")
+        metrics = {} if metrics is None else metrics
+        prefix = _prefix(metrics)
+        sources = self.texts.get(prefix) or self.texts.get(prefix.removeprefix("eval_"))
+        if sources is None:
+            self._say_unmeasured(prefix)
+            return
+        key = f"{prefix}_{self.name}"
+        try:
+            measured = self._measure(sources)
+            values = measured.metrics(key)
+        except MeasuringError as error:
+            if self.on_failure == "raise":
+                raise
+            log_failure(key, error)
+            measured, values = None, stale_metrics(key, _last_good(state, key), sources, error.seconds)
+        if measured is None:
+            release_memory()  # only here is the error gone, and with its traceback the tensors of the failed attempt
+        metrics.update(values)
+        self._trainer.log(dict(values))
+        if measured is not None and state.is_world_process_zero:
+            self._show(measured, prefix, args, state)
+
+    def _measure(self, sources: Sequence[str]) -> Measurement:
+        """Summarize and score, and leave the training as it was."""
+        model = self._trainer.accelerator.unwrap_model(self._trainer.model, keep_torch_compile=False)
+
+        def summarize(places: Sequence[int]) -> list[str]:
+            mine = [sources[place] for place in places]
+            found = generate_summaries(model, self.tokenizer, mine, self.generation, seeds=places)
+            return [summaries[0] for summaries in found]
+
+        with left_as_found(model, self.tokenizer):
+            return measure(self.scorer, sources, summarize)
+
+    def _show(self, measured: Measurement, prefix: str, args: Any, state: Any) -> None:
+        """Write the samples to the file, and show some in the trackers."""
+        path = Path(args.output_dir) / f"{self.name}_samples.jsonl"
+        try:
+            append_samples(path, measured.samples, {"step": state.global_step, "epoch": state.epoch, "set": prefix})
+        except OSError as error:
+            logger.warning("%s: the samples are not written: %s", path, error)
+        title = f"{prefix}_{self.name}_samples".replace("eval_", "eval/", 1)  # as trackers write `eval_quals`
+        callbacks = self._trainer.callback_handler.callbacks
+        show_samples(callbacks, title, measured.samples[: self.table_size], state.global_step)
+
+    def _say_unmeasured(self, prefix: str) -> None:
+        """Say once that an evaluation is not measured, as no raw rows are known for it."""
+        if prefix not in self._unmeasured:
+            self._unmeasured.add(prefix)
+            logger.warning(
+                "%s_%s is not measured: there are no raw rows for %r, only for %s; give them in `datasets`",
+                prefix, self.name, prefix, ", ".join(map(repr, self.texts)),
+            )  # fmt: skip
+
+
+def _texts(rows: Any, column: str, size: int | None, seed: int) -> list[str]:
+    """The texts of a seeded sample of the rows, in the rows' order."""
+    if not hasattr(rows, "__len__") or not hasattr(rows, "__getitem__") or isinstance(rows, Mapping | str):
+        raise TypeError(
+            f"dataset: must be a datasets.Dataset or a list of dicts; got {type(rows).__name__}. Make a stream a list"
+        )
+    if not len(rows):
+        raise ValueError("dataset: must not be empty; got 0 rows")
+    places = list(range(len(rows)))
+    if size is not None and size < len(rows):
+        places = sorted(np.random.default_rng(seed).choice(len(rows), size, replace=False).tolist())
+    return [_text(rows[place], column, place) for place in places]
+
+
+def _text(row: Mapping[str, Any], column: str, place: int) -> str:
+    """The text of one row."""
+    if column not in row:
+        raise ValueError(f"source_column: must be one of {', '.join(map(repr, row))}; got {column!r}")
+    text = row[column]
+    if not isinstance(text, str):
+        raise TypeError(f"dataset[{place}][{column!r}]: must be str; got {type(text).__name__} ({text!r:.40})")
+    return text
+
+
+def _prefix(metrics: Mapping[str, float]) -> str:
+    """The trainer's prefix, off the key it always writes; `compute_metrics` may add longer ones that end like it."""
+    runtimes = [key.removesuffix("_runtime") for key in metrics if key.endswith("_runtime")]
+    return min(runtimes, key=len, default=SINGLE)
+
+
+def _last_good(state: Any, key: str) -> dict[str, float] | None:
+    """The last values in the log that were measured and defined, which a resumed training has from its checkpoint."""
+    for entry in reversed(state.log_history):
+        if key in entry and f"{key}_stale" not in entry and not math.isnan(entry[key]):
+            return dict(entry)
+    return None

@@ -1,0 +1,102 @@
+"""The article's baseline: ROUGE where CONSEQ has QUALS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from qa_inference import results
+from qa_inference.engine import Engine
+
+KINDS = ("rouge1", "rouge2", "rougeL")
+
+
+@dataclass(frozen=True)
+class RougeScore:
+    """One text's scores: F1 of ROUGE-1, ROUGE-2 and ROUGE-L, 0 to 1, and `score`, their mean; NaN if undefined."""
+
+    rouge1: float
+    rouge2: float
+    rougeL: float  # noqa: N815 RUF100  (the library's name)
+
+    @property
+    def score(self) -> float:
+        """The mean of the three."""
+        return (self.rouge1 + self.rouge2 + self.rougeL) / 3
+
+
+@dataclass(frozen=True)
+class RougeResult:
+    """ROUGE of a corpus. Undefined texts have NaN and are left out of the means."""
+
+    summaries: tuple[RougeScore, ...]
+    signature: str
+
+    @property
+    def scores(self) -> list[float]:
+        """The mean of the three per text."""
+        return [one.score for one in self.summaries]
+
+    @property
+    def score(self) -> float:
+        """The mean over the defined texts."""
+        return results.mean(self.scores)
+
+    @property
+    def num_undefined(self) -> int:
+        """How many texts have no score."""
+        return sum(math.isnan(score) for score in self.scores)
+
+    def mean(self, kind: str) -> float:
+        """The mean of one of `rouge1`, `rouge2` and `rougeL`."""
+        return results.mean(getattr(one, kind) for one in self.summaries)
+
+
+class RougeScorer:
+    """The mean of ROUGE-1, ROUGE-2 and ROUGE-L (F1, no stemming) in the shape of `QualsScorer`.
+
+    By the library `rouge_score`, from the extra `train`. evaluate's `rouge` is a wrapper of it with the same defaults
+    that has to be loaded from the Hub; per text the two give the same numbers.
+
+    ROUGE compares a summary with a reference, so the `sources` of `score` are ground truths: a collection is made with
+    `CollectionSettings(against="ground_truth", positive_ratio=1.0)`. A ground truth agrees with itself (score 1), so
+    that all of them tie for S+ and only S- tells documents apart.
+
+    Raises:
+        ImportError: if the library is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from rouge_score.rouge_scorer import RougeScorer as Library  # type: ignore[import-untyped]  # it has none
+        except ImportError as error:
+            raise ImportError("ROUGE needs the library rouge_score: pip install 'quals-metric[train]'") from error
+        self._library: Any = Library(list(KINDS), use_stemmer=False)
+        self._engine = Engine(token_budget=1 << 16)  # in characters: for the sake of sharing the work
+
+    @cached_property
+    def signature(self) -> str:
+        """Everything a score depends on, in one line."""
+        return f"rouge|kinds:{'+'.join(KINDS)}|stemmer:no|rouge_score:{results.installed_version('rouge_score')}"
+
+    def score(self, *, summaries: Sequence[str], sources: Sequence[str], spread: bool = False) -> RougeResult:
+        """ROUGE of every summary against the reference at the same place; NaN if either is blank.
+
+        `spread` shares the work among processes, as in `QualsScorer.score`. Raises TypeError or ValueError for other
+        than lists of str of equal length.
+        """
+        results.check_texts(summaries, sources)
+        pairs = list(zip(summaries, sources, strict=True))
+        found = self._engine.map(
+            lambda batch: [self._one(*pair) for pair in batch], pairs, lambda pair: sum(map(len, pair)), spread=spread
+        )
+        return RougeResult(tuple(found), self.signature)
+
+    def _one(self, summary: str, reference: str) -> RougeScore:
+        if not summary.strip() or not reference.strip():
+            return RougeScore(math.nan, math.nan, math.nan)
+        scores = self._library.score(reference, summary)
+        return RougeScore(*(float(scores[kind].fmeasure) for kind in KINDS))

@@ -1,0 +1,94 @@
+"""A table of samples where a person looks at the run: always a file of JSON lines, and the trackers that are in use."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from qa_inference import results
+from quals_metric.training.measuring import Sample
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ["source", "summary", "score", "worst question", "worst answer", "worst score"]
+CELL = 400
+"""The most characters of a text in a tracker's table; the file has them all."""
+
+
+def append_samples(path: Path, samples: Iterable[Sample], place: dict[str, Any]) -> None:
+    """Add a line per sample to a file of JSON lines, each with what `place` says (step, epoch, evaluation set).
+
+    Undefined scores are null. Raises OSError if the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(place | results.plain(asdict(sample)), ensure_ascii=False) + "\n" for sample in samples]
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write("".join(lines))
+
+
+def show_samples(callbacks: Iterable[Any], title: str, samples: Sequence[Sample], step: int) -> None:
+    """Send a table to TensorBoard, Weights & Biases and Comet, to those of them that have a callback in the trainer.
+
+    A tracker that fails is logged: it is no reason to end a training.
+    """
+    integrations: Any = import_module("transformers.integrations")
+    showing = (
+        (integrations.TensorBoardCallback, _to_tensorboard),
+        (integrations.WandbCallback, _to_wandb),
+        (integrations.CometCallback, _to_comet),
+    )
+    rows = [_row(sample) for sample in samples]
+    for callback in callbacks:
+        for kind, show in showing:
+            if isinstance(callback, kind):
+                try:
+                    show(callback, title, rows, step)
+                except Exception as error:
+                    logger.warning("%s did not take the table %r: %s", kind.__name__, title, error)
+
+
+def _row(sample: Sample) -> list[Any]:
+    """One row of `COLUMNS`; undefined numbers are None, long texts cut."""
+    texts = (sample.source, sample.summary, sample.worst_question, sample.worst_answer)
+    source, summary, question, answer = (text if len(text) <= CELL else text[: CELL - 1] + "…" for text in texts)
+    score, worst = (None if math.isnan(value) else round(value, 3) for value in (sample.score, sample.worst_score))
+    return [source, summary, score, question, answer, worst]
+
+
+def _to_tensorboard(callback: Any, title: str, rows: Sequence[Sequence[Any]], step: int) -> None:
+    """A Markdown table in the text tab."""
+    if callback.tb_writer is None:
+        return  # between two trainings
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *([_cell(value) for value in row] for row in rows)]
+    callback.tb_writer.add_text(title, "\n".join(f"| {' | '.join(line)} |" for line in lines), step)
+    callback.tb_writer.flush()
+
+
+def _cell(value: Any) -> str:
+    """Text that does not end a cell of a Markdown table and is not read as a tag."""
+    text = "" if value is None else " ".join(str(value).split())
+    for character, written in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;")):
+        text = text.replace(character, written)
+    return text
+
+
+def _to_wandb(callback: Any, title: str, rows: Sequence[Sequence[Any]], step: int) -> None:
+    """A Table at this global step."""
+    if callback._wandb is None or callback._wandb.run is None:
+        return
+    table = callback._wandb.Table(columns=COLUMNS, data=[list(row) for row in rows])
+    callback._wandb.log({title: table, "train/global_step": step})
+
+
+def _to_comet(callback: Any, title: str, rows: Sequence[Sequence[Any]], step: int) -> None:
+    """A CSV table among the experiment's assets."""
+    if callback._experiment is None:
+        return
+    filename = f"{title.replace('/', '_')}_{step}.csv"
+    callback._experiment.log_table(filename, tabular_data=[list(row) for row in rows], headers=COLUMNS)

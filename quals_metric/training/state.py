@@ -1,0 +1,121 @@
+"""A block of code after which training goes on as if it had not been there.
+
+What generating and scoring can change of a run: the mode of the model's parts, the random generators, whether
+gradients are recorded, settings of the model and its tokenizer, and memory. All of it is put back, also after an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+_DEVICES = (torch.cuda, torch.xpu)
+_CHECKPOINTING = ("gradient_checkpointing", "_gradient_checkpointing_func")
+_TOKENIZER_SETTINGS = ("padding_side", "truncation_side")
+
+
+@contextlib.contextmanager
+def left_as_found(model: torch.nn.Module, tokenizer: Any = None) -> Iterator[None]:
+    """Run the block with `model` in evaluation mode and without gradients; afterwards put everything back.
+
+    Put back: train or evaluation mode of every submodule; gradient checkpointing; `use_cache`; Python's, NumPy's,
+    torch's and the accelerators' random generators; whether gradients are recorded; the tokenizer's padding and
+    truncation. Memory the block used is released. Nothing here runs in inference mode: what a model keeps from such a
+    pass (a grown table of positions) could not be trained with.
+
+    Args:
+        model: the model being trained, unwrapped.
+        tokenizer: its tokenizer, if the block uses it.
+    """
+    restores = [_modes(model), _settings(model), _random_generators()]
+    if tokenizer is not None:
+        restores.append(_tokenizer(tokenizer))
+    gradients = torch.is_grad_enabled()
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_grad_enabled(gradients)
+        for restore in restores:
+            restore()
+        release_memory()
+
+
+def release_memory() -> None:
+    """Give back the memory of the accelerators in use that no object holds any more; a CPU's is given back anyway."""
+    in_use = _in_use()
+    if in_use:
+        gc.collect()  # a failed call's tensors hang together with its traceback in a circle
+    for device in in_use:
+        device.empty_cache()
+
+
+def _in_use() -> list[Any]:
+    """The kinds of accelerators that something in this process computes on."""
+    return [device for device in _DEVICES if device.is_available() and device.is_initialized()]
+
+
+def _modes(model: torch.nn.Module) -> Callable[[], None]:
+    """Train mode by submodule: a frozen part of a model may be in evaluation mode while the rest is trained."""
+    modes = [(module, module.training) for module in model.modules()]
+
+    def restore() -> None:
+        for module, training in modes:
+            module.training = training
+
+    return restore
+
+
+def _settings(model: torch.nn.Module) -> Callable[[], None]:
+    """`use_cache` of every configuration in the model, and gradient checkpointing of every submodule."""
+    configs: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+    configs.append(getattr(model, "generation_config", None))
+    owners = [(config, "use_cache") for config in configs]
+    # The function too: switching checkpointing off replaces the one that was chosen.
+    owners += [(module, name) for module in model.modules() for name in _CHECKPOINTING]
+    found = [(owner, name, getattr(owner, name)) for owner, name in owners if hasattr(owner, name)]
+
+    def restore() -> None:
+        for owner, name, value in found:
+            setattr(owner, name, value)
+
+    return restore
+
+
+def _random_generators() -> Callable[[], None]:
+    """Python's, NumPy's and torch's; an accelerator's if it is in use already."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = [(device, device.get_rng_state_all()) for device in _in_use()]
+
+    def restore() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        for device, states in devices:
+            device.set_rng_state_all(states)
+
+    return restore
+
+
+def _tokenizer(tokenizer: Any) -> Callable[[], None]:
+    """The sides it pads and cuts, and what the library behind a fast tokenizer remembers of its last call."""
+    settings = {name: getattr(tokenizer, name) for name in _TOKENIZER_SETTINGS if hasattr(tokenizer, name)}
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    truncation, padding = getattr(backend, "truncation", None), getattr(backend, "padding", None)
+
+    def restore() -> None:
+        for name, value in settings.items():
+            if getattr(tokenizer, name) != value:
+                setattr(tokenizer, name, value)
+        if backend is not None:
+            backend.no_truncation() if truncation is None else backend.enable_truncation(**truncation)
+            backend.no_padding() if padding is None else backend.enable_padding(**padding)
+
+    return restore

@@ -1,0 +1,95 @@
+"""What a trainer must be like before QUALS may be measured in it. Every refusal says what to set."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+PLATEAU_SCHEDULERS = ("reduce_lr_on_plateau", "greedy")
+
+
+def evaluation_sets(trainer: Any) -> tuple[str, ...]:
+    """The names of the trainer's evaluation sets; none if it has a single one, or none."""
+    return tuple(trainer.eval_dataset) if isinstance(trainer.eval_dataset, dict) else ()
+
+
+def check_model(trainer: Any) -> None:
+    """Raise TypeError unless the model generates, ValueError if its weights are spread over processes."""
+    if not callable(getattr(trainer.model, "generate", None)):
+        raise TypeError(
+            f"trainer.model: must have `generate`; got {type(trainer.model).__name__}. Train a model for sequence-to-"
+            f"sequence or causal language modelling"
+        )
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    spread = {
+        "FSDP": trainer.is_fsdp_enabled,
+        "DeepSpeed ZeRO-3": plugin is not None and plugin.zero_stage == 3,
+        "tensor parallelism": (getattr(trainer.model, "tp_size", None) or 1) > 1,
+    }
+    for name, is_on in spread.items():
+        if is_on:
+            raise ValueError(
+                f"trainer: every process must hold the whole model to generate with; got {name}. Train with DDP or "
+                f"ZeRO-1 or -2, or score the checkpoints after the training"
+            )
+
+
+def check_sets(trainer: Any, measured: Collection[str]) -> None:
+    """Raise ValueError unless the raw rows are named as the trainer's evaluation sets are.
+
+    `measured` are the names of the raw data sets; empty: one without a name was given.
+    """
+    sets = evaluation_sets(trainer)
+    if sets and not measured:
+        raise ValueError(
+            f"dataset: the trainer has several evaluation sets ({', '.join(sets)}); give the raw rows of each: "
+            f"datasets={{{sets[0]!r}: ...}}"
+        )
+    unknown = sorted(set(measured) - set(sets))
+    if sets and unknown:
+        raise ValueError(
+            f"datasets: must be named as the trainer's evaluation sets are ({', '.join(sets)}); got "
+            f"{', '.join(unknown)}"
+        )
+
+
+def check_best_metric(trainer: Any, name: str, measured: Collection[str]) -> None:
+    """Raise ValueError if the trainer chooses or slows down by QUALS in the wrong direction, or by a key there is not.
+
+    Higher is better: `greater_is_better=False` and a plateau scheduler that waits for a fall would keep the worst.
+    """
+    args = trainer.args
+    best = (args.metric_for_best_model or "").removeprefix("eval_")
+    sets = evaluation_sets(trainer)
+    if sets and best == name:
+        raise ValueError(
+            f"metric_for_best_model: must name one of the evaluation sets, eval_{next(iter(measured))}_{name} say; got "
+            f"{args.metric_for_best_model!r}"
+        )
+    if best not in ([f"{measured_set}_{name}" for measured_set in measured] if sets else [name]):
+        return
+    if args.greater_is_better is False:
+        raise ValueError(
+            f"greater_is_better: must be True with metric_for_best_model={args.metric_for_best_model!r}, where higher "
+            f"is better; got False. Set greater_is_better=True, or leave it out"
+        )
+    if _plateau_mode(trainer) == "min":
+        raise ValueError(
+            f"lr_scheduler: one that waits for a plateau must be in mode 'max' with metric_for_best_model="
+            f"{args.metric_for_best_model!r}, where higher is better; got 'min', its default. Set "
+            f"lr_scheduler_kwargs={{'mode': 'max'}}"
+        )
+
+
+def _plateau_mode(trainer: Any) -> str | None:
+    """The direction a plateau scheduler takes for better; None: the scheduler looks at no metric.
+
+    Usually it is made when the training begins, so until then the arguments tell.
+    """
+    args = trainer.args
+    mode: str | None = None
+    if trainer.lr_scheduler is not None:
+        mode = getattr(trainer.lr_scheduler, "mode", None)
+    elif args.lr_scheduler_type in PLATEAU_SCHEDULERS:
+        mode = (args.lr_scheduler_kwargs or {}).get("mode", "min")
+    return mode

@@ -1,0 +1,556 @@
+r"""Contrastive retraining of a summarizer with QUALS (CONSEQ), beside its baselines: from a data set to a table.
+
+    python recipes/conseq.py --train scitldr_train.jsonl.gz --dev scitldr_dev.jsonl.gz --test scitldr_test.jsonl.gz \
+        --out runs/conseq --lrs 3e-6 1e-5 3e-5 --ratios 0.3 0.5 --updates 60
+    python recipes/conseq.py --hub EdinburghNLP/xsum --columns document summary --init facebook/bart-large \
+        --out runs/xsum --mle-epochs 10 --mle-lr 3e-5
+
+A row of the JSON-lines files (`.gz` or not) has `document` and `summaries`, a list, or `summary`. `--init` is the
+encoder-decoder the summarizer starts from (default: the embedded QAGen, whose decoder writes English already). What
+each seed goes through, every stage in a folder of its own under `--out`:
+
+1. `mle`: maximum likelihood on the (first) summaries. If less than `--least-defined` of its summaries of the dev
+   documents have a defined QUALS, the recipe stops and says where to look: nothing can be learned from noise.
+2. `set-quals`, `set-rouge`: six samples of every training document, scored by QUALS against the document or by ROUGE
+   against the summary (the same samples: same seed, same model).
+3. Retrained from `mle`: `rouge` and `conseq` on the documents selected by the one and the other, `positives` on those
+   of `conseq` without their negatives. For each `--lrs` x `--ratios`, by as many updates for all (`--updates`); which
+   is kept is chosen on the dev documents by `--choose-by`, the same for all. With `--published` also CONSEQ with the
+   published 3e-6, 0.3 and 2 epochs. A summary is its own ROUGE reference, so all of them tie for S+ of `rouge`: its
+   ratio counts for S- only.
+4. `test`: the summaries of the test documents by each, and what the metrics say of them: ROUGE-1, -2 and -L (against
+   the summary of several that suits best), QUALS, QAGS, FactCC (share called CORRECT), length in words, the share of
+   1- to 4-grams that the document has (contrastive training can win by copying). A metric whose model cannot be had
+   has an empty column, and the reason is under the table. QUALS and QAGS are not independent of each other, nor is
+   QUALS of the method it trains.
+
+`table.md` in `--out` has the means over seeds and a paired bootstrap of CONSEQ against each other system (per document,
+the mean over seeds); `--results FILE` puts the same into FILE between two marks. The same command goes on where a kill
+stopped it; another setting needs another `--out`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import itertools
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, load_dataset
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Seq2SeqTrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from qa_inference import results
+from qa_inference.formats import PRESETS
+from qa_inference.resampling import paired_bootstrap
+from quals_metric import QualsConfig, QualsScorer, durable
+from quals_metric.training.candidates import CollectionSettings
+from quals_metric.training.collection import collect
+from quals_metric.training.conseq import ConseqTrainer
+from quals_metric.training.examples import TextFormat
+from quals_metric.training.generation import GenerationSettings, generate_summaries
+from quals_metric.training.rouge import RougeScorer
+from quals_metric.training.selection import reselect
+
+METHODS = ("rouge", "positives", "conseq")
+NAMES = {
+    "mle": "maximum likelihood", "rouge": "contrastive, ROUGE", "positives": "positives only", "conseq": "CONSEQ",
+    "published": "CONSEQ, published settings",
+}  # fmt: skip
+COLUMNS = (
+    "rouge1", "rouge2", "rougeL", "quals", "qags", "factcc", "length",
+    "copied1", "copied2", "copied3", "copied4",
+)  # fmt: skip
+FACTCC = "manueldeprada/FactCC"
+CORRECT = 0  # FactCC's label
+Scores = dict[str, list[float]]
+
+
+# ---- data -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document and its summaries, the first of which is trained on."""
+
+    text: str
+    summaries: tuple[str, ...]
+
+
+def read_documents(path: str) -> list[Document]:
+    """The rows of a JSON-lines file."""
+    opened = gzip.open if path.endswith(".gz") else open
+    with opened(path, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines if line.strip()]
+    return [Document(row["document"], tuple(row.get("summaries") or [row["summary"]])) for row in rows]
+
+
+def read_hub(name: str, split: str, columns: Sequence[str]) -> list[Document]:
+    """A split of a Hub data set, `owner/name` or `owner/name:config`."""
+    path, _, config = name.partition(":")
+    rows = load_dataset(path, config or None, split=split)
+    pairs = zip(rows[columns[0]], rows[columns[1]], strict=True)
+    return [Document(text, tuple([one] if isinstance(one, str) else one)) for text, one in pairs]
+
+
+def load_splits(args: argparse.Namespace) -> dict[str, list[Document]]:
+    """The documents of `train`, `dev` and `test`, at most `--limit` of each; blank ones left out."""
+    splits = {}
+    for name, hub in (("train", "train"), ("dev", "validation"), ("test", "test")):
+        found = read_hub(args.hub, hub, args.columns) if args.hub else read_documents(getattr(args, name))
+        kept = [each for each in found if each.text.strip() and each.summaries and each.summaries[0].strip()]
+        splits[name] = kept[: args.limit]
+    return splits
+
+
+def training_rows(documents: Sequence[Document]) -> Dataset:
+    """What the trainer and the collection read."""
+    return Dataset.from_list([{"document": each.text, "ground_truth": each.summaries[0]} for each in documents])
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a seed: its folder under the seed's, the set it is trained on, and how."""
+
+    name: str
+    method: str
+    lr: float
+    ratio: float = 0.0
+    updates: int = -1  # -1: by epochs
+    epochs: float = 2.0
+
+
+def train(stage: Stage, start: str, rows: Dataset, folder: Path, seed: int, args: argparse.Namespace) -> Path:
+    """Train from the checkpoint `start`; the folder of the new one, where `trained.json` says how it went."""
+    done = folder / "trained.json"
+    if done.exists():
+        return folder
+    set_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    model = AutoModelForSeq2SeqLM.from_pretrained(start, dtype=torch.float32)
+    settings = Seq2SeqTrainingArguments(
+        output_dir=str(folder / "state"), learning_rate=stage.lr, lr_scheduler_type="linear", weight_decay=0.01,
+        max_steps=stage.updates, num_train_epochs=stage.epochs, label_smoothing_factor=0.1, max_grad_norm=args.clip,
+        per_device_train_batch_size=args.batch, gradient_accumulation_steps=args.accumulate, bf16=args.bf16,
+        use_cpu=args.cpu, seed=seed, logging_steps=10, save_steps=args.save_steps, save_total_limit=1,
+        report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
+    )  # fmt: skip
+    trainer = ConseqTrainer(
+        model, settings, train_dataset=rows, processing_class=tokenizer, text_format=text_format(args),
+        positives_only=stage.method == "positives",
+    )  # fmt: skip
+    state = folder / "state"
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state)) if state.is_dir() else None)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    found = {
+        "lr": stage.lr,
+        "ratio": stage.ratio,
+        "documents": len(trainer.train_dataset),
+        "updates": trainer.state.global_step,
+        "moved": moved(model, AutoModelForSeq2SeqLM.from_pretrained(start, dtype=torch.float32)),
+        "log": trainer.state.log_history,
+    }
+    write_json(done, found)
+    shutil.rmtree(state, ignore_errors=True)
+    return folder
+
+
+def moved(model: Any, start: Any) -> float:
+    """How far the weights are from where they started, relative to their length."""
+    before = start.state_dict()
+    pairs = [(w.cpu().double(), before[name].cpu().double()) for name, w in model.state_dict().items()]
+    square = sum(float(((new - old) ** 2).sum()) for new, old in pairs)
+    return math.sqrt(square / sum(float((old**2).sum()) for _, old in pairs))
+
+
+def text_format(args: argparse.Namespace) -> TextFormat:
+    """How the summarizer reads and writes."""
+    return TextFormat(args.template, args.max_source_tokens, args.max_target_tokens)
+
+
+def collected(method: str, model: Path, rows: Dataset, folder: Path, seed: int, scorers: Scorers) -> Dataset:
+    """The samples of the training documents with the method's scores."""
+    args = scorers.args
+    settings = CollectionSettings(
+        samples=args.samples, max_new_tokens=args.max_target_tokens, seed=seed, text_format=text_format(args),
+        against="ground_truth" if method == "rouge" else "document", shard_rows=args.shard_rows,
+    )  # fmt: skip
+    scorer = scorers.rouge if method == "rouge" else scorers.quals
+    return collect(model, scorer, rows, folder, settings)
+
+
+def selected(method: str, rows: Dataset, ratio: float) -> Dataset:
+    """The rows with the selection of one ratio; every summary ties for S+ of ROUGE."""
+    return reselect(rows, negative_ratio=ratio, positive_ratio=1.0 if method == "rouge" else ratio)
+
+
+# ---- evaluation -----------------------------------------------------------------------------------------------------
+
+
+def summarize(model: Path, documents: Sequence[Document], args: argparse.Namespace) -> list[str]:
+    """The summaries of documents by beam search; `--beams 1`: greedy."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(model, dtype=torch.float32).eval()
+    device = "cpu" if args.cpu or not torch.cuda.is_available() else "cuda"
+    settings = GenerationSettings(
+        max_new_tokens=args.max_target_tokens, num_beams=args.beams, batch_size=args.batch,
+        max_source_tokens=args.max_source_tokens, template=args.template,
+    )  # fmt: skip
+    found = generate_summaries(loaded.to(device), tokenizer, [each.text for each in documents], settings)
+    return [texts[0] for texts in found]
+
+
+class FactCC:
+    """FactCC (Kryściński et al. 2020): a classifier that reads a text and a summary. 1: it says CORRECT, 0: not."""
+
+    def __init__(self, name: str = FACTCC, batch_size: int = 8) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(name)
+        self.model = AutoModelForSequenceClassification.from_pretrained(name).eval()
+        self.batch_size = batch_size
+
+    @torch.inference_mode()
+    def scores(self, summaries: Sequence[str], sources: Sequence[str]) -> list[float]:
+        """One number for each summary; the source loses its end if the two are too long together."""
+        longest = min(512, self.model.config.max_position_embeddings, self.tokenizer.model_max_length)
+        found: list[float] = []
+        for start in range(0, len(summaries), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            batch = self.tokenizer(
+                list(sources[part]), list(summaries[part]), truncation="only_first", max_length=longest, padding=True,
+                return_tensors="pt",
+            )  # fmt: skip
+            found += (self.model(**batch).logits.argmax(-1) == CORRECT).float().tolist()
+        return found
+
+
+class Scorers:
+    """The metrics, each loaded once, when it is first used; `missing` says why there is one not."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.missing = args, {}
+        self.rouge = RougeScorer()
+        self.quals = QualsScorer(QualsConfig(args.quals_model, groups=args.quals_groups))
+        self._loaded: dict[str, Any] = {}
+
+    def optional(self, name: str) -> Any:
+        """QAGS or FactCC; None if it cannot be had."""
+        if name not in self._loaded:
+            try:
+                if name in self.args.without:
+                    raise ValueError("left out by --without")
+                self._loaded[name] = load_qags() if name == "qags" else FactCC(self.args.factcc)
+            except (ImportError, OSError, ValueError) as error:
+                self._loaded[name] = None
+                self.missing[name] = str(error).strip().splitlines()[0]
+        return self._loaded[name]
+
+    def of(self, summaries: list[str], documents: Sequence[Document]) -> Scores:
+        """What needs no further model: ROUGE, QUALS, length, copied n-grams."""
+        sources = [each.text for each in documents]
+        scores = self._rouge(summaries, documents)
+        scores["quals"] = self.quals.score(summaries=summaries, sources=sources).scores
+        scores["length"] = [float(len(words(text))) for text in summaries]
+        for n in range(1, 5):
+            scores[f"copied{n}"] = [copied_share(*pair, n) for pair in zip(summaries, sources, strict=True)]
+        return scores
+
+    def by(self, name: str, summaries: list[str], documents: Sequence[Document]) -> list[float] | None:
+        """The scores by QAGS or FactCC; None if it cannot be had."""
+        scorer, sources = self.optional(name), [each.text for each in documents]
+        if scorer is None:
+            return None
+        return (
+            scorer.score(summaries=summaries, sources=sources).scores
+            if name == "qags"
+            else scorer.scores(summaries, sources)
+        )
+
+    def _rouge(self, summaries: Sequence[str], documents: Sequence[Document]) -> Scores:
+        """ROUGE against that reference of each document whose mean of the three is highest; a blank summary: 0."""
+        pairs = [(text, one) for text, each in zip(summaries, documents, strict=True) for one in each.summaries]
+        found = iter(self.rouge.score(summaries=[a for a, _ in pairs], sources=[b for _, b in pairs]).summaries)
+        best = [max((next(found) for _ in each.summaries), key=lambda one: defined(one.score)) for each in documents]
+        return {kind: [defined(getattr(one, kind)) for one in best] for kind in ("rouge1", "rouge2", "rougeL")}
+
+
+def defined(score: float) -> float:
+    """0 for a blank text, which ROUGE leaves undefined: a system must not gain by saying nothing."""
+    return 0.0 if math.isnan(score) else score
+
+
+def load_qags() -> Any:
+    """The QAGS scorer with its default models. Raises ImportError or OSError if it cannot be had."""
+    from qags_metric import QagsScorer
+
+    return QagsScorer()
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words."""
+    return re.findall(r"\w+", text.lower())
+
+
+def copied_share(summary: str, source: str, n: int) -> float:
+    """The share of the summary's word n-grams that the source has; NaN if the summary has none."""
+    inside, given = (list(zip(*(words(text)[i:] for i in range(n)), strict=False)) for text in (summary, source))
+    known = set(given)
+    return sum(gram in known for gram in inside) / len(inside) if inside else math.nan
+
+
+def evaluated(
+    model: Path, documents: Sequence[Document], path: Path, scorers: Scorers, optional: Sequence[str] = ()
+) -> tuple[list[str], Scores]:
+    """The model's summaries and their scores, `optional` ones where they can be had; computed once, kept in `path`."""
+    if not path.exists():
+        summaries = summarize(model, documents, scorers.args)
+        write_json(path, {"summaries": summaries, "scores": scorers.of(summaries, documents)})
+    found = json.loads(path.read_text(encoding="utf-8"))
+    for name in optional:
+        scores = found["scores"].get(name) or scorers.by(name, found["summaries"], documents)
+        if scores is not None and name not in found["scores"]:
+            found["scores"][name] = results.plain(scores)
+            write_json(path, found)
+    scores = {name: [math.nan if v is None else v for v in values] for name, values in found["scores"].items()}
+    return found["summaries"], scores
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file whole or not at all; undefined: null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.write(path, json.dumps(results.plain(value), indent=1).encode())
+
+
+# ---- one seed -------------------------------------------------------------------------------------------------------
+
+
+def run_seed(
+    seed: int, splits: dict[str, list[Document]], scorers: Scorers, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """All stages of a seed: for every system its scores on the test documents and how it was trained."""
+    args, out = scorers.args, Path(scorers.args.out) / f"seed-{seed}"
+    dev, rows = splits["dev"][: args.dev_size], training_rows(splits["train"])
+    first = Stage("mle", "mle", args.mle_lr, epochs=args.mle_epochs, updates=args.mle_updates)
+    mle = train(first, args.init, rows, out / "mle", seed, args)
+    summaries, scores = evaluated(mle, dev, out / "mle" / "dev.json", scorers)
+    check_summaries(summaries, scores, dev, out, args.least_defined)
+    sets = {name: collected(name, mle, rows, out / f"set-{name}", seed, scorers) for name in ("quals", "rouge")}
+    systems = {"mle": mle}
+    for method in METHODS:
+        data = sets["rouge" if method == "rouge" else "quals"]
+        trials = []
+        for lr, ratio in itertools.product(args.lrs, args.ratios):
+            stage = Stage(f"{method}-lr{lr:g}-ratio{ratio:g}", method, lr, ratio, args.updates)
+            model = train(stage, str(mle), selected(method, data, ratio), out / stage.name, seed, args)
+            _, found = evaluated(model, dev, model / "dev.json", scorers)
+            trials.append((criterion(found, args.choose_by), model))
+            say(f"seed {seed}: {stage.name}: {args.choose_by} on dev {trials[-1][0]:.4f}")
+        systems[method] = max(trials, key=lambda trial: trial[0])[1]
+    if args.published:
+        stage = Stage("published", "conseq", 3e-6, 0.3)
+        data = selected("conseq", sets["quals"], 0.3)
+        systems["published"] = train(stage, str(mle), data, out / stage.name, seed, args)
+    return {name: report(model, splits["test"], scorers) for name, model in systems.items()}
+
+
+def criterion(scores: Scores, name: str) -> float:
+    """What a trial is chosen by: mean QUALS, or the mean of the three ROUGE; minus infinity if undefined."""
+    kinds = ("quals",) if name == "quals" else ("rouge1", "rouge2", "rougeL")
+    value = results.mean(results.mean(scores[kind]) for kind in kinds)
+    return -math.inf if math.isnan(value) else value
+
+
+def check_summaries(
+    summaries: Sequence[str], scores: Scores, documents: Sequence[Document], out: Path, least: float
+) -> None:
+    """Stop where too few of the first model's summaries have a QUALS."""
+    share = sum(not math.isnan(score) for score in scores["quals"]) / len(summaries)
+    shown = [
+        {"document": each.text, "summary": text, "quals": score}
+        for each, text, score in zip(documents, summaries, scores["quals"], strict=True)
+    ]
+    write_json(out / "samples.json", shown[:20])
+    if share < least:
+        raise SystemExit(
+            f"{share:.0%} of the summaries of the maximum likelihood model have a defined QUALS; at least {least:.0%} "
+            f"must (--least-defined). Look at {out / 'samples.json'}, and train it longer"
+        )
+
+
+def report(model: Path, documents: Sequence[Document], scorers: Scorers) -> dict[str, Any]:
+    """A system's scores on the test documents, and how it was trained."""
+    _, scores = evaluated(model, documents, model / "test.json", scorers, optional=("qags", "factcc"))
+    about = json.loads((model / "trained.json").read_text(encoding="utf-8"))
+    return {"scores": scores, **{key: about[key] for key in ("lr", "ratio", "documents", "updates", "moved")}}
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+
+def make_table(seeds: list[dict[str, Any]], missing: dict[str, str], args: argparse.Namespace) -> str:
+    """Means over seeds (from the least to the greatest seed's), and CONSEQ against each other system."""
+    systems = list(seeds[0])
+    columns = [*COLUMNS, "undefined"]
+    lines = ["| system | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
+    for name in systems:
+        cells = [spread_cell([cell(seed[name]["scores"], column) for seed in seeds]) for column in columns]
+        lines.append(f"| {NAMES[name]} | " + " | ".join(cells) + " |")
+    lines += ["", "| system | documents trained on | updates | learning rate | ratio | weights moved |"]
+    lines += ["| --- " * 6 + "|"]
+    for name in systems:
+        rows = [seed[name] for seed in seeds]
+        parts = [", ".join(f"{row[key]:g}" for row in rows) for key in ("documents", "updates", "lr", "ratio")]
+        lines.append(
+            f"| {NAMES[name]} | " + " | ".join([*parts, ", ".join(f"{row['moved']:.2e}" for row in rows)]) + " |"
+        )
+    lines += ["", "CONSEQ minus the other, mean over seeds per document, 95 % interval, p (paired bootstrap):", ""]
+    others = [name for name in systems if name != "conseq"]
+    lines += ["| metric | " + " | ".join(NAMES[name] for name in others) + " |", "| --- " * (len(others) + 1) + "|"]
+    for column in COLUMNS:
+        cells = [difference(*(per_document(seeds, name, column) for name in (other, "conseq"))) for other in others]
+        lines.append(f"| {column} | " + " | ".join(cells) + " |")
+    lines += [""] + [f"{name}: empty, because it cannot be had: {reason}" for name, reason in sorted(missing.items())]
+    counts = f"seeds {', '.join(map(str, args.seeds))}"
+    head = f"{counts}; {len(per_document(seeds, 'mle', 'length'))} test documents; from `{Path(args.init).name}`."
+    return "\n".join([head, "", *lines]).rstrip() + "\n"
+
+
+def cell(scores: Scores, column: str) -> float | None:
+    """A system's mean in a column; None if the metric is missing; `undefined`: how many summaries have no QUALS."""
+    if column == "undefined":
+        return float(sum(math.isnan(score) for score in scores["quals"]))
+    return results.mean(scores[column]) if column in scores else None
+
+
+def spread_cell(values: Sequence[float | None]) -> str:
+    """The mean over seeds with the seeds' range."""
+    found = [value for value in values if value is not None and not math.isnan(value)]
+    if not found:
+        return ""
+    middle = f"{sum(found) / len(found):.3f}"
+    return middle if len(found) == 1 else f"{middle} ({min(found):.3f} to {max(found):.3f})"
+
+
+def per_document(seeds: Sequence[dict[str, Any]], name: str, column: str) -> list[float]:
+    """A system's score of every document, the mean over the seeds where it is defined."""
+    lists = [seed[name]["scores"].get(column) for seed in seeds]
+    return [] if None in lists else [results.mean(values) for values in zip(*lists, strict=True)]
+
+
+def difference(other: Sequence[float], conseq: Sequence[float]) -> str:
+    """A cell of the comparison; documents that one of the two leaves undefined are left out, and counted."""
+    pairs = [pair for pair in zip(other, conseq, strict=True) if not any(map(math.isnan, pair))]
+    if not pairs:
+        return ""
+    found = paired_bootstrap([a for a, _ in pairs], [b for _, b in pairs])
+    left_out = len(other) - len(pairs)
+    text = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}] p {found.p_value:.3f}"
+    return f"{text}, {left_out} left out" if left_out else text
+
+
+def put_between_marks(path: Path, text: str) -> None:
+    """Replace what is between the recipe's marks in a file, or add it with its marks at the end."""
+    begin, end = "<!-- recipes/conseq.py -->", "<!-- end of recipes/conseq.py -->"
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    section = f"{begin}\n\n{text}\n{end}"
+    head, found, rest = before.partition(begin)
+    new = head + section + rest.partition(end)[2] if found else f"{before.rstrip()}\n\n{section}\n".lstrip()
+    durable.write(path, new.encode())
+
+
+# ---- the program ----------------------------------------------------------------------------------------------------
+
+
+def claim(args: argparse.Namespace, out: Path) -> None:
+    """Note the settings in the folder; refuse one that was begun with others."""
+    free = ("out", "results", "seeds", "without")  # change nothing that is kept, or are seen in the table
+    wanted = {key: value for key, value in vars(args).items() if key not in free}
+    path = out / "settings.json"
+    if path.exists() and (found := json.loads(path.read_text(encoding="utf-8"))) != wanted:
+        changed = next(key for key in wanted if found.get(key) != wanted[key])
+        raise SystemExit(
+            f"{out}: was begun with --{changed.replace('_', '-')} {found.get(changed)!r}, not {wanted[changed]!r}. "
+            f"Give that again, or another --out"
+        )
+    write_json(path, wanted)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("train", "dev", "test"):
+        parser.add_argument(f"--{name}", help="JSON-lines file")
+    parser.add_argument("--hub", help="a Hub data set instead, owner/name or owner/name:config")
+    parser.add_argument("--columns", nargs=2, default=["document", "summary"])
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--results", help="a file to put the table into, between marks")
+    parser.add_argument("--init", default=PRESETS["embedded"].model)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--limit", type=int, help="use this many documents of each split only")
+    parser.add_argument("--template", default="{text}", help="say 'summarize: {text}' for T5")
+    parser.add_argument("--max-source-tokens", type=int)
+    parser.add_argument("--max-target-tokens", type=int, default=64)
+    parser.add_argument("--mle-lr", type=float, default=3e-5)
+    parser.add_argument("--mle-epochs", type=float, default=5)
+    parser.add_argument("--mle-updates", type=int, default=-1, help="instead of epochs")
+    parser.add_argument("--least-defined", type=float, default=0.8)
+    parser.add_argument("--samples", type=int, default=6)
+    parser.add_argument("--shard-rows", type=int, default=64)
+    parser.add_argument("--lrs", nargs="+", type=float, default=[3e-6])
+    parser.add_argument("--ratios", nargs="+", type=float, default=[0.3])
+    parser.add_argument("--updates", type=int, default=50, help="of every retraining")
+    parser.add_argument("--published", action="store_true", help="also CONSEQ by 3e-6, 0.3 and 2 epochs")
+    parser.add_argument("--choose-by", choices=("quals", "rouge"), default="quals")
+    parser.add_argument("--dev-size", type=int, default=200)
+    parser.add_argument("--beams", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=8, help="documents per forward pass")
+    parser.add_argument("--accumulate", type=int, default=4, help="forward passes per update")
+    parser.add_argument("--clip", type=float, default=0.1)
+    parser.add_argument("--save-steps", type=int, default=100)
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--cpu", action="store_true", help="even where there is a GPU")
+    parser.add_argument("--quals-model", default="embedded")
+    parser.add_argument("--quals-groups", type=int, default=60)
+    parser.add_argument("--factcc", default=FACTCC)
+    parser.add_argument("--without", nargs="*", default=[], choices=("qags", "factcc"))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, do what is missing, and write the table."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if not args.hub and not (args.train and args.dev and args.test):
+        parser.error("name --train, --dev and --test, or --hub")
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    claim(args, out)
+    splits, scorers = load_splits(args), Scorers(args)
+    seeds = [run_seed(seed, splits, scorers, lambda text: print(text, flush=True)) for seed in args.seeds]
+    write_json(out / "results.json", dict(zip(map(str, args.seeds), seeds, strict=True)))
+    table = make_table(seeds, scorers.missing, args)
+    durable.write(out / "table.md", table.encode())
+    if args.results:
+        put_between_marks(Path(args.results), table)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
