@@ -47,6 +47,7 @@ class Context:
 
     ids: list[int]
     pairs: list[Pair] = field(default_factory=list)
+    held_out: bool = False
 
     @property
     def answered(self) -> list[Pair]:
@@ -85,8 +86,11 @@ def find_run(needle: Sequence[int], haystack: Sequence[int]) -> int:
     return next((i for i in range(len(haystack) - width + 1) if haystack[i : i + width] == needle), -1)
 
 
-def load_contexts(names: Iterable[str], encode: Encode) -> list[Context]:
-    """All annotated contexts in file order: neighbours are often from the same article."""
+def load_contexts(names: Iterable[str], encode: Encode, whole: Encode | None = None) -> list[Context]:
+    """All annotated contexts in file order: neighbours are often from the same article.
+
+    `whole` encodes by the whole vocabulary, so that the same contexts are held out whatever a checkpoint keeps of it.
+    """
     questions: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
     for name in names:
         for row in read_rows(name):
@@ -95,7 +99,7 @@ def load_contexts(names: Iterable[str], encode: Encode) -> list[Context]:
             questions[text].append((detokenize(row["question"]), detokenize(answer) if answer else None))
     contexts = []
     for text, pairs in questions.items():
-        context = Context(encode(text)[: WINDOW - 2])
+        context = Context(encode(text)[: WINDOW - 2], held_out=is_held_out((whole or encode)(text)[: WINDOW - 2]))
         for question, answer in pairs:
             made = make_pair(encode(question), encode(answer) if answer else None, context.ids)
             context.pairs.append(replace(made, names=find_names(question, made.question, context.ids, encode)))
@@ -125,9 +129,22 @@ def find_names(text: str, question: Ids, context: Sequence[int], encode: Encode)
     return tuple(found)
 
 
-def held_out(context: Context) -> bool:
+def is_held_out(ids: list[int]) -> bool:
     """One context in forty, by a hash of its tokens: stable over runs and orders."""
-    return zlib.crc32(str(context.ids).encode()) % 40 == 0
+    return zlib.crc32(str(ids).encode()) % 40 == 0
+
+
+def encoder_of(tokenizer: PreTrainedTokenizerFast) -> Encode:
+    """Its tokens of a text, without special ones."""
+    return lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def whole_vocabulary(base: Path) -> Encode:
+    """Encodes by the vocabulary that a base encoder came with."""
+    backend = Tokenizer.from_file(str(base / "tokenizer.json"))
+    backend.no_truncation()
+    backend.no_padding()
+    return lambda text: backend.encode(text, add_special_tokens=False).ids
 
 
 # ---- documents and changes ------------------------------------------------------------------------------------------

