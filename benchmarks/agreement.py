@@ -1,15 +1,17 @@
 """Does a metric agree with people? Correlations with human judgments of consistency, beside what counting gives.
 
     python benchmarks/agreement.py --data qags_cnndm_dev.jsonl.gz qags_xsum_dev.jsonl.gz --out agreement.json
+    python benchmarks/agreement.py --metrics qags --data …
 
 Reads JSON lines (`.gz` or not) with `document, summary, consistency` (0 to 1). For every file and metric: Pearson and
 Spearman correlation and ROC AUC (fully consistent against the rest), each with a 95 % bootstrap interval; the
 difference in Pearson to the best copied-n-gram floor by paired bootstrap; and the same split by length of the source.
 The floors are the shares of a summary's 1- to 4-grams that its source contains: a metric says something only where it
-beats them. Last, what the model finds of the pairs of fully consistent summaries given their sources, by length of the
-source: that should be flat, or it is length that is measured.
+beats them. For QUALS, what the model finds of the pairs of fully consistent summaries given their sources, by length of
+the source: that should be flat, or it is length that is measured.
 
-Summaries without a score are left out for every metric alike, and counted.
+QUALS and QAGS are looked at one after the other: what has no score by one is left out of its table alone, for the
+floors too, and counted.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from qags_metric import QagsConfig, QagsScorer
 from quals_metric import QualsConfig, QualsResult, QualsScorer
 
 Array = NDArray[np.float64]
@@ -111,7 +114,12 @@ def evidence_by_length(result: QualsResult, rows: Sequence[dict[str, Any]]) -> l
     return [{"words": float(p[:, 0].mean()), "log_prob": float(p[:, 1].mean()), "summaries": len(p)} for p in thirds]
 
 
-def evaluate(path: str, scorers: dict[str, QualsScorer]) -> dict[str, Any]:
+def questions(summary: Any) -> Sequence[Any]:
+    """What was asked about a summary, by either metric."""
+    return summary.pairs if hasattr(summary, "pairs") else summary.questions
+
+
+def evaluate(path: str, scorers: dict[str, QualsScorer] | dict[str, QagsScorer]) -> dict[str, Any]:
     """Everything about one file."""
     rows = read(path)
     summaries, sources = [row["summary"] for row in rows], [row["document"] for row in rows]
@@ -134,10 +142,11 @@ def evaluate(path: str, scorers: dict[str, QualsScorer]) -> dict[str, Any]:
         halves = {"shorter_sources": short, "longer_sources": ~short}
         table[name] |= {half: pearson(columns[name][rows_], labels[rows_]) for half, rows_ in halves.items()}
     first = next(iter(results.values()))
-    pairs = float(np.mean([len(summary.pairs) for summary in first.summaries]))
-    about = {"summaries": len(rows), "undefined": int((~defined).sum()), "pairs_per_summary": pairs}
+    asked = float(np.mean([len(questions(summary)) for summary in first.summaries]))
+    about = {"summaries": len(rows), "undefined": int((~defined).sum()), "questions_per_summary": asked}
     about |= {"floor": floor, "windowed_sources": first.num_windowed_sources, "signature": first.signature}
-    by_length = {name: evidence_by_length(result, rows) for name, result in results.items()}
+    quals = {name: result for name, result in results.items() if isinstance(result, QualsResult)}
+    by_length = {name: evidence_by_length(result, rows) for name, result in quals.items()}
     return {"file": Path(path).name, **about, "agreement": table, "evidence_by_length": by_length}
 
 
@@ -145,8 +154,8 @@ def show(report: dict[str, Any]) -> str:
     """A Markdown table of one file."""
     lines = [
         f"**{report['file']}**: {report['summaries']} summaries, {report['undefined']} undefined, "
-        f"{report['pairs_per_summary']:.1f} pairs a summary, {report['windowed_sources']} sources windowed, floor: "
-        f"{report['floor']}",
+        f"{report['questions_per_summary']:.1f} questions a summary, {report['windowed_sources']} sources windowed, "
+        f"floor: {report['floor']}",
         "",
         "| metric | Pearson | Spearman | ROC AUC | Pearson − floor | shorter / longer sources |",
         "|---|---|---|---|---|---|",
@@ -166,20 +175,33 @@ def _cell(value: dict[str, Any] | None) -> str:
     return f"{value['value']:.3f} [{value['interval'][0]:.3f}, {value['interval'][1]:.3f}]" if value else ""
 
 
+def make_scorers(metric: str, args: argparse.Namespace) -> Any:
+    """The scorers of a metric, by their names in the table."""
+    if metric == "qags":
+        return {"QAGS": QagsScorer(QagsConfig(args.question_model, reader=args.reader, dtype=args.dtype))}
+    configs = {tokens: QualsConfig(args.model, tokens=tokens, dtype=args.dtype) for tokens in args.tokens}
+    return {f"QUALS, {tokens} tokens": QualsScorer(config) for tokens, config in configs.items()}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, score, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True)
-    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--metrics", nargs="+", default=["quals"], choices=["quals", "qags"])
+    parser.add_argument("--model", default="embedded", help="of QUALS")
+    parser.add_argument("--question-model", default="embedded", help="of QAGS")
+    parser.add_argument("--reader", default="embedded", help="of QAGS")
     parser.add_argument("--tokens", nargs="+", default=["all", "answer"], choices=["all", "answer"])
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--out", help="also write everything as JSON")
     args = parser.parse_args(argv)
-    scorers = {f"QUALS, {tokens} tokens": QualsScorer(QualsConfig(args.model, tokens=tokens)) for tokens in args.tokens}
     reports = []
-    for path in args.data:
-        reports.append(evaluate(path, scorers))
-        print(show(reports[-1]), end="\n\n", flush=True)
-    print(f"{reports[0]['signature']}\n{RESAMPLES} resamples")
+    for metric in args.metrics:
+        scorers = make_scorers(metric, args)
+        for path in args.data:
+            reports.append({"metric": metric, **evaluate(path, scorers)})
+            print(f"{show(reports[-1])}\n\n{reports[-1]['signature']}", end="\n\n", flush=True)
+    print(f"{RESAMPLES} resamples")
     if args.out:
         Path(args.out).write_text(json.dumps(reports, indent=1), encoding="utf-8")
 
