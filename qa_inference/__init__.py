@@ -6,10 +6,13 @@
 - `attention`: cross-attention that shares one source among many rows
 - `engine`, `spread`: batches by token budget, on one process or spread over many
 - `tokenization`: texts as data, with offsets
-- `formats`: how a checkpoint writes a question and its answer; presets
+- `formats`: how a checkpoint writes a question, with its answer or to a given one; presets
 - `seq2seq`: an encoder-decoder that generates and scores
 - `windows`: a long text as overlapping windows
 - `results`, `resampling`: what the results of the metrics share; bootstrap and randomization
+- `options`: what callers ask for, checked
 
 Importing this package imports none of them.
 """
+
+__version__ = "0.1.0"  # of the distribution, quals-metric

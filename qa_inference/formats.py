@@ -1,11 +1,14 @@
-"""How a checkpoint writes a question and its answer, and the named presets."""
+"""How a checkpoint writes questions, with their answers or to given ones, and the named presets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from qa_inference.tokenization import TEXT, Ids, TextTokenizer
+from qa_inference.rows import Array
+from qa_inference.tokenization import TEXT, EncodedText, Ids, TextTokenizer
+from qa_inference.windows import split
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
@@ -36,12 +39,9 @@ class PairFormat:
     window: int | None = None
 
     def __post_init__(self) -> None:
-        if self.template.count(TEXT) != 1:
-            raise ValueError(f"format: `template` must contain {TEXT} exactly once; got {self.template!r}")
+        _check_input(self.template, self.window)
         if not self.separator.strip():
             raise ValueError("format: `separator` must not be blank; name what stands between question and answer")
-        if self.window is not None and self.window < 8:
-            raise ValueError(f"format: `window` must be at least 8 tokens; got {self.window}")
 
     def end_ids(self, tokenizer: TextTokenizer) -> tuple[int, ...]:
         """The first token of `end`, as it follows an answer: what ends a pair beside end-of-sequence."""
@@ -85,12 +85,91 @@ class PairFormat:
 
 
 @dataclass(frozen=True)
-class Preset:
-    """A checkpoint that is known to write pairs, and how. `revision` pins a commit of a Hub repository."""
+class QuestionFormat:
+    """What a generator of questions to given answers reads: a text with the answer between two marks.
+
+    `template` is the input, with `{text}` once; it may name special tokens. `opening` and `closing` stand before and
+    after the answer; each is an added token of the tokenizer, with the spaces the checkpoint was trained with. What the
+    model writes is the question, ended by end-of-sequence. `window` is the most tokens of an input, None: what the
+    checkpoint's configuration says.
+    """
+
+    template: str = TEXT
+    opening: str = "<hl>"
+    closing: str = "<hl>"
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_input(self.template, self.window)
+        for name in ("opening", "closing"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"format: `{name}` must not be blank; name the token that marks the answer")
+
+    def mark_ids(self, tokenizer: TextTokenizer) -> tuple[int, int]:
+        """The ids of the two marks.
+
+        Raises ValueError if one is no added token: a text that contains its characters would be taken for marked.
+        """
+        ids = []
+        for name in ("opening", "closing"):
+            mark = getattr(self, name).strip()
+            found = tokenizer.special_id(mark)
+            if found is None:
+                raise ValueError(
+                    f"format: `{name}` must be an added token of the tokenizer; {mark!r} is none. Name the one the "
+                    f"checkpoint was trained with, or choose a checkpoint that writes questions to marked answers"
+                )
+            ids.append(found)
+        return ids[0], ids[1]
+
+    def input(
+        self, tokenizer: TextTokenizer, text: str, start: int, end: int, window: int
+    ) -> tuple[Array, bool] | None:
+        """The model's input for the answer at the characters [start, end) of a text: int32 ids, at most `window`.
+
+        The second value says whether only a window of the text is read: the one that holds the answer with most text
+        on its shorter side, one centred on it if `windows.split` cut it in two. None if the answer is too long for any.
+        """
+        encoded = tokenizer.encode(text, self.template, ((start, self.opening), (end, self.closing)))
+        opening, closing = self.mark_ids(tokenizer)
+        first = encoded.ids.index(opening)
+        last = encoded.ids.index(closing, first + 1)
+        size = window - encoded.around
+        if last - first >= size:
+            return None
+        chosen = _window_around(encoded, text, first, last, size)
+        return encoded.window(*chosen), chosen != (0, len(encoded.ids))
+
+
+def _check_input(template: str, window: int | None) -> None:
+    """Raise ValueError unless a format's template and window can be meant."""
+    if template.count(TEXT) != 1:
+        raise ValueError(f"format: `template` must contain {TEXT} exactly once; got {template!r}")
+    if window is not None and window < 8:
+        raise ValueError(f"format: `window` must be at least 8 tokens; got {window}")
+
+
+def _window_around(encoded: EncodedText, text: str, first: int, last: int, size: int) -> tuple[int, int]:
+    """Of a text's windows of `size` tokens the one in which the tokens [first, last] lie farthest from an edge cut."""
+    count = len(encoded.ids)
+    holding = [(a, b) for a, b in split(text, encoded.offsets, size) if a <= first and last < b]
+    if holding:
+        # an edge of the text itself cuts nothing off
+        return max(holding, key=lambda w: min(first - w[0] if w[0] else count, w[1] - last if w[1] < count else count))
+    start = min(max(0, (first + last + 1 - size) // 2), max(0, count - size))
+    return start, min(start + size, count)
+
+
+Format = TypeVar("Format", PairFormat, QuestionFormat)
+
+
+@dataclass(frozen=True)
+class Preset(Generic[Format]):
+    """A checkpoint that is known to write questions, and how. `revision` pins a commit of a Hub repository."""
 
     name: str
     model: str
-    format: PairFormat
+    format: Format
     licence: str
     about: str
     revision: str | None = None
@@ -104,7 +183,7 @@ _LMQG = PairFormat(
     window=512,
 )
 
-PRESETS: dict[str, Preset] = {
+PRESETS: dict[str, Preset[PairFormat]] = {
     preset.name: preset
     for preset in (
         Preset(
@@ -134,3 +213,44 @@ PRESETS: dict[str, Preset] = {
         ),
     )
 }
+"""Checkpoints that write a question and its answer, for QUALS."""
+
+_LMQG_MARKS = {"opening": "<hl> ", "closing": " <hl>"}  # as its data sets write them
+
+QUESTION_PRESETS: dict[str, Preset[QuestionFormat]] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "embedded",
+            str(CHECKPOINTS / "qagen"),
+            QuestionFormat(window=512),
+            "Apache-2.0",
+            "30M parameters, English; ships with the package and needs no network",
+        ),
+        Preset(
+            "bart-base-squad-qg",
+            "lmqg/bart-base-squad-qg",
+            QuestionFormat(**_LMQG_MARKS, window=512),
+            "CC-BY-4.0",
+            "BART-base fine-tuned on SQuAD",
+        ),
+        *(
+            Preset(
+                f"t5-{size}-squad-qg",
+                f"lmqg/t5-{size}-squad-qg",
+                QuestionFormat(template="generate question: {text}", **_LMQG_MARKS, window=512),
+                "CC-BY-4.0",
+                f"T5-{size} fine-tuned on SQuAD",
+            )
+            for size in ("small", "base", "large")
+        ),
+        Preset(
+            "t5-base-qg-hl",
+            "valhalla/t5-base-qg-hl",
+            QuestionFormat(template="generate question: {text}", opening=" <hl> ", closing=" <hl> ", window=512),
+            "MIT",
+            "T5-base fine-tuned on SQuAD",
+        ),
+    )
+}
+"""Checkpoints that write a question to a marked answer, for QAGS."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +24,17 @@ TEXT = "{text}"
 Ids = Sequence[int] | NDArray[Any]
 """Token ids, in a list or an array."""
 
+Marks = Sequence[tuple[int, str]]
+"""Strings of ours to put into a text, each before the character of that number, in ascending order; they may name
+special tokens, which the same characters in the text do not."""
+
 
 @dataclass(frozen=True)
 class EncodedText:
     """One text as the model reads it.
 
-    `ids` are the text's own tokens, `offsets` the characters [start, end) each came from; `head` and `tail` are what
-    the template and the model put around them.
+    `ids` are the text's own tokens, `offsets` the characters [start, end) each came from (none, [p, p), for a mark put
+    in at p); `head` and `tail` are what the template and the model put around them.
     """
 
     ids: tuple[int, ...]
@@ -64,26 +68,38 @@ class TextTokenizer:
         self._normalizer = None if self._data is None else self._data.normalizer
         self._before, self._after = self._wrapping()
 
-    def encode(self, text: str, template: str = TEXT) -> EncodedText:
-        """Encode `text` in `template`, a string with `{text}` once. Lone surrogates are read as U+FFFD."""
+    def encode(self, text: str, template: str = TEXT, marks: Marks = ()) -> EncodedText:
+        """Encode `text` in `template`, a string with `{text}` once, with `marks` put in.
+
+        Lone surrogates are read as U+FFFD.
+        """
         text = without_surrogates(text)
         before, _, after = template.partition(TEXT)
         if self._data is None:
-            head, (ids, offsets), tail = (
-                self._pieces(before, False),
-                self._pieces(text, True),
-                self._pieces(after, False),
-            )
-            return EncodedText(ids, offsets, (*self._before, *head[0]), (*tail[0], *self._after))
+            return self._encoded_in_pieces(before, text, after, marks)
         before, after = self._disguised(before), self._disguised(after)
-        encoding = self._data.encode(before + text + after, add_special_tokens=False)
-        first, last = len(before), len(before) + len(text)
+        parts = [part if is_data else self._disguised(part) for part, _, is_data in _parts(text, marks)]
+        encoding = self._data.encode(before + "".join(parts) + after, add_special_tokens=False)
+        first = len(before)
+        last = first + sum(map(len, parts))
         # a token that begins before the text and reaches into it (a space merged with a word) is the text's
         inside = [i for i, (start, end) in enumerate(encoding.offsets) if end > first and start < last and end > start]
         a, b = (inside[0], inside[-1] + 1) if inside else (len(encoding.ids),) * 2
-        offsets = tuple((max(s - first, 0), min(e, last) - first) for s, e in encoding.offsets[a:b])
+        origin = _origins(parts)
+        offsets = tuple((origin(start - first), origin(end - first)) for start, end in encoding.offsets[a:b])
         ids = tuple(encoding.ids)
         return EncodedText(ids[a:b], offsets, (*self._before, *ids[:a]), (*ids[b:], *self._after))
+
+    def _encoded_in_pieces(self, before: str, text: str, after: str, marks: Marks) -> EncodedText:
+        """What `encode` gives by a tokenizer written in Python: part by part, for want of another name for a mark."""
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        for part, place, is_data in _parts(text, marks):
+            found, spans = self._pieces(part, is_data)
+            ids += found
+            offsets += [(place + start, place + end) if is_data else (place, place) for start, end in spans]
+        head, tail = (self._pieces(part, False)[0] for part in (before, after))
+        return EncodedText(tuple(ids), tuple(offsets), (*self._before, *head), (*tail, *self._after))
 
     def _pieces(self, text: str, is_data: bool) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
         """Ids and offsets by a tokenizer written in Python; a piece that is not found has the place where it should be.
@@ -150,6 +166,33 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def without_surrogates(text: str) -> str:
     """`text` with every lone surrogate, which no encoding can carry, as U+FFFD: of the same length."""
     return _SURROGATE.sub("\ufffd", text)
+
+
+def _parts(text: str, marks: Marks) -> list[tuple[str, int, bool]]:
+    """The text cut at its marks, and they between: text, mark, text, …, text.
+
+    Each comes with its place in the text, and whether it is data.
+    """
+    parts, start = [], 0
+    for place, mark in marks:
+        parts += [(text[start:place], start, True), (mark, place, False)]
+        start = place
+    return [*parts, (text[start:], start, True)]
+
+
+def _origins(parts: Sequence[str]) -> Callable[[int], int]:
+    """Which character of the text a character of the joined parts (text, mark, text, …) is, a mark's the next."""
+    marks, start = [], 0
+    for number, part in enumerate(parts):
+        if number % 2:
+            marks.append((start, len(part)))
+        start += len(part)
+    length = start - sum(size for _, size in marks)
+
+    def origin(place: int) -> int:
+        return min(max(place - sum(min(max(place - first, 0), size) for first, size in marks), 0), length)
+
+    return origin
 
 
 def _disguise(backend: Tokenizer, names: dict[str, str]) -> Tokenizer:

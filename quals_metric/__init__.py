@@ -8,13 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from qa_inference import __version__
+
 if TYPE_CHECKING:
     from quals_metric.metric import Quals
     from quals_metric.registry import register, unregister
     from quals_metric.result import PairScore, QualsResult, SummaryScore
     from quals_metric.scorer import QualsConfig, QualsScorer
-
-__version__ = "0.1.0"
 
 __all__ = [
     "PairScore",

@@ -5,28 +5,33 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quals_metric import __version__, file_commands
+from quals_metric import __version__, file_commands, study_commands
 from quals_metric.options import (
     DeviceOption,
     DtypeOption,
     JsonOption,
     MaxPairsOption,
+    MaxQuestionsOption,
+    Metric,
+    MetricOption,
     ModelOption,
     OfflineOption,
+    ReaderOption,
+    ReaderRevisionOption,
     RevisionOption,
-    Tokens,
+    SpacyModelOption,
     TokensOption,
     load_scorer,
 )
 
 if TYPE_CHECKING:
-    from quals_metric.result import QualsResult, SummaryScore
+    from qa_inference.results import CorpusResult, ScoredSummary
 
 app = typer.Typer(
     help="QUALS: is a summary consistent with its source?",
@@ -73,14 +78,16 @@ def _options(
 
 @app.command()
 def demo(
+    metric: MetricOption = Metric.QUALS,
     model: ModelOption = "embedded",
-    tokens: TokensOption = Tokens.ALL,
+    reader: ReaderOption = None,
+    tokens: TokensOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score the examples that ship with the package."""
     from quals_metric.demo import EXAMPLES
 
-    scorer = load_scorer(model=model, tokens=tokens.value)
+    scorer = load_scorer(metric, model=model, reader=reader, tokens=tokens)
     texts = [text for example in EXAMPLES for text in (example.faithful, example.unfaithful)]
     sources = [example.source for example in EXAMPLES for _ in range(2)]
     result = scorer.score(summaries=texts, sources=sources)
@@ -102,13 +109,21 @@ def explain(
     source_file: Annotated[
         Path | None, typer.Option(help="A UTF-8 file with that text.", exists=True, dir_okay=False, readable=True)
     ] = None,
+    metric: MetricOption = Metric.QUALS,
     model: ModelOption = "embedded",
-    tokens: TokensOption = Tokens.ALL,
+    reader: ReaderOption = None,
+    spacy_model: SpacyModelOption = None,
+    tokens: TokensOption = None,
     max_pairs: MaxPairsOption = None,
+    max_questions: MaxQuestionsOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    reader_revision: ReaderRevisionOption = None,
     local_files_only: OfflineOption = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page that explains the scores too: an .html file.", dir_okay=False)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score one or two summaries of a source, and show the questions and answers behind it."""
@@ -116,17 +131,26 @@ def explain(
     if len(summary) > 2:
         raise typer.BadParameter(f"explain takes one or two summaries, got {len(summary)}", param_hint="--summary")
     scorer = load_scorer(
+        metric,
         model=model,
-        tokens=tokens.value,
+        reader=reader,
+        spacy_model=spacy_model,
+        tokens=tokens,
         max_pairs=max_pairs,
+        max_questions=max_questions,
         device=device,
         dtype=dtype,
         revision=revision,
+        reader_revision=reader_revision,
         local_files_only=local_files_only,
     )
     sources = [text] * len(summary)
     result = scorer.score(summaries=summary, sources=sources)
     labels = ["summary"] if len(summary) == 1 else ["summary 1", "summary 2"]
+    if html is not None:
+        from quals_metric.report import write
+
+        write(result, html, summaries=summary, sources=sources, labels=[label.capitalize() for label in labels])
     if as_json:
         _print_json(result, labels, summary, sources)
         return
@@ -136,18 +160,23 @@ def explain(
 
 app.command()(file_commands.score)
 app.command()(file_commands.compare)
+app.add_typer(study_commands.app, name="study")
 
 
 @app.command()
 def models(as_json: JsonOption = False) -> None:
-    """List the presets: checkpoints that are known to write pairs, and under which licence."""
-    from qa_inference.formats import PRESETS
+    """List the presets: checkpoints that are known to ask or to answer, for which metric, and under which licence."""
+    from qa_inference.formats import PRESETS, QUESTION_PRESETS
+    from qa_inference.reader import READERS
     from quals_metric.terminal import rows_block
 
-    keys = ("name", "checkpoint", "licence", "about")
+    keys = ("option", "name", "checkpoint", "licence", "about")
+    groups: dict[str, Mapping[str, Any]]
+    groups = {"quals --model": PRESETS, "qags --model": QUESTION_PRESETS, "qags --reader": READERS}
     rows = [
-        (preset.name, "ships with the package" if name == "embedded" else preset.model, preset.licence, preset.about)
-        for name, preset in PRESETS.items()
+        (option, name, "ships with the package" if name == "embedded" else preset.model, preset.licence, preset.about)
+        for option, presets in groups.items()
+        for name, preset in presets.items()
     ]
     as_text = json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2, ensure_ascii=False)
     typer.echo(as_text if as_json else rows_block(keys, rows))
@@ -155,10 +184,11 @@ def models(as_json: JsonOption = False) -> None:
 
 @app.command()
 def register() -> None:
-    """Make `evaluate.load("quals")` find this package, from any folder, with and without a network."""
+    """Make `evaluate.load("quals")` and `("qags")` find this package, in any folder, with and without a network."""
     from quals_metric.registry import register as write
 
-    typer.echo(f"wrote {write()}")
+    for script in write():
+        typer.echo(f"wrote {script}")
 
 
 @app.command()
@@ -167,7 +197,10 @@ def unregister() -> None:
     from quals_metric.registry import unregister as remove
 
     removed = remove()
-    typer.echo("nothing was registered" if removed is None else f"removed {removed}")
+    for folder in removed:
+        typer.echo(f"removed {folder}")
+    if not removed:
+        typer.echo("nothing was registered")
 
 
 def _source_text(text: str | None, file: Path | None) -> str:
@@ -182,7 +215,9 @@ def _source_text(text: str | None, file: Path | None) -> str:
         raise ValueError(f"{file} must be UTF-8 text; at byte {error.start} it is not: save it as UTF-8") from error
 
 
-def _print_scores(source: str, labels: Sequence[str], summaries: Sequence[str], scores: Sequence[SummaryScore]) -> None:
+def _print_scores(
+    source: str, labels: Sequence[str], summaries: Sequence[str], scores: Sequence[ScoredSummary]
+) -> None:
     from quals_metric.terminal import paragraph, summary_block
 
     typer.echo(paragraph("source", source) + "\n")
@@ -190,12 +225,16 @@ def _print_scores(source: str, labels: Sequence[str], summaries: Sequence[str], 
         typer.echo(summary_block(label, summary, score) + "\n")
 
 
-def _print_legend(result: QualsResult) -> None:
-    typer.echo("support: nats per token, the source against the summary. 0: the source supports a pair as well.")
+def _print_legend(result: CorpusResult[ScoredSummary]) -> None:
+    from quals_metric.terminal import VIEWS
+
+    typer.echo(VIEWS[result.kind.metric].legend)
     typer.echo(f"signature: {result.signature}")
 
 
-def _print_json(result: QualsResult, labels: Sequence[str], summaries: Sequence[str], sources: Sequence[str]) -> None:
+def _print_json(
+    result: CorpusResult[ScoredSummary], labels: Sequence[str], summaries: Sequence[str], sources: Sequence[str]
+) -> None:
     """The result, each summary's part with its label and its texts."""
     output = result.to_dict()
     texts = zip(output["summaries"], labels, summaries, sources, strict=True)

@@ -63,6 +63,11 @@ class ScoreFile:
     sources: tuple[str, ...] | None
     about: Mapping[str, Any]
 
+    @property
+    def metric(self) -> str | None:
+        """Which metric's scores they are; None if nothing says so."""
+        return self.about.get("metric")
+
 
 def compare(
     a: Sequence[float],
@@ -114,20 +119,25 @@ def compare(
     )
 
 
-def compare_files(a: str | Path, b: str | Path, *, source: str = "source", **options: int) -> Comparison:
+def compare_files(
+    a: str | Path, b: str | Path, *, metric: str | None = None, source: str = "source", **options: int
+) -> Comparison:
     """Compare two files that `quals score` wrote; `options` are those of `compare`.
+
+    `metric` says which metric's scores they must be; None: any one's.
 
     That the sources are the same is seen from the column `source`, if both files kept it, else from the digests in
     their sidecars; a warning says if neither can be.
 
     Raises:
-        ValueError: if a file has no scores, or the files differ in their sources or number of rows.
+        ValueError: if a file has no scores, or the files differ in their metric, sources or number of rows.
         OSError: if a file cannot be read.
 
     Warns:
         UserWarning: if the signatures differ or are not known, or the sources cannot be compared.
     """
     files = read_scores(a, source), read_scores(b, source)
+    check_metric(*files, metric)
     check_same(*files, source)
     return compare(files[0].scores, files[1].scores, **options)
 
@@ -151,6 +161,15 @@ def read_scores(path: str | Path, source: str = "source") -> ScoreFile:
     kept = [text for text in sources if isinstance(text, str)]
     about = _about(path, len(scores))
     return ScoreFile(path, tuple(scores), tuple(kept) if kept and len(kept) == len(scores) else None, about)
+
+
+def check_metric(a: ScoreFile, b: ScoreFile, metric: str | None = None) -> None:
+    """Raise ValueError if two files are known to be of different metrics, or of another than `metric`."""
+    known = [file.metric for file in (a, b) if file.metric is not None]
+    if len({*known, *([] if metric is None else [str(metric)])}) > 1:
+        wanted = "the same metric" if metric is None else metric
+        found = ", ".join(f"{file.path} has those of {file.metric or 'an unknown one'}" for file in (a, b))
+        raise ValueError(f"{a.path} and {b.path}: must be scores of {wanted}; {found}. Score both systems by it")
 
 
 def check_same(a: ScoreFile, b: ScoreFile, source: str = "source") -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,11 +15,17 @@ from quals_metric.options import (
     DtypeOption,
     JsonOption,
     MaxPairsOption,
+    MaxQuestionsOption,
+    Metric,
+    MetricOption,
     ModelOption,
     OfflineOption,
+    ReaderOption,
+    ReaderRevisionOption,
     RevisionOption,
-    Tokens,
+    SpacyModelOption,
     TokensOption,
+    check_options,
     load_scorer,
 )
 
@@ -45,15 +51,27 @@ def score(
     keep: Annotated[bool, typer.Option("--keep", help="Write the input's own columns too.")] = False,
     pairs: Annotated[bool, typer.Option("--pairs", help="Write the questions and answers too.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write a page that explains the scores too: an .html file. Implies --pairs.", dir_okay=False),
+    ] = None,
+    details: Annotated[
+        int, typer.Option(help="How many rows it shows of the lowest, the highest and the undefined.", min=1)
+    ] = 50,
     shard_rows: Annotated[
         int, typer.Option(help="How many rows are scored, and lost at most by a kill, at once.", min=1)
     ] = 128,
+    metric: MetricOption = Metric.QUALS,
     model: ModelOption = "embedded",
-    tokens: TokensOption = Tokens.ALL,
+    reader: ReaderOption = None,
+    spacy_model: SpacyModelOption = None,
+    tokens: TokensOption = None,
     max_pairs: MaxPairsOption = None,
+    max_questions: MaxQuestionsOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
+    reader_revision: ReaderRevisionOption = None,
     local_files_only: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -64,27 +82,47 @@ def score(
     """
     from quals_metric.files import processes, score_files
 
-    def load() -> Any:
-        return load_scorer(
-            model=model,
-            tokens=tokens.value,
-            max_pairs=max_pairs,
-            device=device,
-            dtype=dtype,
-            revision=revision,
-            local_files_only=local_files_only,
-        )
-
+    options = {
+        "model": model,
+        "reader": reader,
+        "spacy_model": spacy_model,
+        "tokens": tokens,
+        "max_pairs": max_pairs,
+        "max_questions": max_questions,
+        "device": device,
+        "dtype": dtype,
+        "revision": revision,
+        "reader_revision": reader_revision,
+        "local_files_only": local_files_only,
+    }
+    check_options(metric, options)
     rows = _rows(inputs or [], summaries, sources, summary_column, source_column, keep)
+    if report is not None:
+        _check_report(report, rows, output)
+    pairs = pairs or report is not None
     show = _show_progress if processes()[0] == 0 else None
-    found = score_files(rows, output, load, pairs=pairs, shard_rows=shard_rows, overwrite=overwrite, on_shard=show)
+    found = score_files(
+        rows,
+        output,
+        lambda: load_scorer(metric, **options),
+        metric=metric.value,
+        pairs=pairs,
+        shard_rows=shard_rows,
+        overwrite=overwrite,
+        on_shard=show,
+    )
     if found is not None:
+        if report is not None:
+            _write_report(found, report, rows, details)
         typer.echo(_as_json(found) if as_json else _score_text(found))
 
 
 def compare(
     a: Annotated[Path, typer.Argument(help="What `quals score` wrote for the one system,")],
     b: Annotated[Path, typer.Argument(help="and for the other, on the same sources.")],
+    metric: Annotated[
+        Metric | None, typer.Option(help="Which metric's scores they must be.  [default: the same metric's]")
+    ] = None,
     resamples: Annotated[int, typer.Option(help="Resamples of the paired bootstrap and the intervals.", min=1)] = 1000,
     trials: Annotated[int, typer.Option(help="Trials of the paired approximate randomization.", min=1)] = 10000,
     seed: Annotated[int, typer.Option(help="Of both.", min=0)] = 12345,
@@ -100,7 +138,7 @@ def compare(
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = compare_files(a, b, source=source_column, resamples=resamples, trials=trials, seed=seed)
+        found = compare_files(a, b, metric=metric, source=source_column, resamples=resamples, trials=trials, seed=seed)
     for warning in caught:
         typer.echo(f"quals: warning: {warning.message}", err=True)
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else _comparison_text(found, a, b))
@@ -121,6 +159,32 @@ def _rows(
     return Table(expand(inputs), summary_column, source_column, keep)
 
 
+def _check_report(report: Path, rows: Rows, output: Path) -> None:
+    """Raise before the work begins for what would stop the report after it."""
+    from quals_metric.tables import STANDARD_INPUT
+
+    if not report.parent.is_dir():
+        raise FileNotFoundError(f"{report}: its folder must exist; {report.parent} does not. Make it first")
+    if report.absolute() in {path.absolute() for path in (output, *rows.paths)}:
+        raise ValueError(f"{report}: the report must not be the output or an input. Name another file")
+    if rows.paths == (STANDARD_INPUT,) and not rows.keep:
+        raise typer.BadParameter("standard input is read once only: add --keep", param_hint="--report")
+
+
+def _write_report(found: FileScores, report: Path, rows: Rows, details: int) -> None:
+    """The page of what was just written: the scores are read from the output, the texts from the input."""
+    from dataclasses import replace
+
+    from quals_metric.report import write_rows
+    from quals_metric.tables import STANDARD_INPUT, Table, records
+
+    if isinstance(rows, Table) and rows.paths == (STANDARD_INPUT,):
+        rows = replace(rows, paths=(found.output,))  # which has the texts too, as they were kept
+    scores = (row for _, row in records(found.output))
+    texts = ((row.summary, row.source) for row in rows.read())
+    write_rows(scores, texts, report, about=vars(found), details=details)
+
+
 def _show_progress(done: int, total: int) -> None:
     typer.echo(f"{done:,} of {total:,} rows", err=True)
 
@@ -130,10 +194,14 @@ def _as_json(found: FileScores) -> str:
 
 
 def _score_text(found: FileScores) -> str:
+    from quals_metric.terminal import VIEWS
+
+    view = VIEWS[found.metric]
+    in_01 = f"   (0 to 1: {_number(found.score_01)})" if view.shows_01 else ""
     windowed = f"{found.num_windowed_summaries:,} summaries and {found.num_windowed_sources:,} sources in windows"
     return "\n".join(
         (
-            f"QUALS      {_interval(found.score, found.low, found.high)}   (0 to 1: {_number(found.score_01)})",
+            f"{view.title:<11}{_interval(found.score, found.low, found.high)}{in_01}",
             f"rows       {found.rows:,}, of which {found.num_undefined:,} undefined; {windowed}",
             f"written    {found.output}",
             f"signature: {found.signature}",

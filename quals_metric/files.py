@@ -26,9 +26,9 @@ from typing import Any, Protocol
 
 from qa_inference import results
 from qa_inference.resampling import bootstrap_interval
+from qa_inference.results import CorpusResult, ScoredSummary
 from quals_metric import durable
-from quals_metric.result import QualsResult
-from quals_metric.scored_rows import Format, format_of, scored_row
+from quals_metric.scored_rows import KINDS, Format, format_of, scored_row
 from quals_metric.shards import Job, ShardReader, WorkFolder, make_plan, published, sidecar
 from quals_metric.tables import STANDARD_INPUT, Row, Rows, Table
 
@@ -38,13 +38,13 @@ OnShard = Callable[[int, int], None]
 
 
 class Scorer(Protocol):
-    """What scores: `QualsScorer`, or anything with a signature that gives such results."""
+    """What scores: `QualsScorer`, `QagsScorer`, or anything with a signature that gives such results."""
 
     @property
     def signature(self) -> str:
         """All that could change a number, in one line."""
 
-    def score(self, *, summaries: Sequence[str], sources: Sequence[str]) -> QualsResult:
+    def score(self, *, summaries: Sequence[str], sources: Sequence[str]) -> CorpusResult[ScoredSummary]:
         """The scores of some summaries."""
 
 
@@ -53,6 +53,7 @@ class FileScores:
     """What was written: `score` is the mean of the defined scores, `low` and `high` bound its 95 % interval."""
 
     output: Path
+    metric: str
     rows: int
     score: float
     low: float
@@ -74,12 +75,15 @@ def score_files(
     output: str | os.PathLike[str],
     load: Callable[[], Scorer],
     *,
+    metric: str = "quals",
     pairs: bool = False,
     shard_rows: int = SHARD_ROWS,
     overwrite: bool = False,
     on_shard: OnShard | None = None,
 ) -> FileScores | None:
     """Score every row and write a row for each, in order: kept columns, score, score_01, num_pairs, note, pairs.
+
+    QAGS has questions where QUALS has pairs.
 
     The input is first read through, so that a wrong line stops the work before it begins. Finished shards are kept in
     `OUTPUT.unfinished`; a run that was killed goes on from there when the same is asked again, with any number of
@@ -89,7 +93,8 @@ def score_files(
         rows: `Table` or `TextFiles`.
         output: a path that ends in .jsonl or .parquet.
         load: makes the scorer, say `QualsScorer`; called after the input has been found to be in order.
-        pairs: whether the pairs behind each score are written.
+        metric: what that scorer computes, "quals" or "qags".
+        pairs: whether the pairs or questions behind each score are written.
         shard_rows: how many rows are scored, and lost at most by a kill, at once.
         overwrite: whether an output that exists is replaced, once the new one is whole.
         on_shard: called as `on_shard(done, total)` with numbers of rows after each shard, and once before the first.
@@ -106,7 +111,7 @@ def score_files(
     output = Path(output)
     rank, size = processes()
     work = WorkFolder(output)
-    form = format_of(output, rows.paths, pairs)
+    form = format_of(output, rows.paths, pairs, metric)
     _check_output(output, rows)
     if output.exists() and not overwrite and not work.path.exists():
         if rank:
@@ -115,15 +120,21 @@ def score_files(
     work.create()
     try:
         with _readable_twice(rows, work) as kept:
-            plan = make_plan(kept, shard_rows, form.learn)
+            plan = make_plan(kept, shard_rows, form.learn, KINDS[metric].columns())
             scorer = load()
-            settings = {"signature": scorer.signature, "format": form.ending, "pairs": pairs, "columns": rows.keep}
+            settings = {
+                "metric": metric,
+                "signature": scorer.signature,
+                "format": form.ending,
+                "pairs": pairs,
+                "columns": rows.keep,
+            }
             job = Job(plan, settings)
             if output.exists() and not overwrite and published(output) != job.key:
                 raise FileExistsError(_exists(output))
             if not work.claim(job, joins=rank == 0):
                 return None
-            task = _Task(job, work, form, pairs, scorer.signature)
+            task = _Task(job, work, form, pairs)
             with work.advised():
                 for shard, part in task.missing(ShardReader(kept, plan), rank, size, on_shard):
                     texts = {"summaries": [row.summary for row in part], "sources": [row.source for row in part]}
@@ -181,7 +192,6 @@ class _Task:
     work: WorkFolder
     form: Format
     pairs: bool
-    signature: str
 
     def missing(
         self, reader: ShardReader, rank: int, size: int, on_shard: OnShard | None
@@ -200,7 +210,7 @@ class _Task:
                 if on_shard is not None and self.work.is_open:
                     on_shard(self._done(), plan.num_rows)
 
-    def finish(self, shard: int, rows: Sequence[Row], result: QualsResult) -> None:
+    def finish(self, shard: int, rows: Sequence[Row], result: CorpusResult[ScoredSummary]) -> None:
         """Write a shard: first what the mean and the counts need, then the rows, which say that it is done."""
         numbers = {
             "scores": result.scores,
@@ -229,6 +239,7 @@ class _Task:
         low, high = bootstrap_interval(defined)
         summary = FileScores(
             output=self.work.output,
+            metric=self.job.settings["metric"],
             rows=len(scores),
             score=results.mean(defined),
             low=low,
@@ -237,7 +248,7 @@ class _Task:
             num_undefined=len(scores) - len(defined),
             num_windowed_summaries=sum(part["num_windowed_summaries"] for part in numbers),
             num_windowed_sources=sum(part["num_windowed_sources"] for part in numbers),
-            signature=self.signature,
+            signature=self.job.settings["signature"],
         )
         about = {name: value for name, value in summary.to_dict().items() if name != "output"}
         about |= {"sources": self.job.plan.sources, "key": self.job.key}

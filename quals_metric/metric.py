@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,8 @@ import datasets
 import evaluate
 
 from qa_inference.formats import PRESETS, PairFormat
-from qa_inference.results import check_texts
+from qa_inference.options import choose_model, given, refuse_unknown, storable_texts
 from qa_inference.seq2seq import Seq2Seq
-from qa_inference.tokenization import without_surrogates
 from quals_metric.scorer import QualsConfig, QualsScorer, load_model
 
 if TYPE_CHECKING:
@@ -149,11 +148,9 @@ class Quals(evaluate.Metric):
         **evaluate_options: Any,
     ) -> None:
         # evaluate swallows what it does not know, and makes a folder of any `config_name`: check before it does.
-        unknown = sorted(evaluate_options.keys() - _EVALUATE_OPTIONS)
-        if unknown:
-            raise TypeError(f"quals: unknown option{'s' * (len(unknown) > 1)} {', '.join(unknown)}; see help(Quals)")
-        self.config = _given(
-            QualsConfig(model=_model(config_name, model), local_files_only=local_files_only),
+        refuse_unknown("quals", evaluate_options, _EVALUATE_OPTIONS)
+        self.config = given(
+            QualsConfig(model=choose_model("quals", config_name, model, PRESETS), local_files_only=local_files_only),
             format=format,
             revision=model_revision,
             token=token,
@@ -186,11 +183,7 @@ class Quals(evaluate.Metric):
 
     def add_batch(self, *, predictions: Sequence[str] = (), sources: Sequence[str] = (), **unknown: Any) -> None:
         """Add summaries and their sources; `compute()` then scores all that were added."""
-        # evaluate looks at the first text only, and would take a string for a list of its characters; its Arrow file
-        # cannot hold a lone surrogate.
-        check_texts(predictions, sources, ("predictions", "sources"))
-        texts = {"predictions": predictions, "sources": sources}
-        super().add_batch(**{name: list(map(without_surrogates, some)) for name, some in texts.items()}, **unknown)
+        super().add_batch(**storable_texts(predictions, sources), **unknown)
 
     def _compute(
         self,
@@ -205,7 +198,7 @@ class Quals(evaluate.Metric):
         tokens: str | None = None,
         return_pairs: bool = False,
     ) -> dict[str, Any]:
-        config = _given(
+        config = given(
             self.config,
             groups=groups,
             strength=strength,
@@ -226,28 +219,6 @@ class Quals(evaluate.Metric):
             "signature": result.signature,
         }
         return output | {"pairs": [_pairs(summary) for summary in result.summaries]} if return_pairs else output
-
-
-def _model(config_name: str | None, model: str | None) -> str:
-    """The model meant: a preset by `config_name`, or any other by `model`."""
-    if config_name in (None, "default"):
-        return "embedded" if model is None else model
-    if model is not None:
-        raise ValueError(
-            f"quals: give config_name or model, not both; got config_name={config_name!r}, model={model!r}"
-        )
-    if config_name not in PRESETS:
-        presets = ", ".join(PRESETS)
-        raise ValueError(
-            f"quals: config_name must be a preset ({presets}), got {config_name!r}; "
-            f"for a model on the Hub or in a folder use model={config_name!r}"
-        )
-    return config_name
-
-
-def _given(config: QualsConfig, **options: Any) -> QualsConfig:
-    """The configuration with the options that are not None in place."""
-    return replace(config, **{name: value for name, value in options.items() if value is not None})
 
 
 def _pairs(summary: SummaryScore) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Makes `evaluate.load("quals")` find the installed package, with and without a network.
+"""Makes `evaluate.load("quals")` and `evaluate.load("qags")` find the installed package, with and without a network.
 
 evaluate looks for a bare name in the current folder, on the Hub, and last in its own cache of modules:
 `<modules cache>/evaluate_modules/metrics/evaluate-metric--quals/<64 hex digits>/quals.py`, where the youngest script
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import evaluate.config
 
-MODULES = {"quals": ("quals_metric.metric", "Quals")}
+MODULES = {"quals": ("quals_metric.metric", "Quals"), "qags": ("qags_metric.metric", "Qags")}
 """The metrics of this distribution: evaluate's name for each, and where its class is."""
 
 _SCRIPT = '''"""The metric {title} for evaluate: the class is in the package quals-metric, this file only names it."""
@@ -32,22 +32,23 @@ def script(name: str) -> str:
     return _SCRIPT.format(module=module, title=title)
 
 
-def register(folder: str | os.PathLike[str] | None = None) -> Path:
-    """Let `evaluate.load("quals")` find this package in every later process that uses the same modules cache.
+def register(folder: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Let `evaluate.load("quals")` and `evaluate.load("qags")` find this package in later processes.
+
+    They have to use the same modules cache.
 
     `folder` is the modules cache; None: evaluate's own, `HF_MODULES_CACHE`. An older registration is replaced, and a
-    reader never sees half a script. Returns the script's path. Raises `OSError` if the folder cannot be written.
+    reader never sees half a script. Returns the scripts' paths. Raises `OSError` if the folder cannot be written.
     """
-    written = [_write(name, script(name), _cache(name, folder)) for name in MODULES]
-    return written[0]
+    return [_write(name, script(name), _cache(name, folder)) for name in MODULES]
 
 
-def unregister(folder: str | os.PathLike[str] | None = None) -> Path | None:
-    """Take the registration back. Returns the folder that was removed, or None if there was none."""
+def unregister(folder: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Take the registrations back. Returns the folders that were removed, those that were there."""
     removed = [cache for cache in (_cache(name, folder) for name in MODULES) if cache.is_dir()]
     for cache in removed:
         shutil.rmtree(cache)
-    return removed[0] if removed else None
+    return removed
 
 
 def _cache(name: str, folder: str | os.PathLike[str] | None) -> Path:

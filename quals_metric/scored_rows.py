@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, get_args, get_origin, get_type_hints
 
+import qags_metric.result
+import quals_metric.result
 from qa_inference import results
-from quals_metric.result import SummaryScore
 from quals_metric.tables import Row, ending
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FIELDS = ("score", "score_01", "num_pairs", "note", "pairs")  # what is written; a kept column must not have these names
+KINDS: Mapping[str, type[results.ScoredSummary]] = {
+    kind.metric: kind for kind in (quals_metric.result.SummaryScore, qags_metric.result.SummaryScore)
+}
+"""What each metric says of a summary."""
 
 
-def scored_row(kept: Mapping[str, Any], summary: SummaryScore, pairs: bool) -> dict[str, Any]:
-    """What is written of a summary: the kept columns, score, score_01, num_pairs, note, and on request the pairs."""
-    row: dict[str, Any] = {
-        **kept,
-        "score": summary.score,
-        "score_01": summary.score_01,
-        "num_pairs": len(summary.pairs),
-        "note": summary.note,
-    }
-    return row | ({"pairs": [asdict(pair) for pair in summary.pairs]} if pairs else {})
+def scored_row(kept: Mapping[str, Any], summary: results.ScoredSummary, pairs: bool) -> dict[str, Any]:
+    """What is written of a summary: the kept columns and those of `ScoredSummary.row`, on request with the questions.
+
+    A kept column must not have one of these names.
+    """
+    return {**kept, **summary.row(pairs)}
 
 
 def json_text(value: Any, place: str) -> str:
@@ -84,13 +83,16 @@ class Parquet:
 
     Args:
         inputs: the files the rows are read from.
-        pairs: whether the pairs are written.
+        pairs: whether the questions behind the scores are written.
+        metric: which metric's scores they are.
     """
 
     ending = ".parquet"
 
-    def __init__(self, inputs: Sequence[Path], pairs: bool) -> None:
+    def __init__(self, inputs: Sequence[Path], pairs: bool, metric: str = "quals") -> None:
         import pyarrow as pa
+
+        self._kind = KINDS[metric]
 
         self._known = bool(inputs) and all(ending(path) == ".parquet" for path in inputs)
         self._kept = pa.schema([])
@@ -124,7 +126,8 @@ class Parquet:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        plain = [_storable(row | {name: results.plain(row[name]) for name in FIELDS if name in row}) for row in rows]
+        own = self._kind.columns()
+        plain = [_storable(row | {name: results.plain(row[name]) for name in own if name in row}) for row in rows]
         pq.write_table(pa.Table.from_pylist(plain, schema=self._schema(rows[0])), file)
 
     def join(self, shards: Iterable[Path], file: BinaryIO) -> None:
@@ -140,16 +143,25 @@ class Parquet:
     def _schema(self, row: Mapping[str, Any]) -> pa.Schema:
         import pyarrow as pa
 
-        number, text = pa.float64(), pa.string()
-        pair = {"question": text, "answer": text, "start": pa.int64(), "end": pa.int64(), "score": number}
-        pair |= {"tokens": pa.list_(text), "summary_log_probs": pa.list_(number), "source_log_probs": pa.list_(number)}
-        own = {"score": number, "score_01": number, "num_pairs": pa.int64(), "note": text}
-        own |= {"pairs": pa.list_(pa.struct(list(pair.items())))} if self._pairs else {}
+        hints = (float, float, int, str, get_type_hints(self._kind)[self._kind.asked_as])
+        own = zip(self._kind.columns(), map(_arrow_type, hints), strict=True)
         kept = [column for column in self._kept if column.name in row or not self._known]
-        return pa.schema([*kept, *own.items()])
+        return pa.schema([*kept, *list(own)[: None if self._pairs else -1]])
 
 
-def format_of(output: Path, inputs: Sequence[Path], pairs: bool) -> Format:
+def _arrow_type(hint: Any) -> pa.DataType:
+    """The Arrow type of what is annotated so: a text, a number, a tuple of one type, or a dataclass."""
+    import pyarrow as pa
+
+    simple = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    if hint in simple:
+        return simple[hint]
+    if get_origin(hint) is tuple:
+        return pa.list_(_arrow_type(get_args(hint)[0]))
+    return pa.struct([(name, _arrow_type(field)) for name, field in get_type_hints(hint).items()])
+
+
+def format_of(output: Path, inputs: Sequence[Path], pairs: bool, metric: str = "quals") -> Format:
     """The format that an output's name ends in.
 
     Raises:
@@ -158,7 +170,7 @@ def format_of(output: Path, inputs: Sequence[Path], pairs: bool) -> Format:
     if ending(output) == ".jsonl":
         return JsonLines()
     if ending(output) == ".parquet":
-        return Parquet(inputs, pairs)
+        return Parquet(inputs, pairs, metric)
     raise ValueError(f"{output}: the output's name must end in .jsonl or .parquet. Choose one of the two")
 
 

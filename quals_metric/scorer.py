@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from qa_inference import results
 from qa_inference.decoding import DiverseBeamSearch
 from qa_inference.engine import Engine
 from qa_inference.formats import PRESETS, PairFormat, Preset
+from qa_inference.options import check_choices, check_integers, find_preset
 from qa_inference.rows import Array
 from qa_inference.seq2seq import Scored, Seq2Seq, Sharing
 from qa_inference.tokenization import EncodedText
@@ -65,10 +65,7 @@ class QualsConfig:
     local_files_only: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("groups", 1), ("min_new_tokens", 0), ("max_new_tokens", 1), ("max_pairs", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name}: must be an integer of at least {least}; got {value!r}")
+        check_integers(self, groups=1, min_new_tokens=0, max_new_tokens=1, max_pairs=1)
         if self.min_new_tokens >= self.max_new_tokens:
             raise ValueError(
                 f"min_new_tokens: must be less than max_new_tokens, or no pair could end; got {self.min_new_tokens} "
@@ -76,23 +73,16 @@ class QualsConfig:
             )
         if not math.isfinite(self.strength) or self.strength < 0:
             raise ValueError(f"strength: must be a finite number of at least 0; got {self.strength!r}")
-        for name, allowed in (("tokens", ("all", "answer")), ("sharing", ("auto", "shared", "expanded"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
-        if self.token_budget is not None and self.token_budget < 1:
-            raise ValueError(f"token_budget: must be at least 1 token; got {self.token_budget!r}")
+        check_choices(self, tokens=("all", "answer"), sharing=get_args(Sharing))
+        if self.token_budget is not None:
+            check_integers(self, token_budget=1)
 
-    def preset(self) -> Preset:
+    def preset(self) -> Preset[PairFormat]:
         """The preset that `model` names by its name or its checkpoint, or one made for another checkpoint.
 
         Raises ValueError if `model` is no preset, no `owner/name` and no folder.
         """
-        known = PRESETS.get(self.model) or next((p for p in PRESETS.values() if p.model == self.model), None)
-        if known is None and "/" not in self.model and not Path(self.model).is_dir():
-            raise ValueError(
-                f"model: must be a preset ({', '.join(PRESETS)}), a Hub name (owner/name) or a folder; "
-                f"got {self.model!r}"
-            )
+        known = find_preset("model", self.model, PRESETS)
         preset = known or Preset(self.model, self.model, PairFormat(), "see its card", "")
         return preset if self.format is None else replace(preset, format=self.format)
 
@@ -137,7 +127,7 @@ class QualsScorer:
         preset = self.config.preset()
         self.format = preset.format
         self.model = model or load_model(self.config)
-        self._name, self._folder = preset.name, Path(preset.model)
+        self._name, self._checkpoint = preset.name, preset.model
         self._end_ids = self.format.end_ids(self.model.text)
         self._window = self.format.window or self.model.window or DEFAULT_WINDOW
         self._engine = Engine(token_budget=self.config.token_budget or DEFAULT_TOKEN_BUDGET)
@@ -187,11 +177,8 @@ class QualsScorer:
     def signature(self) -> str:
         """Everything a score depends on, in one line."""
         config, model = self.config, self.model.model
-        version = getattr(model.config, "_commit_hash", None)
-        if self._folder.is_dir():
-            version = results.fingerprint(self._folder)
         settings = {
-            "model": f"{self._name}@{version or 'unknown'}",
+            "model": f"{self._name}@{results.checkpoint_version(self._checkpoint, model)}",
             "format": hashlib.sha256(repr(self.format).encode()).hexdigest()[:8],
             "groups": config.groups,
             "strength": config.strength,

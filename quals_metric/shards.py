@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from quals_metric import durable
-from quals_metric.scored_rows import FIELDS, json_text
+from quals_metric.scored_rows import json_text
 from quals_metric.tables import Row, Rows
 
 SIDECAR = ".meta.json"
@@ -43,8 +43,15 @@ class Plan:
         return shard * self.shard_rows + 1, min((shard + 1) * self.shard_rows, self.num_rows)
 
 
-def make_plan(rows: Rows, shard_rows: int, see: Callable[[Sequence[Row]], None] = lambda rows: None) -> Plan:
+def make_plan(
+    rows: Rows,
+    shard_rows: int,
+    see: Callable[[Sequence[Row]], None] = lambda rows: None,
+    written: Collection[str] = (),
+) -> Plan:
     """Read all rows once and find what there is to do; `see` is shown every shard's rows.
+
+    `written` are the names of the columns that will be written beside the kept ones.
 
     Raises:
         TypeError: if a text is not text.
@@ -55,7 +62,7 @@ def make_plan(rows: Rows, shard_rows: int, see: Callable[[Sequence[Row]], None] 
     shards, count, sources, stream = [], 0, hashlib.sha256(), rows.read()
     while part := list(islice(stream, shard_rows)):
         for row in part:
-            if taken := [name for name in FIELDS if name in row.columns]:
+            if taken := [name for name in written if name in row.columns]:
                 raise ValueError(
                     f"{row.place}: a column that is kept must not be named as one that is written; got {taken[0]!r}. "
                     f"Rename it, or do not keep the columns"

@@ -4,13 +4,50 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from quals_metric.result import SummaryScore
+    from qa_inference.results import ScoredSummary
 
 WIDTH = 100
+
+
+@dataclass(frozen=True)
+class View:
+    """How a metric's scores are shown: the questions in columns, the first their value, and what that means.
+
+    `value` and `cells` take a question of the metric's result; the cells are those of the other columns.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    value: Callable[[Any], float]
+    cells: Callable[[Any], tuple[str, ...]]
+    legend: str
+    shows_01: bool  # the scores' 0-to-1 view too, because they are not between 0 and 1 as they are
+
+
+VIEWS = {
+    "quals": View(
+        "QUALS",
+        ("support", "answer", "question"),
+        lambda pair: float(pair.score),
+        lambda pair: (pair.answer, pair.question),
+        "support: nats per token, the source against the summary. 0: the source supports a pair as well.",
+        shows_01=True,
+    ),
+    "qags": View(
+        "QAGS",
+        ("F1", "summary says", "source says", "question"),
+        lambda question: float(question.f1),
+        lambda question: (question.summary_answer.text, question.source_answer.text or "(nothing)", question.question),
+        "F1: the words that the answers from the summary and from the source share. 1: the same answer.",
+        shows_01=False,
+    ),
+}
+"""By the metric's name."""
 
 
 def paragraph(label: str, text: str) -> str:
@@ -19,17 +56,14 @@ def paragraph(label: str, text: str) -> str:
     return textwrap.fill(_printable(text), WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead))
 
 
-def summary_block(label: str, text: str, score: SummaryScore) -> str:
-    """One summary, its score, and the pairs that made it, those with the least support first."""
-    head = paragraph(label, text)
+def summary_block(label: str, text: str, score: ScoredSummary) -> str:
+    """One summary, its score, and the questions that made it, those with the least support first."""
+    head, view = paragraph(label, text), VIEWS[score.metric]
     if math.isnan(score.score):
-        return f"{head}\n  QUALS undefined: {score.note or 'no pair kept'}"
-    pairs = sorted(score.pairs, key=lambda pair: pair.score)
-    rows = [(_number(pair.score), pair.answer, pair.question) for pair in pairs]
-    return (
-        f"{head}\n  QUALS {_number(score.score)}   (0 to 1: {_number(score.score_01)})\n"
-        f"{rows_block(('support', 'answer', 'question'), rows)}"
-    )
+        return f"{head}\n  {view.title} undefined: {score.note}"
+    rows = [(_number(view.value(one)), *view.cells(one)) for one in sorted(score.asked, key=view.value)]
+    in_01 = f"   (0 to 1: {_number(score.score_01)})" if view.shows_01 else ""
+    return f"{head}\n  {view.title} {_number(score.score)}{in_01}\n{rows_block(view.columns, rows)}"
 
 
 def rows_block(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

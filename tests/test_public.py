@@ -26,21 +26,24 @@ def test_every_public_name_is_there(package: str) -> None:
         module.no_such_name  # noqa: B018
 
 
-def test_the_public_names_of_quals_metric() -> None:
-    import quals_metric
-
-    assert set(quals_metric._HOMES) == set(quals_metric.__all__) - {"__version__"}
-    for name, home in quals_metric._HOMES.items():
-        assert getattr(quals_metric, name) is getattr(importlib.import_module(f"quals_metric.{home}"), name)
+@pytest.mark.parametrize("package", ["quals_metric", "qags_metric"])
+def test_the_public_names_of_a_metric(package: str) -> None:
+    metric = importlib.import_module(package)
+    assert set(metric._HOMES) == set(metric.__all__) - {"__version__"}
+    for name, home in metric._HOMES.items():
+        assert getattr(metric, name) is getattr(importlib.import_module(f"{package}.{home}"), name)
     # What a type checker sees is what __getattr__ gives.
-    tree = ast.parse(Path(quals_metric.__file__).read_text(encoding="utf-8"))
+    assert metric.__file__ is not None
+    tree = ast.parse(Path(metric.__file__).read_text(encoding="utf-8"))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module != "__future__"]
-    seen = {alias.name: node.module for node in imports for alias in node.names if node.module.startswith("quals_")}
-    assert seen == {name: f"quals_metric.{home}" for name, home in quals_metric._HOMES.items()}
+    ours = [node for node in imports if str(node.module).startswith(package)]
+    seen = {alias.name: node.module for node in ours for alias in node.names}
+    assert seen == {name: f"{package}.{home}" for name, home in metric._HOMES.items()}
 
 
 def test_import_is_cheap(run_python: Callable[..., Any]) -> None:
-    code = "import sys, quals_metric; print(sorted({'torch', 'transformers', 'evaluate', 'numpy'} & set(sys.modules)))"
+    code = "import sys, quals_metric, qags_metric; "
+    code += "print(sorted({'torch', 'transformers', 'evaluate', 'numpy'} & set(sys.modules)))"
     result = run_python("-c", code)
     assert result.stdout.strip() == "[]", result.stderr
 
@@ -52,6 +55,6 @@ def test_one_version() -> None:
     assert PROJECT["project"]["dynamic"] == ["version"]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert (
-        f"quals-metric>={version}" in (ROOT / "spaces/quals/requirements.txt").read_text(encoding="utf-8").splitlines()
-    )
+    for space, extra in (("quals", ""), ("qags", "[qags-en]")):
+        lines = (ROOT / "spaces" / space / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        assert f"quals-metric{extra}>={version}" in lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from qa_inference.formats import PRESETS
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CARD = (ROOT / "spaces" / "quals" / "README.md").read_text(encoding="utf-8")
+TRAINING = "trainer.train()"
 
 # The sections of evaluate's metric card template, in its order.
 SECTIONS = """
@@ -39,9 +41,18 @@ def blocks(text: str, language: str) -> list[str]:
 
 def test_readme_python(run_python: Callable[..., Any]) -> None:
     assert run_python("-m", "quals_metric", "register").returncode == 0
-    result = run_python("-c", "\n".join(blocks(README, "python")))
+    result = run_python("-c", "\n".join(block for block in blocks(README, "python") if TRAINING not in block))
     assert result.returncode == 0, result.stderr
     assert "nan" not in result.stdout
+
+
+def test_readme_training(run_python: Callable[..., Any], tmp_path: Path) -> None:
+    (block,) = (block for block in blocks(README, "python") if TRAINING in block)
+    result = run_python("-c", block)
+    assert result.returncode == 0, result.stderr
+    samples = [json.loads(line) for line in next(tmp_path.rglob("quals_samples.jsonl")).read_text().splitlines()]
+    assert [sample["step"] for sample in samples] == [6] * 4 + [12] * 4
+    assert result.stdout.count("'eval_quals': ") == 2 and any(sample["score"] is not None for sample in samples[4:])
 
 
 def test_card_python(run_python: Callable[..., Any]) -> None:

@@ -52,6 +52,26 @@ def test_template_and_text_are_told_apart(kind: str) -> None:
     assert encoded.around == len(whole) - len(encoded.ids)
 
 
+@every_kind
+def test_marks_in_a_text_are_ours_and_the_same_characters_of_the_text_are_not(kind: str) -> None:
+    tokenizer, mark = TOKENIZERS[kind], "<sep>"
+    text = "The man <sep> paid £1,000 in the U.S."
+    start, end = text.index("£"), text.index(" in")
+    encoded = tokenizer.encode(text, "question: {text}", ((start, f"{mark} "), (end, f" {mark}")))
+    places = [i for i, token in enumerate(encoded.ids) if token == tokenizer.special_id(mark)]
+    assert len(places) == 2 and [encoded.offsets[i] for i in places] == [(start, start), (end, end)]
+    inside = encoded.offsets[places[0] + 1 : places[1]]
+    assert text[inside[0][0] : inside[-1][1]] == "£1,000"
+    covered = {place for a, b in encoded.offsets for place in range(a, b)}
+    assert {place for place, character in enumerate(text) if character != " "} <= covered
+    # Without such characters in the text it is what the checkpoint's own tokenizer makes of the marked text.
+    plain = text.replace("<sep> ", "")
+    marked = plain.replace("£1,000", f"{mark} £1,000 {mark}")
+    places = [plain.index("£"), plain.index(" in")]
+    encoded = tokenizer.encode(plain, marks=((places[0], f"{mark} "), (places[1], f" {mark}")))
+    assert encoded.window(0, len(encoded.ids)).tolist() == tokenizer.tokenizer(marked)["input_ids"]
+
+
 @settings(max_examples=150, deadline=None)
 @given(text=st.text(max_size=60) | st.text("<sep>/[SEP]{t} \n", max_size=40), kind=st.sampled_from(sorted(KINDS)))
 def test_any_text_has_ordered_offsets_inside_it(text: str, kind: str) -> None:
@@ -106,6 +126,15 @@ class Slow(PreTrainedTokenizer):
 
     def build_inputs_with_special_tokens(self, token_ids_0: list[int], token_ids_1: object = None) -> list[int]:
         return [*token_ids_0, 1]
+
+
+def test_marks_by_a_tokenizer_written_in_python() -> None:
+    tokenizer = TextTokenizer(Slow())
+    text = "joshua <sep> beat klitschko"
+    encoded = tokenizer.encode(text, "ask : {text}", ((13, "<sep> "), (17, " <sep>")))
+    places = [i for i, token in enumerate(encoded.ids) if token == 3]
+    assert [encoded.offsets[i] for i in places] == [(13, 13), (17, 17)]
+    assert [text[slice(*encoded.offsets[i])] for i in range(places[0] + 1, places[1])] == ["beat"]
 
 
 def test_a_tokenizer_written_in_python() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +9,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from qa_inference.formats import PRESETS
+from qa_inference.formats import PRESETS, QUESTION_PRESETS
+from qa_inference.reader import READERS
+from qags_metric.config import QagsConfig
 from quals_metric import __version__, cli
 from quals_metric.demo import EXAMPLES
+from quals_metric.options import _ONLY, Metric
 from quals_metric.result import PairScore, SummaryScore
+from quals_metric.scorer import QualsConfig
 from quals_metric.terminal import WIDTH, rows_block, summary_block
+from tests.qags_metric.conftest import FakeScorer as FakeQags
 
 
 @pytest.fixture
@@ -79,6 +85,74 @@ def test_options_reach_the_scorer(quals: Callable[..., Result], fake_scorer: Any
     assert (config.device, config.revision, config.local_files_only) == ("cpu", "main", True)
 
 
+@pytest.fixture
+def qags(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The command with a scorer of QAGS that asks for the first word."""
+    monkeypatch.setattr("qags_metric.scorer.QagsScorer", FakeQags)
+    FakeQags.made = []
+    return lambda command, *arguments: CliRunner().invoke(cli.app, [command, "--metric", "qags", *arguments])
+
+
+def test_explain_by_qags(qags: Callable[..., Result]) -> None:
+    lines = qags("explain", "--source", "Ann won.", "--summary", "Bob won.", "--summary", " ").output.splitlines()
+    assert lines == [
+        "source: Ann won.",
+        "",
+        "summary 1: Bob won.",
+        "  QAGS 0.000",
+        "    F1     summary says  source says  question",
+        "    0.000  Bob           (nothing)    What is the first word?",
+        "",
+        "",
+        "  QAGS undefined: blank summary",
+        "",
+        "F1: the words that the answers from the summary and from the source share. 1: the same answer.",
+        "signature: fake:20",
+    ]
+
+
+def test_demo_by_qags_as_json(qags: Callable[..., Result]) -> None:
+    output = json.loads(qags("demo", "--json").output)
+    assert len(output["summaries"]) == 2 * len(EXAMPLES) and output["signature"] == "fake:20"
+    assert output["summaries"][0]["questions"][0]["summary_answer"]["text"] == "Klitschko"
+
+
+def test_options_reach_the_scorer_of_qags(qags: Callable[..., Result]) -> None:
+    options = "--model t5-base-qg-hl --reader tinyroberta-squad2 --max-questions 3 --reader-revision v1 --spacy-model x"
+    result = qags("explain", "--source", "a", "--summary", "b", *options.split())
+    assert result.exit_code == 0, result.output
+    (config,) = FakeQags.made
+    assert (config.model, config.reader, config.max_questions) == ("t5-base-qg-hl", "tinyroberta-squad2", 3)
+    assert (config.reader_revision, config.spacy_model) == ("v1", "x")
+
+
+@pytest.mark.parametrize(
+    ("metric", "arguments"),
+    [
+        ("qags", ["--tokens", "answer"]),
+        ("qags", ["--max-pairs", "3"]),
+        ("quals", ["--reader", "embedded"]),
+        ("quals", ["--max-questions", "3"]),
+        ("quals", ["--spacy-model", "x"]),
+        ("quals", ["--reader-revision", "x"]),
+    ],
+)
+def test_options_of_the_other_metric_are_refused(
+    metric: str, arguments: list[str], quals: Callable[..., Result]
+) -> None:
+    result = quals("explain", "--metric", metric, "--source", "a", "--summary", "b", *arguments)
+    other = {"quals": "qags", "qags": "quals"}[metric]
+    assert result.exit_code == 2
+    assert f"Invalid value for {arguments[0]}: --metric {metric} does not know it; {other} does" in result.stderr
+
+
+def test_the_table_of_options_is_right() -> None:
+    known = {Metric.QUALS: QualsConfig, Metric.QAGS: QagsConfig}
+    fields = {metric: {field.name for field in dataclasses.fields(config)} for metric, config in known.items()}
+    for name, metric in _ONLY.items():
+        assert [one for one in Metric if name in fields[one]] == [metric]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -131,7 +205,8 @@ def test_the_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_models(quals: Callable[..., Result]) -> None:
     rows = json.loads(quals("models", "--json").output)
-    assert [row["name"] for row in rows] == list(PRESETS)
+    assert [row["name"] for row in rows] == [*PRESETS, *QUESTION_PRESETS, *READERS]
+    assert {row["option"] for row in rows} == {"quals --model", "qags --model", "qags --reader"}
     assert all(row["licence"] and row["about"] and row["checkpoint"] for row in rows)
     assert str(Path.home()) not in quals("models").output
     assert all(name in quals("models").output for name in PRESETS)

@@ -11,16 +11,18 @@ from typer.testing import CliRunner, Result
 
 from quals_metric import file_commands
 from quals_metric.scorer import QualsConfig, QualsScorer
+from quals_metric.shards import Job, Plan
 from quals_metric.tables import records
 from tests import tiny
+from tests.qags_metric.conftest import FakeScorer as FakeQags
 from tests.quals_metric.score_program import QuickScorer
 
 Quals = Callable[..., Result]
 asked: list[dict[str, Any]] = []
 
 
-def _load(**options: Any) -> QuickScorer:
-    asked.append(options)
+def _load(metric: str, **options: Any) -> QuickScorer:
+    asked.append({name: value for name, value in options.items() if value is not None})
     return QuickScorer()
 
 
@@ -56,6 +58,55 @@ def test_score_as_json(quals: Quals) -> None:
     output = json.loads(quals("score", "in.jsonl", "-o", "out.parquet", "--json", "--shard-rows", "7").stdout)
     assert output["rows"] == 20 and output["num_undefined"] == 1 and output["signature"] == "quick"
     assert output["output"] == "out.parquet" and output["low"] < output["score"] < output["high"]
+
+
+def test_score_by_qags(quals: Quals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same scores with questions, in both formats; and what is unfinished of one metric is not the other's."""
+    monkeypatch.setattr(file_commands, "load_scorer", lambda metric, **_: FakeQags())
+    FakeQags.made = []
+    Path("in.jsonl").write_text(
+        "".join(json.dumps({"summary": f"word{n % 2} is" if n else "", "source": "word1", "num_pairs": n}) + "\n"
+                for n in range(6))
+    )  # fmt: skip
+    rows = {}
+    for ending in ("jsonl", "parquet"):
+        arguments = ("score", "in.jsonl", "-o", f"out.{ending}", "--metric", "qags", "--pairs", "--keep")
+        result = quals(*arguments)
+        assert result.exit_code == 0, result.output
+        lines = result.stdout.splitlines()
+        assert lines[0].startswith("QAGS       0.6000   95 % interval ") and "(0 to 1" not in lines[0]
+        assert lines[-1] == "signature: fake:20"
+        rows[ending] = [row for _, row in records(Path(f"out.{ending}"))]
+        assert json.loads(Path(f"out.{ending}.meta.json").read_text())["metric"] == "qags"
+    assert rows["jsonl"] == rows["parquet"]
+    assert [row["score"] for row in rows["jsonl"]] == [None, 1, 0, 1, 0, 1]
+    first = rows["jsonl"][2]
+    assert list(first) == ["summary", "source", "num_pairs", "score", "score_01", "num_questions", "note", "questions"]
+    (question,) = first["questions"]
+    assert question["answer"] == "word0" and question["summary_answer"]["text"] == "word0"
+    assert question["source_answer"] == {"text": "", "start": -1, "end": -1, "confidence": None}
+
+
+def test_scores_of_two_metrics_are_not_compared(quals: Quals, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert quals("score", "in.jsonl", "-o", "a.jsonl").exit_code == 0
+    assert quals("compare", "a.jsonl", "a.jsonl", "--metric", "quals").exit_code == 0
+    for metric, found in (("qags", "quals"), ("quals", "qags")):
+        about = json.loads(Path("a.jsonl.meta.json").read_text())
+        Path("a.jsonl.meta.json").write_text(json.dumps(about | {"metric": found}))
+        with pytest.raises(ValueError, match=f"must be scores of {metric}; a.jsonl has those of {found}"):
+            quals("compare", "a.jsonl", "a.jsonl", "--metric", metric, catch_exceptions=False)
+    Path("b.jsonl").write_bytes(Path("a.jsonl").read_bytes())
+    Path("b.jsonl.meta.json").write_text(json.dumps(about | {"metric": "quals"}))
+    with pytest.raises(
+        ValueError, match=r"must be scores of the same metric; a.jsonl has .* qags, b.jsonl has .* quals"
+    ):
+        quals("compare", "a.jsonl", "b.jsonl", catch_exceptions=False)
+
+
+def test_a_job_of_one_metric_is_not_the_others() -> None:
+    plan = Plan(("digest",), 1, 1, "sources")
+    keys = {Job(plan, {"metric": metric, "signature": "same"}).key for metric in ("quals", "qags")}
+    assert len(keys) == 2
 
 
 def test_undefined_scores_are_said(quals: Quals) -> None:

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 LOAD = 'import evaluate; metric = evaluate.load("quals"); print(type(metric).__module__, metric.name, metric.data_dir)'
 
 
-def folder_in(modules: Path) -> Path:
-    return modules / "evaluate_modules" / "metrics" / "evaluate-metric--quals"
+def folder_in(modules: Path, name: str = "quals") -> Path:
+    return modules / "evaluate_modules" / "metrics" / f"evaluate-metric--{name}"
 
 
 @pytest.fixture
@@ -26,6 +26,8 @@ def no_model(tmp_path: Path) -> dict[str, str]:
     start.mkdir()
     text = "import quals_metric.scorer\nquals_metric.scorer.load_model = lambda config: None\n"
     text += "quals_metric.scorer.QualsScorer = lambda config, model: None\n"
+    text += "import qags_metric.metric\n"
+    text += "qags_metric.metric._scorer = lambda config: None\n"
     (start / "sitecustomize.py").write_text(text)
     return {"PYTHONPATH": os.pathsep.join([str(start), str(Path(register.__code__.co_filename).parents[1])])}
 
@@ -36,7 +38,7 @@ def test_the_space_carries_the_same_script(name: str) -> None:
 
 
 def test_a_folder_as_evaluate_expects_it(tmp_path: Path) -> None:
-    path = register(tmp_path)
+    path, _ = register(tmp_path)
     assert path.parent.parent == folder_in(tmp_path)
     assert len(path.parent.name) == 64
     assert path.read_text() == script("quals")
@@ -47,10 +49,10 @@ def test_again_replaces_the_older_script(tmp_path: Path) -> None:
     older = folder_in(tmp_path) / ("0" * 64)
     older.mkdir(parents=True)
     (older / "quals.py").write_text("old")
-    first = register(tmp_path)
+    first, _ = register(tmp_path)
     first.write_text("spoilt")
     os.utime(first, (0, 0))
-    second = register(tmp_path)
+    second, _ = register(tmp_path)
     assert second == first
     assert second.read_text() == script("quals")
     assert second.stat().st_mtime > 0
@@ -58,10 +60,10 @@ def test_again_replaces_the_older_script(tmp_path: Path) -> None:
 
 
 def test_unregister(tmp_path: Path) -> None:
-    assert unregister(tmp_path) is None
+    assert unregister(tmp_path) == []
     register(tmp_path)
-    assert unregister(tmp_path) == folder_in(tmp_path)
-    assert unregister(tmp_path) is None
+    assert unregister(tmp_path) == [folder_in(tmp_path, name) for name in MODULES]
+    assert unregister(tmp_path) == []
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
@@ -77,18 +79,20 @@ def test_load_by_bare_name_in_a_new_process(
 
     written = run_python("-m", "quals_metric", "register")
     assert written.returncode == 0, written.stderr
-    assert str(folder_in(tmp_path / "hf" / "modules")) in written.stdout
+    folders = [str(folder_in(tmp_path / "hf" / "modules", name)) for name in MODULES]
+    assert [str(Path(line.removeprefix("wrote ")).parents[1]) for line in written.stdout.splitlines()] == folders
 
-    after = run_python("-c", LOAD, **no_model)
-    assert after.stdout.split()[:2] == ["quals_metric.metric", "quals"], after.stderr
+    for name, (module, _) in MODULES.items():
+        after = run_python("-c", LOAD.replace("quals", name), **no_model)
+        assert after.stdout.split()[:2] == [module, name], after.stderr
 
     removed = run_python("-m", "quals_metric", "unregister")
-    assert removed.stdout == f"removed {folder_in(tmp_path / 'hf' / 'modules')}\n"
+    assert removed.stdout.splitlines() == [f"removed {folder}" for folder in folders]
 
 
 def test_another_modules_cache(run_python: Callable[..., Any], no_model: dict[str, str], tmp_path: Path) -> None:
     modules = {"HF_MODULES_CACHE": str(tmp_path / "other")}
-    code = f"import quals_metric; print(quals_metric.register()); {LOAD}"
+    code = f"import quals_metric; print(*quals_metric.register()); {LOAD}"
     where, loaded = run_python("-c", code, **no_model, **modules).stdout.splitlines()
     assert where.startswith(str(folder_in(tmp_path / "other")))
     assert loaded.startswith("quals_metric.metric quals")

@@ -206,7 +206,7 @@ def test_a_format_that_does_not_fit_is_said(folder: str) -> None:
         ({"strength": math.nan}, "strength: must be a finite number"),
         ({"tokens": "question"}, "tokens: must be one of all, answer; got 'question'"),
         ({"sharing": "no"}, "sharing: must be one of auto, shared, expanded; got 'no'"),
-        ({"token_budget": 0}, "token_budget: must be at least 1"),
+        ({"token_budget": 0}, "token_budget: must be an integer of at least 1; got 0"),
     ],
 )
 def test_settings_that_cannot_be_meant(settings: dict, message: str) -> None:

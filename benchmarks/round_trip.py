@@ -1,0 +1,80 @@
+"""How often does the reader answer a generated question as it was meant? The question generator's own measure.
+
+    python benchmarks/round_trip.py --data scitldr_dev.jsonl.gz --column document --rows 40
+
+For each text (a column of JSON lines, `.gz` or not): its names and noun phrases, a question to each of the first ten by
+the best of ten beams, and the reader's answer from the same text. Reports the share of candidates that got a question,
+and of these questions the shares that the reader answers with the intended answer (after SQuAD's normalization), with
+another one, and not at all; and the mean token F1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from qa_inference.decoding import BeamSearch
+from qa_inference.engine import Engine
+from qags_metric import QagsConfig, QagsScorer
+from qags_metric.overlap import exact_match, token_f1
+from qags_metric.questions import parse
+
+
+def read(path: str, column: str, rows: int) -> list[str]:
+    """The texts of the first rows."""
+    opener: Any = gzip.open if path.endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line)[column] for _, line in zip(range(rows), lines, strict=False)]
+
+
+def measure(scorer: QagsScorer, texts: Sequence[str]) -> dict[str, float]:
+    """The shares, over all questions to all candidates of `texts`."""
+    config, generator = scorer.config, scorer.generator
+    inputs, owners = [], []
+    for text, candidates in zip(texts, scorer.finder.find(texts, config.num_candidates), strict=True):
+        for candidate in candidates:
+            marked = scorer.format.input(generator.text, text, candidate.start, candidate.end, 512)
+            if marked is not None:
+                inputs.append(marked[0])
+                owners.append((text, candidate))
+    search = BeamSearch(config.beam_width, config.min_question_tokens, config.max_question_tokens)
+    found = Engine(token_budget=8192).map(lambda batch: generator.generate(batch, search), inputs, len)
+    asked = [
+        (text, one)
+        for (text, candidate), hypotheses in zip(owners, found, strict=True)
+        for one in parse(hypotheses[:1], candidate, generator.text)
+    ]
+    answers = scorer.reader.read([one.question for _, one in asked], [text for text, _ in asked])
+    pairs = [(answer, one.answer.text) for answer, (_, one) in zip(answers, asked, strict=True)]
+    intended = sum(exact_match(answer.text, meant) for answer, meant in pairs)
+    nothing = sum(answer.is_null for answer, _ in pairs)
+    return {
+        "candidates": len(owners),
+        "asked": len(pairs) / len(owners),
+        "as intended": intended / len(pairs),
+        "another answer": 1 - (intended + nothing) / len(pairs),
+        "no answer": nothing / len(pairs),
+        "F1": sum(token_f1(answer.text, meant) for answer, meant in pairs) / len(pairs),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--column", default="document")
+    parser.add_argument("--rows", type=int, default=40)
+    parser.add_argument("--question-model", default="embedded")
+    parser.add_argument("--reader", default="embedded")
+    args = parser.parse_args(argv)
+    scorer = QagsScorer(QagsConfig(args.question_model, reader=args.reader))
+    texts = read(args.data, args.column, args.rows)
+    figures = measure(scorer, texts)
+    print(f"{len(texts)} texts; " + ", ".join(f"{name} {value:.3g}" for name, value in figures.items()))
+
+
+if __name__ == "__main__":
+    main()
