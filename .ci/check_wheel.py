@@ -5,7 +5,14 @@ import zipfile
 from pathlib import Path
 
 LIMIT = 95_000_000  # bytes; the index takes 100 MB
-NEEDED = ("qa_inference/checkpoints/qagen/model.safetensors", "quals_metric/cli.py", "quals_metric/metric.py")
+NEEDED = (
+    "qa_inference/checkpoints/qagen/model.safetensors",
+    "qa_inference/checkpoints/reader/model.safetensors",
+    "quals_metric/cli.py",
+    "quals_metric/metric.py",
+    "quals_metric/templates/report.html.jinja",
+    "qags_metric/metric.py",
+)
 
 wheel = Path(sys.argv[1])
 size = wheel.stat().st_size

@@ -19,35 +19,38 @@ from tests.quals_metric.test_scorer import SOURCES, SUMMARIES
 PROGRAM = Path(__file__).with_name("spread_program.py")
 
 
-def _assert_close(found: Any, expected: Any) -> None:
+def assert_close(found: Any, expected: Any) -> None:
     """Equal, numbers within 1e-5."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys()
         for key, value in expected.items():
-            _assert_close(found[key], value)
+            assert_close(found[key], value)
     elif isinstance(expected, list):
         assert len(found) == len(expected)
         for one, other in zip(found, expected, strict=True):
-            _assert_close(one, other)
+            assert_close(one, other)
     else:
         assert found == (pytest.approx(expected, abs=1e-5) if isinstance(expected, float) else expected)
+
+
+def run_twice(program: Path, *arguments: str) -> None:
+    """Run a program in two processes that know of each other."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
+    package = str(Path(quals_metric.__file__).parents[1])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": package}
+    subprocess.run([*command, *arguments], env=environment, check=True, timeout=200)
 
 
 def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     model = str(tiny.trained(tmp_path / "bart"))
     (tmp_path / "texts.json").write_text(json.dumps([SUMMARIES, SOURCES]))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(PROGRAM)]
-    package = str(Path(quals_metric.__file__).parents[1])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": package}
-    subprocess.run(
-        [*command, model, str(tmp_path / "texts.json"), str(tmp_path)], env=environment, check=True, timeout=200
-    )
+    run_twice(PROGRAM, model, str(tmp_path / "texts.json"), str(tmp_path))
     scorer = QualsScorer(QualsConfig(model, groups=30, min_new_tokens=2, max_new_tokens=14, device="cpu"))
     whole = scorer.score(summaries=SUMMARIES, sources=SOURCES).to_dict()
     single = scorer.score(summaries=SUMMARIES[:1], sources=SOURCES[:1]).to_dict()
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
-        _assert_close(found["whole"], whole)
-        _assert_close(found["single"], single)
+        assert_close(found["whole"], whole)
+        assert_close(found["single"], single)
         assert "those of rank 1 differ from rank 0's" in found["refused"]
-    _assert_close(found["alone"], whole)
+    assert_close(found["alone"], whole)
