@@ -19,6 +19,7 @@ LAYERS = (
     ("qa_inference.decoding", "qa_inference.decoder", "qa_inference.engine", "qa_inference.formats",
      "qa_inference.options"),
     ("qa_inference.seq2seq", "qa_inference.causal", "qa_inference.reader", "qa_inference.answers"),
+    ("qa_inference.cache",),
     ("quals_metric.pairs", "quals_metric.result", "qags_metric.overlap", "qags_metric.result", "qags_metric.config",
      "quals_metric.durable", "quals_metric.tables", "quals_metric.passages"),
     ("qags_metric.questions", "quals_metric.scored_rows", "quals_metric.evidence", "quals_metric.study_pairs"),
@@ -41,6 +42,7 @@ LAYERS = (
 )  # fmt: skip
 
 DOORS = {
+    "diskcache": ("qa_inference.cache",),
     "accelerate": ("qa_inference.spread", "quals_metric.training.*"),
     "evaluate": ("quals_metric.metric", "qags_metric.metric", "quals_metric.registry"),
     "spacy": ("qa_inference.answers",),
