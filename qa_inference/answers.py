@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,8 +115,16 @@ Span = tuple[int, int, str]
 
 
 def _entities(document: Any) -> Iterator[Span]:
-    """Characters [start, end) and label of each named entity."""
-    return ((entity.start_char, entity.end_char, entity.label_) for entity in document.ents)
+    """Characters [start, end) and label of each named entity.
+
+    Money has its currency sign, which spaCy's small English model leaves before "£1,000": the reader would answer with
+    the sign, and the question would be lost.
+    """
+    for entity in document.ents:
+        start = entity.start_char
+        if entity.label_ == "MONEY" and start and unicodedata.category(document.text[start - 1]) == "Sc":
+            start -= 1
+        yield start, entity.end_char, entity.label_
 
 
 def _noun_chunks(document: Any) -> Iterator[Span]:
