@@ -10,6 +10,7 @@ NEEDED = (
     "qa_inference/checkpoints/reader/model.safetensors",
     "quals_metric/cli.py",
     "quals_metric/metric.py",
+    "quals_metric/templates/app.html.jinja",
     "quals_metric/templates/report.html.jinja",
     "qags_metric/metric.py",
 )
