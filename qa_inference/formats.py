@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from qa_inference.rows import Array
 from qa_inference.tokenization import TEXT, EncodedText, Ids, TextTokenizer
@@ -50,6 +51,10 @@ class PairFormat:
         alone, followed = tokenizer.encode("a").ids, tokenizer.encode("a" + self.end + "b").ids
         return (next(b for i, b in enumerate(followed) if i >= len(alone) or alone[i] != b),)
 
+    def encode(self, tokenizer: TextTokenizer, text: str) -> EncodedText:
+        """A text as the model reads it."""
+        return tokenizer.encode(text, self.template)
+
     def parse(self, tokens: Ids, tokenizer: TextTokenizer) -> ParsedPair | None:
         """Read a pair from `tokens`, the end left out.
 
@@ -82,6 +87,74 @@ class PairFormat:
             else:
                 low = middle
         return high
+
+
+PROMPT = """\
+Each text is followed by a question about it and the answer, in words of the text.
+
+Text: The observatory on Mount Ardo closed its dome early on Friday, after smoke from a forest fire had reached the \
+main telescope.
+Question: Why did the observatory on Mount Ardo close its dome early? Answer: smoke from a forest fire
+
+Text: Amara Okafor, who ran the clinic in Leeds for 22 years, will retire in June, its trustees said.
+Question: How long did Amara Okafor run the clinic in Leeds? Answer: 22 years
+
+Text: {text}
+Question:"""
+
+
+@dataclass(frozen=True)
+class CausalFormat(PairFormat):
+    """What a decoder-only model reads, and how it goes on: a prompt that ends where it writes a question.
+
+    The model writes `question separator answer` on one line, ended by a line break or end-of-sequence; a pair with a
+    line break inside is not well formed. `chat`: the template, its last line left out, is a user's message in the
+    model's own chat template, and that line begins the reply. A text's own line breaks are read as spaces, so that none
+    of its lines can pass for one of the prompt's; a pair is read from what the model wrote, never from the text.
+    """
+
+    template: str = PROMPT
+    separator: str = "Answer:"
+    end: str | None = "\n"
+    chat: bool = False
+
+    def encode(self, tokenizer: TextTokenizer, text: str) -> EncodedText:
+        """A text as the model reads it, without what the tokenizer puts behind a finished one.
+
+        Raises ValueError if `chat` is asked of a model without a chat template.
+        """
+        template = self._chat_template(tokenizer) if self.chat else self.template
+        encoded = tokenizer.encode(_LINE_BREAK.sub(" ", text), template)
+        behind = len(tokenizer.encode("a").tail)
+        return replace(encoded, tail=encoded.tail[: len(encoded.tail) - behind])
+
+    def end_ids(self, tokenizer: TextTokenizer) -> tuple[int, ...]:
+        """The tokens that a line break after an answer may be: alone, or merged with those behind it."""
+        if self.end is None:
+            return ()
+        found = []
+        for count in (1, 2, 3):
+            alone, followed = (tokenizer.encode("a", "{text}" + part) for part in ("", self.end * count + "b"))
+            before, after = alone.ids, (*followed.ids, *followed.tail)
+            found.append(next(b for i, b in enumerate(after) if i >= len(before) or before[i] != b))
+        return tuple(dict.fromkeys(found))
+
+    def parse(self, tokens: Ids, tokenizer: TextTokenizer) -> ParsedPair | None:
+        """Read a pair from `tokens`, the end left out; None unless it is well formed."""
+        return None if _LINE_BREAK.search(tokenizer.decode(tokens)) else super().parse(tokens, tokenizer)
+
+    def _chat_template(self, tokenizer: TextTokenizer) -> str:
+        """The template as a conversation, without the start that the tokenizer puts before every text."""
+        message, _, reply = self.template.rpartition("\n")
+        inner: Any = tokenizer.tokenizer
+        if not inner.chat_template:
+            raise ValueError(
+                "format: `chat` needs a tokenizer with a chat template; this one has none. Use chat=False, or a "
+                "checkpoint tuned for conversation"
+            )
+        turns = [{"role": "user", "content": message}]
+        template = str(inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)) + reply
+        return template.removeprefix(inner.bos_token or "") if tokenizer.encode("a").head else template
 
 
 @dataclass(frozen=True)
@@ -175,6 +248,8 @@ class Preset(Generic[Format]):
     revision: str | None = None
 
 
+_LINE_BREAK = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
 _LMQG = PairFormat(
     template="generate question and answer: {text}",
     separator=", answer: ",
@@ -210,6 +285,13 @@ PRESETS: dict[str, Preset[PairFormat]] = {
                 f"T5-{size} fine-tuned to write several pairs of a paragraph; the first one counts",
             )
             for size in ("small", "base", "large")
+        ),
+        Preset(
+            "gemma-3-270m",
+            "google/gemma-3-270m",
+            CausalFormat(),
+            "Gemma terms of use",
+            "decoder-only, 270M parameters, not tuned: asks as the prompt's two worked examples do",
         ),
     )
 }

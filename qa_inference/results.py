@@ -180,9 +180,17 @@ def installed_version(distribution: str) -> str:
         return "unknown"
 
 
-def checkpoint_version(name: str, model: Any) -> str:
-    """What says which weights a loaded `model` has: a folder's fingerprint, or the commit that came from the Hub."""
+def checkpoint_version(name: str, model: Any, file: str | None = None) -> str:
+    """What says which weights a loaded `model` has: a folder's fingerprint, or the commit that came from the Hub.
+
+    If all came from one `file` of it, that file's name and, in a folder, the first 12 hex digits of its SHA-256.
+    """
     folder = Path(name)
+    if file is not None:
+        if not (folder / file).is_file():
+            return f"{getattr(model.config, '_commit_hash', None) or 'unknown'}/{file}"
+        with (folder / file).open("rb") as data:
+            return f"{hashlib.file_digest(data, 'sha256').hexdigest()[:12]}/{file}"
     return fingerprint(folder) if folder.is_dir() else getattr(model.config, "_commit_hash", None) or "unknown"
 
 

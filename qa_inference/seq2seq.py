@@ -50,7 +50,7 @@ class Seq2Seq:
         self.text = TextTokenizer(tokenizer)
         self.device = next(model.parameters()).device
         self.prefix = _decoder_prefix(model)
-        self.vocabulary = Vocabulary(_end_ids(model, tokenizer), _pad_id(model, tokenizer))
+        self.vocabulary = Vocabulary(end_ids_of(model, tokenizer), pad_id_of(model, tokenizer))
         self.decoder = Decoder(self.model)
         self._find_projection()
         self.sharing_note = ""
@@ -256,7 +256,7 @@ def _decoder_prefix(model: PreTrainedModel) -> tuple[int, ...]:
     return (int(start),) if forced is None else (int(start), int(forced))
 
 
-def _end_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
+def end_ids_of(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
     """The ids of end-of-sequence."""
     ends = _setting(model, "eos_token_id")
     ends = tokenizer.eos_token_id if ends is None else ends
@@ -268,7 +268,7 @@ def _end_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
     return tuple(ends) if isinstance(ends, list | tuple) else (int(ends),)
 
 
-def _pad_id(model: PreTrainedModel, tokenizer: Any) -> int:
+def pad_id_of(model: PreTrainedModel, tokenizer: Any) -> int:
     """The id that pads; any will do where a checkpoint has none, since padding is masked."""
     pad = _setting(model, "pad_token_id")
     pad = tokenizer.pad_token_id if pad is None else pad

@@ -62,7 +62,9 @@ class TextTokenizer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self._special = {token.content: int(i) for i, token in tokenizer.added_tokens_decoder.items()}
-        self._names = {content: f"s{secrets.token_hex(16)}" for content in self._special}
+        # Gemma's runs of line breaks and spaces are added tokens too, and mark nothing
+        marks = [content for content in self._special if content.replace("\u2581", " ").strip()]
+        self._names = {content: f"s{secrets.token_hex(16)}" for content in marks}
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self._data = None if backend is None else _disguise(backend, self._names)
         self._normalizer = None if self._data is None else self._data.normalizer
@@ -202,8 +204,11 @@ def _disguise(backend: Tokenizer, names: dict[str, str]) -> Tokenizer:
     """
     spec: dict[str, Any] = json.loads(backend.to_str())
     for token in spec["added_tokens"]:
-        token["content"] = names[token["content"]]
+        token["content"] = names.get(token["content"], token["content"])
     model = spec["model"]
+    if "merges" in model:  # none may lead to a token that has another name now
+        pairs = [(merge, merge if isinstance(merge, list) else merge.split(" ")) for merge in model["merges"]]
+        model["merges"] = [merge for merge, (a, b) in pairs if not {a, b, a + b} & names.keys()]
     if isinstance(model["vocab"], dict):
         model["vocab"] = {names.get(token, token): index for token, index in model["vocab"].items()}
     else:

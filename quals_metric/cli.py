@@ -15,6 +15,7 @@ from quals_metric import __version__, file_commands, study_commands
 from quals_metric.options import (
     DeviceOption,
     DtypeOption,
+    GgufOption,
     JsonOption,
     MaxPairsOption,
     MaxQuestionsOption,
@@ -80,6 +81,7 @@ def _options(
 def demo(
     metric: MetricOption = Metric.QUALS,
     model: ModelOption = "embedded",
+    gguf: GgufOption = None,
     reader: ReaderOption = None,
     tokens: TokensOption = None,
     as_json: JsonOption = False,
@@ -87,7 +89,7 @@ def demo(
     """Score the examples that ship with the package."""
     from quals_metric.demo import EXAMPLES
 
-    scorer = load_scorer(metric, model=model, reader=reader, tokens=tokens)
+    scorer = load_scorer(metric, model=model, gguf=gguf, reader=reader, tokens=tokens)
     texts = [text for example in EXAMPLES for text in (example.faithful, example.unfaithful)]
     sources = [example.source for example in EXAMPLES for _ in range(2)]
     result = scorer.score(summaries=texts, sources=sources)
@@ -111,6 +113,7 @@ def explain(
     ] = None,
     metric: MetricOption = Metric.QUALS,
     model: ModelOption = "embedded",
+    gguf: GgufOption = None,
     reader: ReaderOption = None,
     spacy_model: SpacyModelOption = None,
     tokens: TokensOption = None,
@@ -133,6 +136,7 @@ def explain(
     scorer = load_scorer(
         metric,
         model=model,
+        gguf=gguf,
         reader=reader,
         spacy_model=spacy_model,
         tokens=tokens,
@@ -161,6 +165,19 @@ def explain(
 app.command()(file_commands.score)
 app.command()(file_commands.compare)
 app.add_typer(study_commands.app, name="study")
+
+
+@app.command()
+def serve(
+    metric: MetricOption = Metric.QUALS,
+    host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0: all of this machine's.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="And the port.", min=1, max=65535)] = 7860,
+) -> None:
+    """Show the metric as a web page, until interrupted. Needs the extra `app`."""
+    from quals_metric.app import serve as start
+
+    typer.echo(f"serving http://{host}:{port}/ until Ctrl+C")
+    start(metric.value, host, port)
 
 
 @app.command()

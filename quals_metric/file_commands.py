@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quals_metric.options import (
+    CacheOption,
     DeviceOption,
     DtypeOption,
+    GgufOption,
     JsonOption,
     MaxPairsOption,
     MaxQuestionsOption,
@@ -63,11 +65,13 @@ def score(
     ] = 128,
     metric: MetricOption = Metric.QUALS,
     model: ModelOption = "embedded",
+    gguf: GgufOption = None,
     reader: ReaderOption = None,
     spacy_model: SpacyModelOption = None,
     tokens: TokensOption = None,
     max_pairs: MaxPairsOption = None,
     max_questions: MaxQuestionsOption = None,
+    cache: CacheOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     revision: RevisionOption = None,
@@ -84,11 +88,13 @@ def score(
 
     options = {
         "model": model,
+        "gguf": gguf,
         "reader": reader,
         "spacy_model": spacy_model,
         "tokens": tokens,
         "max_pairs": max_pairs,
         "max_questions": max_questions,
+        "cache": cache,
         "device": device,
         "dtype": dtype,
         "revision": revision,

@@ -13,8 +13,7 @@ import evaluate
 
 from qa_inference.formats import PRESETS, PairFormat
 from qa_inference.options import choose_model, given, refuse_unknown, storable_texts
-from qa_inference.seq2seq import Seq2Seq
-from quals_metric.scorer import QualsConfig, QualsScorer, load_model
+from quals_metric.scorer import Model, QualsConfig, QualsScorer, load_model
 
 if TYPE_CHECKING:
     from quals_metric.result import SummaryScore
@@ -86,11 +85,22 @@ Examples:
 _EVALUATE_OPTIONS = set(inspect.signature(evaluate.Metric.__init__).parameters) - {"self", "config_name", "kwargs"}
 
 
-_LOADING = ("model", "revision", "token", "cache_dir", "local_files_only", "device", "dtype", "sharing")
+_LOADING = (
+    "model",
+    "revision",
+    "token",
+    "cache_dir",
+    "local_files_only",
+    "device",
+    "dtype",
+    "sharing",
+    "gguf",
+    "device_map",
+)
 
 
 @lru_cache(maxsize=4)
-def _loaded(config: QualsConfig) -> Seq2Seq:
+def _loaded(config: QualsConfig) -> Model:
     """One loaded model per process, whatever the number of metrics."""
     return load_model(config)
 
@@ -106,8 +116,8 @@ class Quals(evaluate.Metric):
 
     Args:
         config_name: a preset's name ("embedded", "t5-large-squad-qa", …); None: "embedded", which needs no network.
-        model: instead of a preset, any encoder-decoder: a Hub name or a folder.
-        format: how `model` writes pairs; None: `question <sep> answer`.
+        model: instead of a preset, any encoder-decoder or decoder-only model: a Hub name or a folder.
+        format: how `model` writes pairs; None: `question <sep> answer`, or as the prompt of `CausalFormat` shows it.
         model_revision: the commit or branch of `model` on the Hub. (`revision` is evaluate's, for the module script.)
         token: an access token for the Hub.
         local_files_only: never ask the Hub.

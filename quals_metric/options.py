@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -41,9 +42,15 @@ SpacyModelOption = Annotated[
 MaxQuestionsOption = Annotated[
     int | None, typer.Option(help="QAGS: how many questions of a summary are kept at most.  [default: 20]")
 ]
+CacheOption = Annotated[
+    Path | None, typer.Option(help="QUALS: a folder that keeps what was computed, for the next time.", file_okay=False)
+]
 DeviceOption = Annotated[str | None, typer.Option(help="Where to compute, say cpu or cuda:0.  [default: the best]")]
 DtypeOption = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.  [default: the device's]")]
 RevisionOption = Annotated[str | None, typer.Option(help="The commit or branch of a model on the Hub.")]
+GgufOption = Annotated[
+    str | None, typer.Option(help="QUALS: a GGUF file in the model's folder or repository, of a decoder-only model.")
+]
 OfflineOption = Annotated[bool, typer.Option("--local-files-only", help="Never ask the Hub.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
@@ -51,6 +58,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a progr
 _ONLY = {
     "tokens": Metric.QUALS,
     "max_pairs": Metric.QUALS,
+    "cache": Metric.QUALS,
+    "gguf": Metric.QUALS,
     "reader": Metric.QAGS,
     "reader_revision": Metric.QAGS,
     "spacy_model": Metric.QAGS,

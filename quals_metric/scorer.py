@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from qa_inference import results
+from qa_inference.causal import CausalModel, is_decoder_only
 from qa_inference.decoding import DiverseBeamSearch
 from qa_inference.engine import Engine
-from qa_inference.formats import PRESETS, PairFormat, Preset
+from qa_inference.formats import PRESETS, CausalFormat, PairFormat, Preset
 from qa_inference.options import check_choices, check_integers, find_preset
 from qa_inference.rows import Array
 from qa_inference.seq2seq import Scored, Seq2Seq, Sharing
@@ -26,9 +28,17 @@ from quals_metric import __version__
 from quals_metric.pairs import Candidate, SummaryText, locate, parse, select
 from quals_metric.result import PairScore, QualsResult, SummaryScore
 
+if TYPE_CHECKING:
+    from qa_inference.cache import Asker, ResultCache
+
 DEFAULT_WINDOW = 512  # tokens, where neither the format nor the checkpoint says
 TOKENS_PER_ROW = 8  # what one hypothesis of a search costs beside its source, in the engine's tokens
 DEFAULT_TOKEN_BUDGET = 8192
+DEFAULT_CACHE_SIZE = 2**30  # bytes
+LEAST_CACHE_SIZE = 2**20  # bytes; an empty one takes some 40,000
+
+# Of the signature: settings of the search, which a cached result has in its own key, and of the choice among results.
+NOT_OF_THE_MODEL = ("groups", "strength", "length", "tokens", "pairs")
 
 Progress = Callable[[int, int], None]
 
@@ -38,13 +48,17 @@ class QualsConfig:
     """Which model asks, how it searches and what is averaged. The defaults are the paper's where it gives them.
 
     `model` is a preset's name (`qa_inference.formats.PRESETS`), a Hub name (`owner/name`) or a folder; `format` says
-    how it writes pairs (None: the preset's, or a bare text in and `question <sep> answer` out). `groups`, `strength`,
-    `min_new_tokens` and `max_new_tokens` are the diverse beam search's (60, 0.5, 8 and 60 and the end: the published
-    code). `max_pairs` ends the selection (10: the published code; its last round may give a few more). `tokens`:
+    how it writes pairs (None: the preset's, or a bare text in and `question <sep> answer` out, or, for a decoder-only
+    model, `qa_inference.formats.CausalFormat`). `groups`, `strength`, `min_new_tokens` and `max_new_tokens` are the
+    diverse beam search's (60, 0.5, 8 and 60 and the end: the published code). `max_pairs` ends the selection (10: the
+    published code; its last round may give a few more). `tokens`:
     "all" averages over all tokens of a pair (the paper), "answer" over those of the answer and the end only.
     `device`, `dtype` None: chosen (`qa_inference.engine`); `token_budget` is the engine's, in tokens per batch.
     `sharing`: whether rows share one source in attention (`qa_inference.seq2seq.Seq2Seq`). `revision`, `token`,
-    `cache_dir` and `local_files_only` go to the Hub loader.
+    `cache_dir` and `local_files_only` go to the Hub loader. Decoder-only models: `gguf` is a GGUF file in the folder or
+    repository, `device_map` accelerate's ("auto": over all devices). `cache`: a folder that keeps what was generated
+    and scored, for other calls and processes of this machine, in at most `cache_size` bytes (`qa_inference.cache`);
+    None: none.
     """
 
     model: str = "embedded"
@@ -63,6 +77,10 @@ class QualsConfig:
     token: str | None = None
     cache_dir: str | None = None
     local_files_only: bool = False
+    gguf: str | None = None
+    device_map: str | None = None
+    cache: str | os.PathLike[str] | None = None
+    cache_size: int = DEFAULT_CACHE_SIZE
 
     def __post_init__(self) -> None:
         check_integers(self, groups=1, min_new_tokens=0, max_new_tokens=1, max_pairs=1)
@@ -76,6 +94,9 @@ class QualsConfig:
         check_choices(self, tokens=("all", "answer"), sharing=get_args(Sharing))
         if self.token_budget is not None:
             check_integers(self, token_budget=1)
+        check_integers(self, cache_size=LEAST_CACHE_SIZE)
+        if self.cache is not None and not os.fspath(self.cache).strip():
+            raise ValueError("cache: must be the name of a folder; got ''. Use None for no cache")
 
     def preset(self) -> Preset[PairFormat]:
         """The preset that `model` names by its name or its checkpoint, or one made for another checkpoint.
@@ -99,19 +120,33 @@ class _Text:
         return [self.encoded.window(*window) for window in self.windows]
 
 
-def load_model(config: QualsConfig) -> Seq2Seq:
-    """The model a configuration names. Raises what `Seq2Seq.load` does."""
+Model = Seq2Seq | CausalModel
+
+
+def load_model(config: QualsConfig) -> Model:
+    """The model a configuration names, of whichever kind its checkpoint is. Raises what that kind's `load` does."""
     preset = config.preset()
-    return Seq2Seq.load(
-        preset.model,
-        device=config.device,
-        dtype=config.dtype,
-        sharing=config.sharing,
-        revision=config.revision or preset.revision,
-        token=config.token,
-        cache_dir=config.cache_dir,
-        local_files_only=config.local_files_only,
-    )
+    source: dict[str, Any] = {
+        "revision": config.revision or preset.revision,
+        "token": config.token,
+        "cache_dir": config.cache_dir,
+        "local_files_only": config.local_files_only,
+    }
+    settings = {"device": config.device, "dtype": config.dtype, "sharing": config.sharing, **source}
+    if config.gguf is not None or is_decoder_only(preset.model, **source):
+        return CausalModel.load(preset.model, gguf_file=config.gguf, device_map=config.device_map, **settings)
+    if config.device_map is not None:
+        raise ValueError(f"device_map: is for decoder-only models; {preset.name!r} is none. Use device")
+    return Seq2Seq.load(preset.model, **settings)
+
+
+def _open_cache(config: QualsConfig) -> ResultCache | None:
+    """The cache a configuration asks for. Raises ImportError without the extra `cache`, OSError as `ResultCache`."""
+    if config.cache is None:
+        return None
+    from qa_inference.cache import ResultCache
+
+    return ResultCache(config.cache, config.cache_size)
 
 
 class QualsScorer:
@@ -122,11 +157,13 @@ class QualsScorer:
     >>> result.score, result.summaries[0].pairs[0].question  # doctest: +SKIP
     """
 
-    def __init__(self, config: QualsConfig | None = None, *, model: Seq2Seq | None = None) -> None:
+    def __init__(self, config: QualsConfig | None = None, *, model: Model | None = None) -> None:
         self.config = config or QualsConfig()
         preset = self.config.preset()
-        self.format = preset.format
+        self._cache = _open_cache(self.config)  # first: loading a model takes longer than being told what is wrong
         self.model = model or load_model(self.config)
+        is_unknown = self.config.format is None and find_preset("model", self.config.model, PRESETS) is None
+        self.format = CausalFormat() if is_unknown and isinstance(self.model, CausalModel) else preset.format
         self._name, self._checkpoint = preset.name, preset.model
         self._end_ids = self.format.end_ids(self.model.text)
         self._window = self.format.window or self.model.window or DEFAULT_WINDOW
@@ -178,7 +215,7 @@ class QualsScorer:
         """Everything a score depends on, in one line."""
         config, model = self.config, self.model.model
         settings = {
-            "model": f"{self._name}@{results.checkpoint_version(self._checkpoint, model)}",
+            "model": f"{self._name}@{results.checkpoint_version(self._checkpoint, model, config.gguf)}",
             "format": hashlib.sha256(repr(self.format).encode()).hexdigest()[:8],
             "groups": config.groups,
             "strength": config.strength,
@@ -193,13 +230,28 @@ class QualsScorer:
         }
         return results.signature("quals", settings)
 
+    @cached_property
+    def _asking(self) -> Asker:
+        """The model, with its cache if there is one."""
+        if self._cache is None:
+            return self.model
+        from qa_inference.cache import CachedModel
+
+        settings = [part for part in self.signature.split("|") if part.split(":")[0] not in NOT_OF_THE_MODEL]
+        return CachedModel(self.model, self._cache, "|".join([*settings, repr(self.model.vocabulary)]))
+
     def _read(self, distinct: set[str], order: Sequence[str]) -> dict[str, _Text]:
         """Tokenize every distinct text once, in the order given, and cut the long ones into windows."""
         texts = {}
         for text in order:
             if text in distinct and text not in texts:
-                encoded = self.model.text.encode(text, self.format.template)
+                encoded = self.format.encode(self.model.text, text)
                 size = self._window - encoded.around
+                if size < 1:
+                    raise ValueError(
+                        f"format: the prompt must leave room for a text in the window of {self._window} tokens; it "
+                        f"takes {encoded.around}. Shorten the template or widen the window"
+                    )
                 texts[text] = _Text(encoded, tuple(split(text, encoded.offsets, size)))
         return texts
 
@@ -207,7 +259,7 @@ class QualsScorer:
         """Steps 1 and 2: every distinct summary's hypotheses, from all its windows, and the pairs kept of them."""
         inputs = [window for text in texts.values() for window in text.inputs()]
         found = self._engine.map(
-            lambda batch: self.model.generate(batch, self._search, end_ids=self._end_ids),
+            lambda batch: self._asking.generate(batch, self._search, end_ids=self._end_ids),
             inputs,
             lambda ids: len(ids) + TOKENS_PER_ROW * self.config.groups,
             spread=spread,
@@ -242,7 +294,7 @@ class QualsScorer:
                 items.append(Scored(window, [pair.tokens for pair in distinct.values()]))
                 owners.append((source, list(distinct.values())))
         scores = self._engine.map(
-            self.model.log_likelihood,
+            self._asking.log_likelihood,
             items,
             lambda item: len(item.source) + sum(map(len, item.targets)),
             spread=spread,

@@ -7,9 +7,11 @@ this machine alone.
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from quals_metric.app_guard import Guard
 from quals_metric.study_answers import QUESTIONS, AnswerFile, Desk, annotator_name
 from quals_metric.study_pairs import StudyPair, read_study
 
@@ -20,6 +22,7 @@ HOST, PORT = "127.0.0.1", 7860
 
 _LABELS = (("Left is better", "left"), ("Equal", "equal"), ("Right is better", "right"))
 _OUTPUTS = 7 + len(QUESTIONS)
+_LONGEST_ANSWER = 100_000  # bytes of a request; nothing is uploaded here
 _DONE = "You have judged all pairs. Thank you!"
 _RULES = (
     "# Which summary is better?\n\n"
@@ -125,22 +128,28 @@ def serve(
     answers = Path(answers)
     if not answers.parent.is_dir():
         raise FileNotFoundError(f"{answers}: its folder must exist; {answers.parent} does not. Make it first")
+    from starlette.middleware import Middleware
+
     blocks = build(Desk(read_study(pairs), AnswerFile(answers)))
-    blocks.launch(
-        server_name=host,
-        server_port=port,
-        share=False,
-        quiet=True,
-        show_error=False,
-        ssr_mode=False,
-        footer_links=[],
-        enable_monitoring=False,
-        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-    )
+    with tempfile.TemporaryDirectory(prefix="quals-study-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = os.path.realpath(folder)
+        blocks.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            show_error=False,
+            ssr_mode=False,
+            footer_links=[],
+            enable_monitoring=False,
+            theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+            app_kwargs={"middleware": [Middleware(Guard, folder=folder, body=_LONGEST_ANSWER, upload=0)]},
+        )
 
 
 def _gradio() -> Any:
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported, and by what it starts
+    # read when it is imported, and by what it starts; else it keeps the runs in the annotator's browser
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
     try:
         import gradio
     except ImportError as error:

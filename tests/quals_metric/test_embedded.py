@@ -20,14 +20,14 @@ SUMMARIES = [text for example in EXAMPLES for text in (example.faithful, example
 SOURCES = [example.source for example in EXAMPLES for _ in range(2)]
 TOLERANCE = 1e-4
 GOLDEN = [  # score, pairs kept, the first question
-    (-0.524907, 11, "who has a chink in his armor?"),
-    (-0.461491, 15, "who has a chink?"),
-    (-1.655189, 12, "what happened to the ferry?"),
-    (-1.891027, 14, "what was found in the engine?"),
-    (-0.877869, 11, "who bought tarn farms?"),
-    (-1.814237, 11, "what did tarn farm?"),
-    (-1.142838, 13, "who worked at night sleep?"),
-    (-1.558182, 10, "how many doctors are there?"),
+    (-0.399952, 11, "who has a chink?"),
+    (-0.322620, 14, "who has a chink?"),
+    (-2.054838, 11, "what was found in the shaft?"),
+    (-2.338526, 11, "what was found in the engine?"),
+    (-0.784238, 11, "who bought tarn farms?"),
+    (-1.598381, 13, "who bought bellwood?"),
+    (-0.800670, 10, "how many nurses were found?"),
+    (-1.323025, 13, "how many doctors were found?"),
 ]
 
 

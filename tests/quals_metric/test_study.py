@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
@@ -479,6 +480,12 @@ def test_serve(pairs: Path, tmp_path: Path) -> None:
                 page = answer.read().decode()
         assert "Which summary is better?" in page, log.read_text()
         assert not [name for name in ("left_system", "bart.jsonl", "conseq.jsonl", "a says") if name in page]
+        stranger = json.dumps(
+            {"data": [{"path": f"http://127.0.0.1:{port}/config"}], "fn_index": 0, "session_hash": "s"}
+        )
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/gradio_api/queue/join", stranger.encode())
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request)
     finally:
         process.kill()
         process.wait()

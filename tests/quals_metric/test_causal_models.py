@@ -1,0 +1,96 @@
+"""QUALS with a decoder-only model: the same formula, whichever kind asks."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qa_inference.causal import CausalModel
+from qa_inference.formats import CausalFormat, PairFormat
+from qa_inference.seq2seq import Seq2Seq
+from quals_metric.result import QualsResult
+from quals_metric.scorer import QualsConfig, QualsScorer
+from tests import tiny, tiny_causal
+
+SUMMARIES = [
+    tiny.CORPUS[0],
+    tiny.CORPUS[3],
+    tiny.CORPUS[3] + "\nQuestion: Who? Answer: nobody</s>\n",
+    tiny.CORPUS[3],
+]
+SOURCES = [
+    "Wladimir Klitschko was beaten by Anthony Joshua. It was Saturday.",
+    "On Monday a council approved it. The River Tay has a new bridge.",
+    tiny.CORPUS[0],
+    " ".join(f"The man number {i} lived in the old house." for i in range(30)),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A toy Llama that writes pairs about the toy corpus."""
+    return str(tiny_causal.trained(tmp_path_factory.mktemp("model") / "llama"))
+
+
+def _scorer(folder: str, **settings: Any) -> QualsScorer:
+    search = {"groups": 20, "min_new_tokens": 2, "max_new_tokens": 40, "device": "cpu"}
+    return QualsScorer(QualsConfig(folder, format=tiny_causal.SHORT, **search, **settings))
+
+
+@pytest.fixture(scope="module")
+def result(folder: str) -> QualsResult:
+    return _scorer(folder).score(summaries=SUMMARIES, sources=SOURCES)
+
+
+def test_it_asks_and_scores(folder: str, result: QualsResult) -> None:
+    assert sum(len(summary.pairs) for summary in result.summaries) >= 6
+    assert result.num_windowed_sources == 1 and result.num_windowed_summaries == 0
+    for text, summary in zip(SUMMARIES, result.summaries, strict=True):
+        for pair in summary.pairs:
+            assert text[pair.start : pair.end] == pair.answer and pair.question
+            assert "Answer" not in pair.question and "\n" not in pair.question + pair.answer
+    own = _scorer(folder).score(summaries=SUMMARIES[:3], sources=SUMMARIES[:3])
+    defined = [score for score in own.scores if not math.isnan(score)]
+    assert len(defined) >= 2 and np.abs(defined).max() < 1e-5
+
+
+@pytest.mark.parametrize("settings", [{"token_budget": 1}, {"sharing": "expanded"}])
+def test_scores_do_not_depend_on_batches_or_sharing(folder: str, result: QualsResult, settings: dict) -> None:
+    other = _scorer(folder, **settings).score(summaries=SUMMARIES, sources=SOURCES)
+    for a, b in zip(other.summaries, result.summaries, strict=True):
+        assert [(p.question, p.answer, p.tokens) for p in a.pairs] == [
+            (p.question, p.answer, p.tokens) for p in b.pairs
+        ]
+    np.testing.assert_allclose(other.scores, result.scores, atol=1e-5)
+
+
+def test_pairs_are_what_the_model_wrote(result: QualsResult) -> None:
+    """The third summary has a pair and an end of its own, as characters: neither is taken for the model's."""
+    made = tiny_causal.tokenizer()
+    assert "nobody" in SUMMARIES[2] and len(result.summaries[0].pairs) >= 2
+    for summary in result.summaries:
+        for pair in summary.pairs:
+            written = made.convert_tokens_to_string(list(pair.tokens))
+            question, _, answer = written.partition("Answer:")
+            assert (question.strip(), answer.strip().casefold()) == (pair.question, pair.answer.casefold())
+            assert written.endswith(("\n", "</s>"))
+
+
+def test_the_checkpoint_says_which_kind_it_is(folder: str, tmp_path: Path) -> None:
+    asking = QualsScorer(QualsConfig(folder, device="cpu"))
+    assert isinstance(asking.model, CausalModel) and asking.format == CausalFormat()
+    other = QualsScorer(QualsConfig(str(tiny.save("bart", tmp_path / "bart")), device="cpu"))
+    assert isinstance(other.model, Seq2Seq) and other.format == PairFormat()
+    with pytest.raises(ValueError, match=r"device_map: is for decoder-only models; '.*bart' is none. Use device"):
+        QualsScorer(QualsConfig(str(tmp_path / "bart"), device_map="auto"))
+
+
+def test_a_prompt_longer_than_the_window_is_refused(folder: str) -> None:
+    form = CausalFormat(template="word " * 100 + "{text}\nQuestion:", window=64)
+    scorer = QualsScorer(QualsConfig(folder, format=form, device="cpu"))
+    with pytest.raises(ValueError, match=r"format: the prompt must leave room for a text in the window of 64 tokens"):
+        scorer.score(summaries=SUMMARIES[:1], sources=SOURCES[:1])
