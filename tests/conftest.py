@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import evaluate
 import pytest
 
 import quals_metric
@@ -40,3 +41,23 @@ def run_python(tmp_path: Path) -> Run:
         )
 
     return run
+
+
+@pytest.fixture
+def own_evaluate_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep evaluate's files and scripts out of the user's cache, and what it imported from one test out of the next.
+
+    It puts its cache of scripts on the path and imports from it as the package `evaluate_modules`.
+    """
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path / "metrics"))
+    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("evaluate.module.config.HF_METRICS_CACHE", str(tmp_path / "metrics"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    _forget_scripts()
+    yield
+    _forget_scripts()
+
+
+def _forget_scripts() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "evaluate_modules"]:
+        del sys.modules[name]

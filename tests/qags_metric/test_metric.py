@@ -15,12 +15,7 @@ from qags_metric.metric import Qags
 SCRIPT = Path(__file__).parents[2] / "spaces" / "qags"
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep evaluate's files, and its scripts, out of the user's cache."""
-    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path / "metrics"))
-    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr("evaluate.module.config.HF_METRICS_CACHE", str(tmp_path / "metrics"))
+pytestmark = pytest.mark.usefixtures("own_evaluate_cache")
 
 
 @pytest.fixture

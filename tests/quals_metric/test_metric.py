@@ -35,12 +35,7 @@ class Overlap(evaluate.Metric):
 '''
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep evaluate's files, and its scripts, out of the user's cache."""
-    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path / "metrics"))
-    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr("evaluate.module.config.HF_METRICS_CACHE", str(tmp_path / "metrics"))
+pytestmark = pytest.mark.usefixtures("own_evaluate_cache")
 
 
 @pytest.fixture
