@@ -184,6 +184,7 @@ class Names:
                 for start, end in pair.names:
                     run = pair.question[start:end]
                     self._runs[self._kind(run)].append(run)
+        self._known = {run for runs in self._runs.values() for run in runs}
 
     def swapped(self, pair: Pair, text: Sequence[int], draw: random.Random) -> Ids | None:
         """The question with one of its names replaced by another of its kind that `text` does not have.
@@ -207,19 +208,13 @@ class Names:
         answer, start = pair.answer, pair.answer_start
         others = self._runs.get(self._kind(answer), [])
         again = find_run(answer, context.ids[start + 1 :])
-        if again >= 0 or answer not in self._known(self._kind(answer)):
+        if again >= 0 or answer not in self._known:
             return None
         other = draw.choice(others)
         if find_run(other, list(pair.question)) >= 0:
             return None
         ids = [*context.ids[:start], *other, *context.ids[start + len(answer) :]]
         return Context(ids), replace(pair, answer=other)
-
-    def _known(self, kind: object) -> frozenset[Ids]:
-        cache = self.__dict__.setdefault("_sets", {})
-        if kind not in cache:
-            cache[kind] = frozenset(self._runs.get(kind, []))
-        return cache[kind]
 
 
 # ---- vocabulary -----------------------------------------------------------------------------------------------------
