@@ -200,6 +200,23 @@ class Names:
                 return (*pair.question[:start], *other, *pair.question[end:])
         return None
 
+    def confused(
+        self, pair: Pair, context: Context, document: Sequence[Context], draw: random.Random
+    ) -> Ids | None:
+        """The question with one of its names replaced by one of its kind that only other contexts have.
+
+        The text then has every word of the question, and no answer. None if the question has no name, or the other
+        contexts of `document` none of its kind.
+        """
+        if not pair.names:
+            return None
+        start, end = draw.choice(pair.names)
+        kind = self._kind(pair.question[start:end])
+        others = {other.question[i:j] for each in document if each is not context for other in each.pairs
+                  for i, j in other.names}  # fmt: skip
+        fitting = [run for run in sorted(others) if self._kind(run) == kind and find_run(run, context.ids) < 0]
+        return (*pair.question[:start], *draw.choice(fitting), *pair.question[end:]) if fitting else None
+
     def replaced(self, context: Context, pair: Pair, draw: random.Random) -> tuple[Context, Pair] | None:
         """Context and pair with the answer, where it is a number or a known name, replaced by another of its kind.
 

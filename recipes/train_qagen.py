@@ -13,10 +13,12 @@ What it does, and why:
 - A share of the visits makes a document of several contexts, up to the window, and decodes pairs of all of them: a
   model that has only seen short texts penalizes long sources. Half of these are neighbours, half unrelated.
 - The rows decoded from one source share its cross-attention keys and values.
-- A share of the visits marks the answer with `<hl>` and asks for the question only, so that the same checkpoint
-  writes questions for QAGS; its input tells the two tasks apart.
-- A question that the document does not answer (its context is elsewhere, or one of its names was replaced by another)
-  has the answer `<none>`: trained only on what was asked of a text, a model answers whatever it is asked, and the
+- A share of the visits marks an answer with `<hl>` and asks for the question only, so that the same checkpoint writes
+  questions for QAGS; its input tells the two tasks apart. Such a visit marks several answers of one short text, each in
+  an input of its own: next to each other in a batch, only the mark tells them apart. With one target a visit where
+  others have sixteen, a model writes the text's likeliest question whatever is marked.
+- A question that the document does not answer (its context is elsewhere, or one of its names was replaced by another,
+  of the same document too) has the answer `<none>`: trained only on what was asked of a text, a model answers whatever it is asked, and the
   probability of an answer says little about the source. The question itself is given there, not learned.
 - Answers that are names or numbers are sometimes replaced in their context: what counts is what the text says.
 - A pair whose answer is unknown, or is not a run of the context's tokens, trains its question only.
@@ -32,7 +34,7 @@ import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,9 @@ from recipes import annotated
 from recipes.annotated import HIGHLIGHT, NO_ANSWER, SEPARATOR, WINDOW, Context, Names, Pair
 from recipes.cpu_training import Run, make_optimizer, prepare
 
+PARTS = 2  # batches of like examples that make one step
 BLOCKS = 3  # targets are decoded in this many parts of like length
+MARKED_TOKENS, MARKED_ANSWERS = 96, 6  # of a text with a marked answer; inputs made of it
 LENGTHS = (0, 128, 256, 510)  # held-out losses are reported for documents of these many tokens; 0: context alone
 
 # ---- examples -------------------------------------------------------------------------------------------------------
@@ -83,21 +87,34 @@ class Examples:
         known = [len(c.answered) for c in contexts]
         self.weights = [k**0.5 + 0.5 * (len(c.pairs) - k) ** 0.5 for k, c in zip(known, contexts, strict=True)]
 
-    def draw(self) -> Example:
-        """One training example."""
+    def draw(self) -> list[Example]:
+        """The training examples of one visit: a document with its pairs, or a text with one of its answers marked."""
         place = self.random.choices(range(len(self.contexts)), self.weights)[0]
-        answered = self.contexts[place].answered
-        if answered and self.random.random() < self.args.highlight:
-            return self.highlighted(self.contexts[place], self.random.choice(answered))
+        if self.contexts[place].answered and self.random.random() < self.args.highlight:
+            return self.marked(place)
         long = self.random.random() < self.args.long
         length = self.random.randint(48, WINDOW - 2) if long else 0
         document = annotated.document(self.contexts, place, length, self.random)
         asked = [self.asked(context) for context in document]
-        pairs = [pair for _, chosen in asked for pair in chosen]
+        pairs = [(context, pair) for context, chosen in asked for pair in chosen]
         pairs = self.random.sample(pairs, min(len(pairs), self.args.pairs))
-        context = [token for each, _ in asked for token in each.ids]
-        unanswered = self.unanswered(document, context, pairs) if self.args.unanswerable else []
-        return Example(self.wrap(context), [*map(self.target, pairs), *unanswered])
+        text = [token for context, _ in asked for token in context.ids]
+        unanswered = self.unanswered(document, text, pairs) if self.args.unanswerable else []
+        return [Example(self.wrap(text), [*(self.target(pair) for _, pair in pairs), *unanswered])]
+
+    def marked(self, place: int) -> list[Example]:
+        """Up to `MARKED_ANSWERS` answers of a text as long as a summary, each marked in an input of its own."""
+        length = self.random.randint(0, MARKED_TOKENS)
+        document = annotated.document(self.contexts, place, length, self.random)
+        starts = itertools.accumulate((len(context.ids) for context in document), initial=0)
+        places = {
+            (start + pair.answer_start, len(pair.answer)): pair
+            for start, context in zip(starts, document, strict=False)
+            for pair in self.random.sample(context.answered, len(context.answered))
+        }  # one question to an answer
+        chosen = self.random.sample(sorted(places), min(len(places), MARKED_ANSWERS))
+        ids = [token for context in document for token in context.ids]
+        return [self.highlighted(ids, start, places[start, width]) for start, width in chosen]
 
     def asked(self, context: Context) -> tuple[Context, list[Pair]]:
         """A context and some of its pairs; or, now and then, the context with an answer replaced, and that pair."""
@@ -107,15 +124,20 @@ class Examples:
                 return changed[0], [changed[1]]
         return context, self.random.sample(context.pairs, min(len(context.pairs), 1 + self.args.pairs // 2))
 
-    def unanswered(self, document: Sequence[Context], text: Sequence[int], pairs: Sequence[Pair]) -> list[Target]:
+    def unanswered(
+        self, document: Sequence[Context], text: Sequence[int], pairs: Sequence[tuple[Context, Pair]]
+    ) -> list[Target]:
         """Questions that the text does not answer: of other contexts, near and far, and with a name replaced."""
         count = sum(self.random.random() < self.args.unanswerable for _ in range(max(len(pairs), 2)))
         inside = {id(context) for context in document}
         targets = []
         for _ in range(count):
-            question = None
-            if pairs and self.random.random() < 0.5:
-                question = self.names.swapped(self.random.choice(pairs), text, self.random)
+            question, kind = None, self.random.random()
+            if pairs and kind < 0.6:
+                context, pair = self.random.choice(pairs)
+                if kind < 0.3:
+                    question = self.names.confused(pair, context, document, self.random)
+                question = question or self.names.swapped(pair, text, self.random)
             if question is None:
                 other = self.elsewhere(document[0], inside)
                 if other is None:
@@ -148,29 +170,37 @@ class Examples:
         head = [*pair.question, self.special["sep"]]
         return Target([*head, *pair.answer, self.special["eos"]] if pair.answer else head)
 
-    def highlighted(self, context: Context, pair: Pair) -> Example:
-        """The question alone, from the text with its answer between two marks."""
-        start, end = pair.answer_start, pair.answer_start + len(pair.answer)
-        mark = self.special["hl"]
-        ids = [*context.ids[:start], mark, *context.ids[start:end], mark, *context.ids[end:]]
-        return Example(self.wrap(ids), [Target([*pair.question, self.special["eos"]])])
+    def highlighted(self, ids: Sequence[int], start: int, pair: Pair) -> Example:
+        """The question alone, from the text with the pair's answer, at `start`, between two marks.
+
+        A text longer than `MARKED_TOKENS` is cut to so many tokens at a random place around the answer.
+        """
+        end, mark = start + len(pair.answer), self.special["hl"]
+        first = self.random.randint(max(0, end - MARKED_TOKENS), min(start, max(0, len(ids) - MARKED_TOKENS)))
+        last = max(end, first + MARKED_TOKENS)
+        marked = [*ids[first:start], mark, *ids[start:end], mark, *ids[end:last]]
+        return Example(self.wrap(marked), [Target([*pair.question, self.special["eos"]])])
 
     def wrap(self, ids: Sequence[int]) -> list[int]:
         """`[CLS] ids [SEP]`, cut at the window."""
         return [self.special["bos"], *ids[: WINDOW - 2], self.special["eos"]]
 
-    def batches(self, tokens: int) -> Iterator[list[Example]]:
-        """Endless batches of about `tokens` source tokens, of like lengths and like numbers of targets."""
+    def steps(self, tokens: int) -> Iterator[list[list[Example]]]:
+        """Endless training steps of `PARTS` batches of about `tokens` source tokens.
+
+        The examples of a batch have like lengths and like numbers of targets; those of a step, drawn at random from
+        the batches, have not, so that every step has a share of both tasks.
+        """
         while True:
-            drawn = sorted((self.draw() for _ in range(512)), key=lambda e: (len(e.source) // 32, len(e.targets)))
-            batches, batch = [], []
+            drawn = [example for _ in range(512) for example in self.draw()]
+            drawn.sort(key=lambda e: (len(e.source) // 32, len(e.targets)))
+            batches: list[list[Example]] = [[]]
             for example in drawn:
-                if batch and ((len(batch) + 1) * len(example.source) > tokens or len(batch) >= 48):
-                    batches.append(batch)
-                    batch = []
-                batch.append(example)
-            self.random.shuffle(batches := [*batches, batch])
-            yield from batches
+                if batches[-1] and ((len(batches[-1]) + 1) * len(example.source) > tokens or len(batches[-1]) >= 48):
+                    batches.append([])
+                batches[-1].append(example)
+            self.random.shuffle(batches)
+            yield from (batches[i : i + PARTS] for i in range(0, len(batches), PARTS))
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1) -> torch.Tensor:
@@ -321,6 +351,7 @@ def token_losses(model: BartForConditionalGeneration, batch: dict[str, Any]) -> 
 def evaluate(model, contexts: list[Context], names: Names, special, args: argparse.Namespace) -> dict[str, float]:
     """Held-out loss in nats per token, all and answer tokens: context alone, and by length of the document.
 
+    `marked`: of questions alone, their answer marked in its context; `mismarked`: another answer marked instead.
     `auc`: how often a pair is likelier by its document than another by one that lacks its context, over the mean of
     all its tokens or of its answer's.
     """
@@ -336,6 +367,12 @@ def evaluate(model, contexts: list[Context], names: Names, special, args: argpar
                 sums[f"{key}_{length}"][1] += int(real.sum())
                 if length == 256:
                     means[key, True] += (losses.sum(1) / real.sum(1)).tolist()
+        for pair, other in itertools.pairwise(pairs):
+            for key, at in (("marked", pair), ("mismarked", other)):
+                example = examples.highlighted(context.ids, at.answer_start, replace(at, question=pair.question))
+                for _, losses, real in pair_losses(model, example, special):
+                    sums[key][0] += losses.sum().item()
+                    sums[key][1] += int(real.sum())
         other = annotated.document(contexts, place, 256, examples.random, without=True) if pairs else []
         for key, losses, real in pair_losses(model, examples.paired(other, pairs), special) if other else ():
             means[key, False] += (losses.sum(1) / real.sum(1)).tolist()
@@ -357,11 +394,12 @@ def pair_losses(model, example: Example, special: dict[str, int]) -> Iterator[tu
         yield "answer_loss", losses * answer, answer
 
 
-def losses(model, batch: Sequence[Example], special: dict[str, int]) -> tuple[Tensor, int, int]:
-    """The summed loss of a batch in nats, of how many tokens, and how many targets."""
-    blocks = token_losses(model, collate(batch, special))
+def losses(model, batches: Sequence[Sequence[Example]], special: dict[str, int]) -> tuple[Tensor, int, int]:
+    """The summed loss of a step's batches in nats, of how many tokens, and how many targets."""
+    blocks = [block for batch in batches for block in token_losses(model, collate(batch, special))]
     total = torch.stack([each.sum() for each, _ in blocks]).sum()
-    return total, sum(int((labels >= 0).sum()) for _, labels in blocks), sum(len(e.targets) for e in batch)
+    count = sum(int((labels >= 0).sum()) for _, labels in blocks)
+    return total, count, sum(len(e.targets) for batch in batches for e in batch)
 
 
 def save(model, tokenizer, folder: Path) -> None:
@@ -406,10 +444,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--save-minutes", type=float, default=10)
     parser.add_argument("--max-steps", type=int, help="stop after this many steps, whatever the time: for a trial")
-    parser.add_argument("--tokens", type=int, default=6144, help="source tokens per batch")
+    parser.add_argument("--tokens", type=int, default=6144, help="source tokens per batch, two of which are a step")
     parser.add_argument("--pairs", type=int, default=16, help="pairs decoded per document")
     parser.add_argument("--long", type=float, default=0.5, help="share of visits that make a longer document")
-    parser.add_argument("--highlight", type=float, default=0.2, help="share of visits that ask for a question only")
+    parser.add_argument("--highlight", type=float, default=0.4, help="share of visits that mark answers")
     parser.add_argument("--unanswerable", type=float, default=0.25, help="questions without an answer, per pair")
     parser.add_argument("--replaced", type=float, default=0.1, help="share of contexts with an answer replaced")
     parser.add_argument("--lr", type=float, default=6e-4)
@@ -444,7 +482,7 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
     run.resume()
     run.log(settings=vars(args), contexts=len(kept), held_out=len(test), pairs=sum(len(c.pairs) for c in kept))
     examples = Examples(kept, names, special, args, seed=args.seed + run.step)
-    run.train(examples.batches(args.tokens), lambda batch: losses(model, batch, special))
+    run.train(examples.steps(args.tokens), lambda batches: losses(model, batches, special))
 
 
 if __name__ == "__main__":
