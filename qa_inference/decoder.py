@@ -7,6 +7,8 @@ only what is asked for is projected; elsewhere the model's logits are used.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +22,7 @@ from qa_inference.likelihood import Projection
 from qa_inference.rows import Array
 
 ROOM = 8  # positions by which a full cache grows
+SPARE = 1.5  # how much more memory a cache takes than it needs now
 
 
 class Decoder:
@@ -120,7 +123,36 @@ class RunningRows:
 
 def new_cache() -> EncoderDecoderCache:
     """An empty cache of an encoder-decoder."""
-    return EncoderDecoderCache(Cache(layer_class_to_replicate=_RoomyLayer), DynamicCache())
+    layer = functools.partial(_RoomyLayer, _Blocks())
+    return EncoderDecoderCache(Cache(layer_class_to_replicate=layer), DynamicCache())
+
+
+class _Blocks:
+    """Memory that the layers of one cache hand on to each other as its rows part and end.
+
+    At every step keys and values have another size. Taken from the system's heap anew each time, they leave gaps there
+    that fit nothing: several times as much as is in use, and more with every batch.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[Tensor] = []
+
+    def take(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """A tensor of any content, of the type and on the device of `like`."""
+        size = math.prod(shape)
+        alike = [block for block in self._free if block.dtype == like.dtype and block.device == like.device]
+        block = next((block for block in alike if len(block) >= size), None)
+        if block is None:  # those that are too small go first
+            self._free = [block for block in self._free if not any(block is other for other in alike)]
+            alike.clear()
+            block = like.new_empty(int(SPARE * size))
+        else:
+            self._free = [other for other in self._free if other is not block]
+        return block[:size].view(*shape)
+
+    def give_back(self, tensor: Tensor) -> None:
+        """Let the next have the memory that `take` gave."""
+        self._free.append(tensor.as_strided((tensor.untyped_storage().nbytes() // tensor.itemsize,), (1,), 0))
 
 
 class _RoomyLayer(DynamicLayer):
@@ -129,27 +161,39 @@ class _RoomyLayer(DynamicLayer):
     The library's own layer copies all of them for every new one.
     """
 
+    def __init__(self, blocks: _Blocks) -> None:
+        super().__init__()
+        self._blocks = blocks
+        self._memory: list[Tensor] = []
+
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append one or more positions; returns all."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self._memory = [key_states[:, :, :0], value_states[:, :, :0]]
+            self._memory = [states[:, :, :0] for states in (key_states, value_states)]
         length = self.get_seq_length()
         stop = length + key_states.shape[2]
         for i, new in enumerate((key_states, value_states)):
             if self._memory[i].shape[2] < stop:
                 n, heads, _, width = new.shape
-                larger = new.new_empty(n, heads, stop + ROOM, width)
+                larger = self._blocks.take((n, heads, stop + ROOM, width), new)
                 larger[:, :, :length] = self._memory[i][:, :, :length]
-                self._memory[i] = larger
+                self._replace(i, larger)
             self._memory[i][:, :, length:stop] = new
         return self._show(stop)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Make the batch `indices` [N'] of what it was."""
         if self.get_seq_length():
-            self._memory = [memory[indices] for memory in self._memory]
+            for i, memory in enumerate(self._memory):
+                chosen = self._blocks.take((len(indices), *memory.shape[1:]), memory)
+                self._replace(i, torch.index_select(memory, 0, indices, out=chosen))
             self._show(self.get_seq_length())
+
+    def _replace(self, i: int, memory: Tensor) -> None:
+        if self._memory[i].numel():
+            self._blocks.give_back(self._memory[i])
+        self._memory[i] = memory
 
     def _show(self, length: int) -> tuple[Tensor, Tensor]:
         """Let `keys` and `values` be the first `length` positions, and return them."""

@@ -95,7 +95,7 @@ def test_an_unanswered_question_is_given_and_its_answer_is_none(base: Path, data
     args = argparse.Namespace(long=0.5, highlight=0.0, unanswerable=0.5, replaced=0.2, pairs=8)
     examples = recipe.Examples(contexts, annotated.Names(contexts, tokenizer), SPECIAL, args, seed=0)
     ends = {True: 0, False: 0}
-    for target in (target for _ in range(100) for target in examples.draw().targets):
+    for target in (target for _ in range(100) for example in examples.draw() for target in example.targets):
         unanswered = list(target.ids[-3:]) == [SPECIAL["sep"], SPECIAL["none"], SPECIAL["eos"]]
         assert target.given == (len(target.ids) - 3 if unanswered else 0)
         ends[unanswered] += 1

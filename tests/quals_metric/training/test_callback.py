@@ -347,7 +347,6 @@ def test_bad_options(options: dict[str, Any], error: type[Exception], match: str
 
 
 def test_samples_in_tensorboard(tmp_path: Path, quiet: Any) -> None:
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     trainer = toys.trainer(tmp_path, report_to=["tensorboard"])
