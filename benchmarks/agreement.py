@@ -17,7 +17,6 @@ floors too, and counted.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import math
 import re
@@ -31,6 +30,7 @@ from scipy import stats
 
 from qags_metric import QagsConfig, QagsScorer
 from quals_metric import QualsConfig, QualsResult, QualsScorer
+from quals_metric.tables import records
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array, Array], float]
@@ -40,9 +40,7 @@ NGRAMS = (1, 2, 3, 4)
 
 def read(path: str) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file."""
-    opener: Any = gzip.open if path.endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    return [row for _, row in records(Path(path))]
 
 
 def copied_share(summary: str, source: str, n: int) -> float:
@@ -179,7 +177,8 @@ def make_scorers(metric: str, args: argparse.Namespace) -> Any:
     """The scorers of a metric, by their names in the table."""
     if metric == "qags":
         return {"QAGS": QagsScorer(QagsConfig(args.question_model, reader=args.reader, dtype=args.dtype))}
-    configs = {tokens: QualsConfig(args.model, tokens=tokens, dtype=args.dtype) for tokens in args.tokens}
+    shared = {"dtype": args.dtype, "cache": args.cache}
+    configs = {tokens: QualsConfig(args.model, tokens=tokens, **shared) for tokens in args.tokens}
     return {f"QUALS, {tokens} tokens": QualsScorer(config) for tokens, config in configs.items()}
 
 
@@ -193,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--reader", default="embedded", help="of QAGS")
     parser.add_argument("--tokens", nargs="+", default=["all", "answer"], choices=["all", "answer"])
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--cache", help="a folder for what was generated and scored: both kinds of tokens then share it")
     parser.add_argument("--out", help="also write everything as JSON")
     args = parser.parse_args(argv)
     reports = []

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 SEPARATOR, HIGHLIGHT, NO_ANSWER = "<sep>", "<hl>", "<none>"
 WINDOW, LONGEST_TARGET = 512, 60
+RARE = 6_000  # words behind so many in the order of frequency are mostly names
 COMMON_WORDS = 16_000  # of a BERT vocabulary, which is in the order of frequency, so many entries are kept
 
 Encode = Callable[[str], list[int]]
@@ -86,10 +87,13 @@ def find_run(needle: Sequence[int], haystack: Sequence[int]) -> int:
     return next((i for i in range(len(haystack) - width + 1) if haystack[i : i + width] == needle), -1)
 
 
-def load_contexts(names: Iterable[str], encode: Encode, whole: Encode | None = None) -> list[Context]:
+def load_contexts(
+    names: Iterable[str], encode: Encode, whole: Encode | None = None, shortest: int = 0
+) -> list[Context]:
     """All annotated contexts in file order: neighbours are often from the same article.
 
-    `whole` encodes by the whole vocabulary, so that the same contexts are held out whatever a checkpoint keeps of it.
+    Questions of fewer than `shortest` tokens ("who said?") are left out. `whole` encodes by the whole vocabulary, so
+    that the same contexts are held out whatever a checkpoint keeps of it.
     """
     questions: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
     for name in names:
@@ -102,7 +106,8 @@ def load_contexts(names: Iterable[str], encode: Encode, whole: Encode | None = N
         context = Context(encode(text)[: WINDOW - 2], held_out=is_held_out((whole or encode)(text)[: WINDOW - 2]))
         for question, answer in pairs:
             made = make_pair(encode(question), encode(answer) if answer else None, context.ids)
-            context.pairs.append(replace(made, names=find_names(question, made.question, context.ids, encode)))
+            if len(made.question) >= shortest:
+                context.pairs.append(replace(made, names=find_names(question, made.question, context.ids, encode)))
         contexts.append(context)
     return contexts
 
@@ -115,14 +120,20 @@ def make_pair(question: Sequence[int], answer: Sequence[int] | None, context: Se
     return Pair(tuple(question), tuple(answer), start)
 
 
+_WORD = re.compile(r"(?<=\s)(?:[a-z][\w'’-]+|\d[\d.,]*\d|\d)")
 _NAME = re.compile(r"(?<=\s)(?:[A-Z][\w'’-]+(?:\s[A-Z][\w'’-]+)*|\d[\d.,]*\d|\d)")
 
 
 def find_names(text: str, question: Ids, context: Sequence[int], encode: Encode) -> tuple[tuple[int, int], ...]:
-    """Where in a question's tokens there are names (by their capitals) and numbers that its context has too."""
+    """Where in a question's tokens there are names (by their capitals) and numbers that its context has too.
+
+    In a question without any capital, rare words count as names: most are.
+    """
     found = []
-    for match in _NAME.finditer(text):
+    for match in (_WORD if text.islower() else _NAME).finditer(text):
         run = encode(match.group())
+        if text.islower() and len(run) == 1 and run[0] < RARE and not match.group()[0].isdigit():
+            continue
         start = find_run(run, list(question))
         if start >= 0 and find_run(run, context) >= 0:
             found.append((start, start + len(run)))
@@ -169,6 +180,9 @@ def document(
     return chosen
 
 
+_LETTERS = re.compile("(?:##)?[a-z]{1,4}")
+
+
 class Names:
     """All names and numbers of some questions, by kind, to put in the place of others.
 
@@ -176,7 +190,12 @@ class Names:
     """
 
     def __init__(self, contexts: Iterable[Context], tokenizer: PreTrainedTokenizerFast):
-        digits = {i for token, i in tokenizer.get_vocab().items() if token.removeprefix("##")[:1].isdigit()}
+        vocab = tokenizer.get_vocab()
+        digits = {i for token, i in vocab.items() if token.removeprefix("##")[:1].isdigit()}
+        letters = sorted((token, i) for token, i in vocab.items() if _LETTERS.fullmatch(token))
+        self._starts = [i for token, i in letters if not token.startswith("##")]
+        self._endings = [i for token, i in letters if token.startswith("##")]
+        self._continuing = {i for token, i in vocab.items() if token.startswith("##")}
         self._kind = lambda run: "number" if run[0] in digits else min(len(run), 4)
         self._runs: dict[object, list[Ids]] = defaultdict(list)
         for context in contexts:
@@ -200,9 +219,7 @@ class Names:
                 return (*pair.question[:start], *other, *pair.question[end:])
         return None
 
-    def confused(
-        self, pair: Pair, context: Context, document: Sequence[Context], draw: random.Random
-    ) -> Ids | None:
+    def confused(self, pair: Pair, context: Context, document: Sequence[Context], draw: random.Random) -> Ids | None:
         """The question with one of its names replaced by one of its kind that only other contexts have.
 
         The text then has every word of the question, and no answer. None if the question has no name, or the other
@@ -216,6 +233,44 @@ class Names:
                   for i, j in other.names}  # fmt: skip
         fitting = [run for run in sorted(others) if self._kind(run) == kind and find_run(run, context.ids) < 0]
         return (*pair.question[:start], *draw.choice(fitting), *pair.question[end:]) if fitting else None
+
+    def renamed(self, context: Context, draw: random.Random) -> Context:
+        """The context and its pairs with a name that a question has replaced everywhere by another, or a made-up one.
+
+        What is said of it stays true, so it can only be copied. The context as it is if no question has a name.
+        """
+        runs = sorted({pair.question[i:j] for pair in context.pairs for i, j in pair.names})
+        runs = [run for run in runs if self._kind(run) != "number"]
+        if not runs:
+            return context
+        old = draw.choice(runs)
+        if draw.random() < 0.5:
+            new = draw.choice(self._runs[self._kind(old)])
+        else:
+            new = (draw.choice(self._starts), *draw.choices(self._endings, k=draw.randint(1, 3)))
+        ids, _ = self._exchanged(context.ids, old, new)
+        changed = Context(ids, held_out=context.held_out)
+        for pair in context.pairs:
+            question, _ = self._exchanged(pair.question, old, new)
+            answer, _ = self._exchanged(pair.answer or (), old, new)
+            start = pair.answer_start + self._exchanged(context.ids[: max(0, pair.answer_start)], old, new)[1]
+            fits = bool(answer) and ids[start : start + len(answer)] == answer
+            changed.pairs.append(Pair(tuple(question), tuple(answer), start) if fits else Pair(tuple(question)))
+        return changed
+
+    def _exchanged(self, ids: Sequence[int], old: Ids, new: Ids) -> tuple[list[int], int]:
+        """Token ids with the run `old`, where it is not the beginning of a longer word, as `new`; how many more."""
+        found: list[int] = []
+        place, width = 0, len(old)
+        while place < len(ids):
+            behind = ids[place + width] if place + width < len(ids) else None
+            if tuple(ids[place : place + width]) == old and behind not in self._continuing:
+                found += new
+                place += width
+            else:
+                found.append(ids[place])
+                place += 1
+        return found, len(found) - len(ids)
 
     def replaced(self, context: Context, pair: Pair, draw: random.Random) -> tuple[Context, Pair] | None:
         """Context and pair with the answer, where it is a number or a known name, replaced by another of its kind.

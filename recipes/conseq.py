@@ -55,7 +55,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from qa_inference import results
-from qa_inference.formats import PRESETS
+from qa_inference.presets import PRESETS
 from qa_inference.resampling import paired_bootstrap
 from quals_metric import QualsConfig, QualsScorer, durable
 from quals_metric.training.candidates import CollectionSettings

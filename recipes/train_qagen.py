@@ -17,10 +17,16 @@ What it does, and why:
   questions for QAGS; its input tells the two tasks apart. Such a visit marks several answers of one short text, each in
   an input of its own: next to each other in a batch, only the mark tells them apart. With one target a visit where
   others have sixteen, a model writes the text's likeliest question whatever is marked.
-- A question that the document does not answer (its context is elsewhere, or one of its names was replaced by another,
-  of the same document too) has the answer `<none>`: trained only on what was asked of a text, a model answers whatever it is asked, and the
-  probability of an answer says little about the source. The question itself is given there, not learned.
-- Answers that are names or numbers are sometimes replaced in their context: what counts is what the text says.
+- A question that the document does not answer has the answer `<none>`: its context is elsewhere, or one of its names
+  was replaced by another, of the same document too. Trained only on what was asked of a text, a model answers whatever
+  it is asked, and the probability of an answer says little about the source. The question itself is given there, not
+  learned.
+- Answers that are names or numbers are sometimes replaced in their context: what counts is what the text says. Names
+  in questions are sometimes replaced wherever they occur, also by made-up ones: a name can only be copied, and a
+  decoder that has not learned to writes another that it knows better.
+- A context gives a document a few of its pairs only, and very short questions are left out: where a sentence has forty
+  questions (QAMR), most are about single words ("what kind of officer?"), and a model that has learned from them asks
+  what any text answers.
 - A pair whose answer is unknown, or is not a run of the context's tokens, trains its question only.
 - The schedule is by time and resumes after a kill (`recipes.cpu_training`).
 Settings, losses and failures go to `recipes/LOG.md` by hand, from the `log.jsonl` this writes.
@@ -84,8 +90,9 @@ class Examples:
         self.contexts, self.names, self.special, self.args = contexts, names, special, args
         self.random = random.Random(seed)
         # A context is visited as often as it has something to teach; a known answer counts more.
-        known = [len(c.answered) for c in contexts]
-        self.weights = [k**0.5 + 0.5 * (len(c.pairs) - k) ** 0.5 for k, c in zip(known, contexts, strict=True)]
+        known = [min(len(c.answered), 3 * args.per_context) for c in contexts]
+        other = [len(c.pairs) - len(c.answered) for c in contexts]
+        self.weights = [k**0.5 + 0.5 * n**0.5 for k, n in zip(known, other, strict=True)]
 
     def draw(self) -> list[Example]:
         """The training examples of one visit: a document with its pairs, or a text with one of its answers marked."""
@@ -105,7 +112,7 @@ class Examples:
     def marked(self, place: int) -> list[Example]:
         """Up to `MARKED_ANSWERS` answers of a text as long as a summary, each marked in an input of its own."""
         length = self.random.randint(0, MARKED_TOKENS)
-        document = annotated.document(self.contexts, place, length, self.random)
+        document = [*map(self.renamed, annotated.document(self.contexts, place, length, self.random))]
         starts = itertools.accumulate((len(context.ids) for context in document), initial=0)
         places = {
             (start + pair.answer_start, len(pair.answer)): pair
@@ -117,12 +124,17 @@ class Examples:
         return [self.highlighted(ids, start, places[start, width]) for start, width in chosen]
 
     def asked(self, context: Context) -> tuple[Context, list[Pair]]:
-        """A context and some of its pairs; or, now and then, the context with an answer replaced, and that pair."""
+        """A context, perhaps renamed, and some of its pairs; or the context with an answer replaced, and that pair."""
         if context.answered and self.random.random() < self.args.replaced:
             changed = self.names.replaced(context, self.random.choice(context.answered), self.random)
             if changed:
                 return changed[0], [changed[1]]
-        return context, self.random.sample(context.pairs, min(len(context.pairs), 1 + self.args.pairs // 2))
+        context = self.renamed(context)
+        return context, self.random.sample(context.pairs, min(len(context.pairs), self.args.per_context))
+
+    def renamed(self, context: Context) -> Context:
+        """The context, in a share of the cases with one of its names changed wherever it occurs."""
+        return self.names.renamed(context, self.random) if self.random.random() < self.args.renamed else context
 
     def unanswered(
         self, document: Sequence[Context], text: Sequence[int], pairs: Sequence[tuple[Context, Pair]]
@@ -362,19 +374,21 @@ def evaluate(model, contexts: list[Context], names: Names, special, args: argpar
         pairs = context.answered[:6]
         for length in LENGTHS if pairs else ():
             document = annotated.document(contexts, place, length, examples.random)
-            for key, losses, real in pair_losses(model, examples.paired(document, pairs), special):
+            for key, losses, real in pair_losses(model, [examples.paired(document, pairs)], special):
                 sums[f"{key}_{length}"][0] += losses.sum().item()
                 sums[f"{key}_{length}"][1] += int(real.sum())
                 if length == 256:
                     means[key, True] += (losses.sum(1) / real.sum(1)).tolist()
-        for pair, other in itertools.pairwise(pairs):
-            for key, at in (("marked", pair), ("mismarked", other)):
-                example = examples.highlighted(context.ids, at.answer_start, replace(at, question=pair.question))
-                for _, losses, real in pair_losses(model, example, special):
-                    sums[key][0] += losses.sum().item()
-                    sums[key][1] += int(real.sum())
+        for key, places in (("marked", pairs[:-1]), ("mismarked", pairs[1:])):
+            marked = [
+                examples.highlighted(context.ids, at.answer_start, replace(at, question=pair.question))
+                for at, pair in zip(places, pairs, strict=False)
+            ]
+            for _, losses, real in pair_losses(model, marked, special) if marked else ():
+                sums[key][0] += losses.sum().item()
+                sums[key][1] += int(real.sum())
         other = annotated.document(contexts, place, 256, examples.random, without=True) if pairs else []
-        for key, losses, real in pair_losses(model, examples.paired(other, pairs), special) if other else ():
+        for key, losses, real in pair_losses(model, [examples.paired(other, pairs)], special) if other else ():
             means[key, False] += (losses.sum(1) / real.sum(1)).tolist()
     found = {key: round(total / count, 4) for key, (total, count) in sorted(sums.items())}
     for key in ("loss", "answer_loss"):
@@ -383,10 +397,10 @@ def evaluate(model, contexts: list[Context], names: Names, special, args: argpar
     return found
 
 
-def pair_losses(model, example: Example, special: dict[str, int]) -> Iterator[tuple[str, Tensor, Tensor]]:
+def pair_losses(model, batch: Sequence[Example], special: dict[str, int]) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Per block `loss` and `answer_loss`: the losses [N, T], zero where they do not count, and where they do."""
     with torch.no_grad():
-        blocks = token_losses(model, collate([example], special))
+        blocks = token_losses(model, collate(batch, special))
     for losses, labels in blocks:
         real, separator = labels >= 0, labels == special["sep"]
         yield "loss", losses, real
@@ -449,6 +463,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--long", type=float, default=0.5, help="share of visits that make a longer document")
     parser.add_argument("--highlight", type=float, default=0.4, help="share of visits that mark answers")
     parser.add_argument("--unanswerable", type=float, default=0.25, help="questions without an answer, per pair")
+    parser.add_argument("--per-context", type=int, default=4, help="pairs of one context in a document, at most")
+    parser.add_argument("--shortest", type=int, default=6, help="tokens of a question, at least")
+    parser.add_argument("--renamed", type=float, default=0.3, help="share of contexts with a name changed everywhere")
     parser.add_argument("--replaced", type=float, default=0.1, help="share of contexts with an answer replaced")
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--encoder-lr", type=float, default=2e-4)
@@ -468,7 +485,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -> None:
     """Train for `args.minutes`; the decoder, new to its task, learns faster than the encoder and the embeddings."""
     whole = annotated.whole_vocabulary(Path(args.base) if args.base else annotated.packaged_encoder())
-    contexts = annotated.load_contexts(args.data, annotated.encoder_of(tokenizer), whole)
+    contexts = annotated.load_contexts(args.data, annotated.encoder_of(tokenizer), whole, args.shortest)
+    contexts = [context for context in contexts if context.pairs]
     kept = [context for context in contexts if not context.held_out]
     test = [context for context in contexts if context.held_out]
     names = Names(contexts, tokenizer)

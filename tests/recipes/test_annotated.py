@@ -69,6 +69,48 @@ def test_a_replaced_answer_is_in_the_text_and_in_the_pair(names: Names) -> None:
     assert names.replaced(context, Pair((1,), (9,), 0), random.Random(0)) is None
 
 
+def test_a_confused_question_names_what_another_context_has(names: Names) -> None:
+    here, there = Context([9, 50, 9], [NUMBERS]), Context([60, 9], [Pair((1, 60), names=((1, 2),))])
+    assert names.confused(NUMBERS, here, [here, there], random.Random(0)) == (1, 2, 60)
+    assert names.confused(NUMBERS, here, [here], random.Random(0)) is None
+    assert names.confused(NUMBERS, Context([50, 60]), [here, there], random.Random(0)) is None
+    assert names.confused(Pair((1, 2)), here, [here, there], random.Random(0)) is None
+
+
+def test_a_renamed_context_says_the_same_of_another_name() -> None:
+    tokenizer = tiny.wordpiece()
+    encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731  (one line)
+    text = "Joshua beat Klitschko . Klitschko lost ."
+    question, answer = "Who beat Klitschko ?", "Joshua"
+    made = annotated.make_pair(encode(question), encode(answer), encode(text))
+    spans = annotated.find_names(question, made.question, encode(text), encode)
+    lost = annotated.make_pair(encode("Who lost ?"), encode("Klitschko lost"), encode(text))
+    context = Context(encode(text), [Pair(made.question, made.answer, made.answer_start, spans), lost])
+    names = Names([context], tokenizer)
+    for seed in range(20):
+        found = names.renamed(context, random.Random(seed))
+        asked, other = found.pairs
+        name = asked.question[2:-1]
+        assert found.ids == [*encode("Joshua beat"), *name, *encode("."), *name, *encode("lost .")]
+        assert asked.answer == tuple(encode("Joshua")) and other.answer == (*name, *encode("lost"))
+        for pair in found.pairs:
+            assert tuple(found.ids[pair.answer_start :][: len(pair.answer)]) == pair.answer
+    assert names.renamed(Context([9], [Pair((1, 2))]), random.Random(0)).pairs == [Pair((1, 2))]
+
+
+def test_a_name_that_begins_a_longer_word_stays(names: Names) -> None:
+    tokenizer = tiny.wordpiece()
+    piece = next(i for token, i in tokenizer.get_vocab().items() if token.startswith("##"))
+    assert names._exchanged([9, 50, piece, 50, 9], (50,), (60, 70)) == ([9, 50, piece, 60, 70, 9], 1)
+
+
+def test_short_questions_are_left_out(data: list[str]) -> None:
+    tokenizer = tiny.wordpiece()
+    encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731  (one line)
+    lengths = [len(p.question) for c in annotated.load_contexts(data, encode, shortest=5) for p in c.pairs]
+    assert min(lengths) >= 5 > min(len(p.question) for c in annotated.load_contexts(data, encode) for p in c.pairs)
+
+
 def test_a_document_has_its_context_unless_it_is_left_out() -> None:
     contexts = [Context([i] * 5) for i in range(30)]
     for seed in range(20):

@@ -16,6 +16,7 @@ from qa_inference.seq2seq import Seq2Seq
 from recipes import annotated, cpu_training
 from recipes import train_qagen as recipe
 from recipes.train_qagen import Target
+from tests import tiny
 
 SPECIAL = {"bos": 2, "eos": 3, "pad": 0, "sep": 5, "hl": 6, "none": 7}
 
@@ -92,7 +93,9 @@ def test_an_unanswered_question_is_given_and_its_answer_is_none(base: Path, data
     tokenizer, _ = annotated.smaller_tokenizer(base)
     encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731  (used once)
     contexts = annotated.load_contexts(data, encode)
-    args = argparse.Namespace(long=0.5, highlight=0.0, unanswerable=0.5, replaced=0.2, pairs=8)
+    args = argparse.Namespace(
+        long=0.5, highlight=0.0, unanswerable=0.5, replaced=0.2, renamed=0.3, pairs=8, per_context=4
+    )
     examples = recipe.Examples(contexts, annotated.Names(contexts, tokenizer), SPECIAL, args, seed=0)
     ends = {True: 0, False: 0}
     for target in (target for _ in range(100) for example in examples.draw() for target in example.targets):
@@ -100,6 +103,40 @@ def test_an_unanswered_question_is_given_and_its_answer_is_none(base: Path, data
         assert target.given == (len(target.ids) - 3 if unanswered else 0)
         ends[unanswered] += 1
     assert 0.2 < ends[True] / sum(ends.values()) < 0.6
+
+
+def test_marked_answers_of_a_text_come_together_each_with_its_question(base: Path, data: list[str]) -> None:
+    tokenizer, _ = annotated.smaller_tokenizer(base)
+    contexts = annotated.load_contexts(data[:1], lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
+    args = argparse.Namespace(highlight=1.0, renamed=0.0, per_context=4)
+    examples = recipe.Examples(contexts, annotated.Names(contexts, tokenizer), SPECIAL, args, seed=0)
+    asked = {(pair.answer, pair.question) for context in contexts for pair in context.answered}
+    together = 0
+    for _ in range(100):
+        visit = examples.draw()
+        marked = set()
+        for example in visit:
+            start, end = (i for i, token in enumerate(example.source) if token == SPECIAL["hl"])
+            answer = tuple(example.source[start + 1 : end])
+            (target,) = example.targets
+            assert (answer, tuple(target.ids[:-1])) in asked and target.ids[-1] == SPECIAL["eos"]
+            assert len(example.source) <= recipe.MARKED_TOKENS + 4  # the marks, [CLS] and [SEP]
+            marked.add((start, end))
+        assert 1 <= len(marked) == len(visit) <= recipe.MARKED_ANSWERS
+        together += len(visit) > 1
+    assert together > 50
+
+
+def test_a_long_text_is_cut_around_the_marked_answer() -> None:
+    examples = recipe.Examples([], annotated.Names([], tiny.wordpiece()), SPECIAL, argparse.Namespace(), seed=0)
+    for start in (0, 100, 298):
+        pair = annotated.Pair((8, 9), (1000 + start, 1001 + start), start)
+        for _ in range(20):
+            source = examples.highlighted(range(1000, 1300), start, pair).source[1:-1]
+            first = source.index(SPECIAL["hl"])
+            assert source[first : first + 4] == [6, 1000 + start, 1001 + start, 6]
+            text = [token for token in source if token != SPECIAL["hl"]]
+            assert text == list(range(text[0], text[0] + recipe.MARKED_TOKENS))
 
 
 def test_a_smaller_vocabulary_leaves_the_kept_logits_as_they_were(base: Path) -> None:
