@@ -10,8 +10,8 @@ NEEDED = (
     "qa_inference/checkpoints/reader/model.safetensors",
     "quals_metric/cli.py",
     "quals_metric/metric.py",
-    "quals_metric/templates/app.html.jinja",
-    "quals_metric/templates/report.html.jinja",
+    "quals_metric/report/templates/app.html.jinja",
+    "quals_metric/report/templates/report.html.jinja",
     "qags_metric/metric.py",
 )
 

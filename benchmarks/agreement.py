@@ -21,6 +21,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,9 @@ RESAMPLES, SEED = 1000, 12345
 NGRAMS = (1, 2, 3, 4)
 
 
-def read(path: str) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file."""
-    return [row for _, row in records(Path(path))]
+def read(path: str, rows: int | None = None) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file, or the first of them."""
+    return [row for _, row in islice(records(Path(path)), rows)]
 
 
 def copied_share(summary: str, source: str, n: int) -> float:
@@ -117,9 +118,11 @@ def questions(summary: Any) -> Sequence[Any]:
     return summary.pairs if hasattr(summary, "pairs") else summary.questions
 
 
-def evaluate(path: str, scorers: dict[str, QualsScorer] | dict[str, QagsScorer]) -> dict[str, Any]:
-    """Everything about one file."""
-    rows = read(path)
+def evaluate(
+    path: str, scorers: dict[str, QualsScorer] | dict[str, QagsScorer], count: int | None = None
+) -> dict[str, Any]:
+    """Everything about one file, or about its first rows."""
+    rows = read(path, count)
     summaries, sources = [row["summary"] for row in rows], [row["document"] for row in rows]
     results = {name: scorer.score(summaries=summaries, sources=sources) for name, scorer in scorers.items()}
     columns = {name: np.array(result.scores) for name, result in results.items()}
@@ -186,20 +189,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, score, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True)
+    parser.add_argument("--rows", type=int, help="of each file, the first; default: all")
     parser.add_argument("--metrics", nargs="+", default=["quals"], choices=["quals", "qags"])
     parser.add_argument("--model", default="embedded", help="of QUALS")
     parser.add_argument("--question-model", default="embedded", help="of QAGS")
     parser.add_argument("--reader", default="embedded", help="of QAGS")
     parser.add_argument("--tokens", nargs="+", default=["all", "answer"], choices=["all", "answer"])
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--cache", help="a folder for what was generated and scored: both kinds of tokens then share it")
+    parser.add_argument(
+        "--cache", help="a folder for what was generated and scored: both kinds of tokens then share it"
+    )
     parser.add_argument("--out", help="also write everything as JSON")
     args = parser.parse_args(argv)
     reports = []
     for metric in args.metrics:
         scorers = make_scorers(metric, args)
         for path in args.data:
-            reports.append({"metric": metric, **evaluate(path, scorers)})
+            reports.append({"metric": metric, **evaluate(path, scorers, args.rows)})
             print(f"{show(reports[-1])}\n\n{reports[-1]['signature']}", end="\n\n", flush=True)
     print(f"{RESAMPLES} resamples")
     if args.out:

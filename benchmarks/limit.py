@@ -15,14 +15,14 @@ also how far its scores lie from the first's.
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -38,6 +38,7 @@ from qa_inference.decoding import DiverseBeamSearch
 from qa_inference.likelihood import Projection
 from qa_inference.seq2seq import Seq2Seq
 from quals_metric import QualsConfig, QualsScorer
+from quals_metric.tables import records
 
 Clock = Callable[[], float]
 REST = "the rest"
@@ -204,9 +205,7 @@ def compare(names: Sequence[str], first: Sequence[float], second: Sequence[float
 
 def read(path: str, limit: int) -> dict[str, list[str]]:
     """The first summaries and sources of a JSON-lines file."""
-    opener: Any = gzip.open if path.endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        rows = [json.loads(line) for line, _ in zip(lines, range(limit), strict=False)]
+    rows = [row for _, row in islice(records(Path(path)), limit)]
     return {"summaries": [row["summary"] for row in rows], "sources": [row["document"] for row in rows]}
 
 

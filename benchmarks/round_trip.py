@@ -11,23 +11,21 @@ another one, and not at all; and the mean token F1.
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 from collections.abc import Sequence
-from typing import Any
+from itertools import islice
+from pathlib import Path
 
 from qa_inference.decoding import BeamSearch
 from qa_inference.engine import Engine
 from qags_metric import QagsConfig, QagsScorer
 from qags_metric.overlap import exact_match, token_f1
 from qags_metric.questions import parse
+from quals_metric.tables import records
 
 
 def read(path: str, column: str, rows: int) -> list[str]:
     """The texts of the first rows."""
-    opener: Any = gzip.open if path.endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line)[column] for _, line in zip(range(rows), lines, strict=False)]
+    return [row[column] for _, row in islice(records(Path(path)), rows)]
 
 
 def measure(scorer: QagsScorer, texts: Sequence[str]) -> dict[str, float]:

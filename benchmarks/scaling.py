@@ -22,7 +22,6 @@ the exponent between a point and the one before: 1 is a straight line through th
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import math
 import multiprocessing
@@ -40,6 +39,8 @@ from html import escape
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
+
+from quals_metric.tables import records
 
 SHARD = 128  # rows, as `quals score` has it
 SHAPES = {2: (64, 1), 8: (192, 2), 30: (384, 4), 120: (768, 6), 400: (1024, 12)}  # width and layers of each half
@@ -94,9 +95,7 @@ class Sentences:
     """Texts of any length and number, made of the sentences of some documents."""
 
     def __init__(self, path: str) -> None:
-        opener: Any = gzip.open if path.endswith(".gz") else open
-        with opener(path, "rt", encoding="utf-8") as lines:
-            documents = [json.loads(line)["document"] for line in lines]
+        documents = [row["document"] for _, row in records(Path(path))]
         sentences = [part.split() for text in documents for part in re.split(r"(?<=[.!?])\s+", text)]
         self.sentences = [words for words in sentences if words]
         if not self.sentences:

@@ -22,7 +22,6 @@ Reports seconds per summary (median, range), ratios within each repeat, shares o
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import multiprocessing
 import os
@@ -33,10 +32,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from quals_metric.tables import records
 
 BEAMS_AT_ONCE, READER_BATCH, SUMMARIES_AT_ONCE = 1, 8, 5  # the published batch sizes
 NAMES = {
@@ -353,9 +355,7 @@ def work(connection: Any, name: str, args: argparse.Namespace) -> None:
 
 def read(path: str, count: int) -> list[dict[str, Any]]:
     """The first rows of a JSON-lines file."""
-    opener: Any = gzip.open if path.endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for _, line in zip(range(count), lines, strict=False)]
+    return [row for _, row in islice(records(Path(path)), count)]
 
 
 def measure(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:

@@ -6,11 +6,15 @@
 - `attention`: cross-attention that shares one source among many rows
 - `engine`, `spread`: batches by token budget, on one process or spread over many
 - `tokenization`: texts as data, with offsets
-- `formats`: how a checkpoint writes a question, with its answer or to a given one; presets
-- `seq2seq`: an encoder-decoder that generates and scores
+- `formats`, `presets`: how a checkpoint writes a question, with its answer or to a given one; known checkpoints
+- `pretrained`: a model and its tokenizer, loaded
+- `seq2seq`, `causal`: an encoder-decoder, or a decoder-only model, that generates and scores
+- `reader`, `spans`: the answer to a question, in a text
+- `cache`: results kept on disk
 - `windows`: a long text as overlapping windows
 - `results`, `resampling`: what the results of the metrics share; bootstrap and randomization
 - `options`: what callers ask for, checked
+- `lazy`: public names that cost nothing until they are used
 
 Importing this package imports none of them.
 """

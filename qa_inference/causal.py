@@ -7,19 +7,20 @@ with a text; all but its last token is read once for all rows, which begin with 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Unpack
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from qa_inference.decoder import to_device
 from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary
-from qa_inference.engine import choose_device, choose_dtype
 from qa_inference.memory import check_fits, free_bytes, parameter_bytes
 from qa_inference.prefix_decoder import PrefixDecoder, PrefixRows, padded
 from qa_inference.prefix_probe import choose_sharing
+from qa_inference.pretrained import Loading, Source, load_pretrained
 from qa_inference.rows import Array, Hypothesis
 from qa_inference.seq2seq import ROWS, Scored, Sharing, end_ids_of, pad_id_of
 from qa_inference.tokenization import Ids, TextTokenizer
@@ -50,45 +51,26 @@ class CausalModel:
         cls,
         name: str,
         *,
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
         sharing: Sharing = "auto",
-        revision: str | None = None,
-        token: str | None = None,
-        cache_dir: str | None = None,
-        local_files_only: bool = False,
         gguf_file: str | None = None,
         device_map: str | None = None,
+        **options: Unpack[Loading],
     ) -> CausalModel:
         """Load a Hub name or a folder, or the GGUF file of that name in it (needs the package `gguf`).
 
         `device_map` spreads the model as accelerate does ("auto"); a quantized checkpoint goes where its library puts
-        it. Raises MemoryError if the weights cannot fit; OSError or ValueError, naming `name`, if there is no such
-        checkpoint or it is no decoder-only model.
+        it. See `pretrained.Loading` for the rest. Raises MemoryError if the weights cannot fit; OSError or ValueError,
+        naming `name`, if there is no such checkpoint or it is no decoder-only model.
         """
-        place = choose_device(device)
-        kind = choose_dtype(dtype, place)
-        source: dict[str, Any]
-        source = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        source["trust_remote_code"] = False  # nor is the user asked
-        file = {} if gguf_file is None else {"gguf_file": gguf_file}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name, **source, **file)
-            config = AutoConfig.from_pretrained(name, **source, **file)
-            needed = parameter_bytes(config, kind)
-        except Exception as error:  # the library raises many kinds, some without the name
-            raise _failed(name, error) from error
-        if needed is not None and device_map is None:
-            check_fits(name, needed, free_bytes(place), kind)
-        is_quantized = getattr(config, "quantization_config", None) is not None
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                name, config=config, dtype=kind, device_map=device_map, **source, **file
-            )
-        except Exception as error:  # as above
-            raise _failed(name, error) from error
-        if device_map is None and not is_quantized:
-            model.to(place)  # type: ignore[arg-type]  # typed for quantized models only
+        model, tokenizer, _ = load_pretrained(
+            AutoModelForCausalLM,
+            "a decoder-only model",
+            name,
+            gguf_file=gguf_file,
+            device_map=device_map,
+            check=partial(_check_memory, name) if device_map is None else None,
+            **options,
+        )
         return cls(model, tokenizer, sharing=sharing)
 
     @property
@@ -179,16 +161,8 @@ class CausalModel:
             )
 
 
-def is_decoder_only(
-    name: str,
-    *,
-    revision: str | None = None,
-    token: str | None = None,
-    cache_dir: str | None = None,
-    local_files_only: bool = False,
-) -> bool:
+def is_decoder_only(name: str, **source: Unpack[Source]) -> bool:
     """Whether a Hub name or a folder is a checkpoint of a decoder-only language model; False if it cannot be read."""
-    source = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, **source)
     except Exception:  # whoever loads it says what is wrong, with its own words
@@ -198,11 +172,8 @@ def is_decoder_only(
     return not config.is_encoder_decoder and bool(causal & set(config.architectures or ()))
 
 
-def _failed(name: str, error: Exception) -> Exception:
-    """What to raise where a checkpoint could not be loaded."""
-    kind = OSError if isinstance(error, OSError) else ValueError
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return kind(
-        f"model {name!r}: must be a folder or a Hub name of a decoder-only model with its tokenizer; loading it "
-        f"failed: {reason}"
-    )
+def _check_memory(name: str, config: Any, dtype: torch.dtype, device: torch.device) -> None:
+    """Raise MemoryError if the weights of a checkpoint cannot fit; of a quantized one, nobody knows before."""
+    needed = parameter_bytes(config, dtype)
+    if needed is not None:
+        check_fits(name, needed, free_bytes(device), dtype)

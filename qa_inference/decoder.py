@@ -123,7 +123,7 @@ class RunningRows:
 
 def new_cache() -> EncoderDecoderCache:
     """An empty cache of an encoder-decoder."""
-    layer = functools.partial(_RoomyLayer, _Blocks())
+    layer: Any = functools.partial(_RoomyLayer, _Blocks())  # Any: the library asks for a class and only calls it
     return EncoderDecoderCache(Cache(layer_class_to_replicate=layer), DynamicCache())
 
 
@@ -140,15 +140,12 @@ class _Blocks:
     def take(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """A tensor of any content, of the type and on the device of `like`."""
         size = math.prod(shape)
-        alike = [block for block in self._free if block.dtype == like.dtype and block.device == like.device]
-        block = next((block for block in alike if len(block) >= size), None)
-        if block is None:  # those that are too small go first
-            self._free = [block for block in self._free if not any(block is other for other in alike)]
-            alike.clear()
-            block = like.new_empty(int(SPARE * size))
-        else:
-            self._free = [other for other in self._free if other is not block]
-        return block[:size].view(*shape)
+        alike = [i for i, block in enumerate(self._free) if block.dtype == like.dtype and block.device == like.device]
+        place = next((i for i in alike if len(self._free[i]) >= size), None)
+        if place is not None:
+            return self._free.pop(place)[:size].view(*shape)
+        self._free = [block for i, block in enumerate(self._free) if i not in alike]  # too small: they go first
+        return like.new_empty(int(SPARE * size))[:size].view(*shape)
 
     def give_back(self, tensor: Tensor) -> None:
         """Let the next have the memory that `take` gave."""
@@ -162,7 +159,7 @@ class _RoomyLayer(DynamicLayer):
     """
 
     def __init__(self, blocks: _Blocks) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in the library
         self._blocks = blocks
         self._memory: list[Tensor] = []
 

@@ -8,6 +8,7 @@ How a call is spread over processes is in `spread.py`.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import math
@@ -190,6 +191,7 @@ class _Job(Generic[Item, Result]):
                 parts += [part[middle:], part[:middle]]
             else:
                 results += done
+        _trim_heap()
         return results
 
     def _batch_cost(self, part: list[int]) -> int:
@@ -224,6 +226,22 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         sign in str(error).lower() for sign in _OUT_OF_MEMORY
     )
+
+
+@functools.cache
+def _heap() -> Any:
+    """The C library with `malloc_trim`, which glibc has; None elsewhere."""
+    try:
+        library = ctypes.CDLL(None)
+    except (OSError, TypeError):  # TypeError: on Windows
+        return None
+    return library if hasattr(library, "malloc_trim") else None
+
+
+def _trim_heap() -> None:
+    """Give the system back what lies free in pieces in the C heap: with batches of unlike shapes it adds up."""
+    if (library := _heap()) is not None:
+        library.malloc_trim(0)
 
 
 def _release_memory() -> None:

@@ -1,17 +1,16 @@
-"""How a checkpoint writes questions, with their answers or to given ones, and the named presets."""
+"""How a checkpoint writes questions, with their answers or to given ones."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from qa_inference.rows import Array
 from qa_inference.tokenization import TEXT, EncodedText, Ids, TextTokenizer
 from qa_inference.windows import split
 
-CHECKPOINTS = Path(__file__).parent / "checkpoints"
+_LINE_BREAK = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True)
@@ -124,9 +123,7 @@ class CausalFormat(PairFormat):
         Raises ValueError if `chat` is asked of a model without a chat template.
         """
         template = self._chat_template(tokenizer) if self.chat else self.template
-        encoded = tokenizer.encode(_LINE_BREAK.sub(" ", text), template)
-        behind = len(tokenizer.encode("a").tail)
-        return replace(encoded, tail=encoded.tail[: len(encoded.tail) - behind])
+        return encode_prompt(tokenizer, _LINE_BREAK.sub(" ", text), template)
 
     def end_ids(self, tokenizer: TextTokenizer) -> tuple[int, ...]:
         """The tokens that a line break after an answer may be: alone, or merged with those behind it."""
@@ -214,6 +211,16 @@ class QuestionFormat:
         return encoded.window(*chosen), chosen != (0, len(encoded.ids))
 
 
+def encode_prompt(tokenizer: TextTokenizer, text: str, template: str = TEXT) -> EncodedText:
+    """A text in a template that a decoder-only model goes on from: some tokenizers end every text, and this one is not.
+
+    See `TextTokenizer.encode`.
+    """
+    encoded = tokenizer.encode(text, template)
+    behind = len(tokenizer.encode("a").tail)
+    return replace(encoded, tail=encoded.tail[: len(encoded.tail) - behind])
+
+
 def _check_input(template: str, window: int | None) -> None:
     """Raise ValueError unless a format's template and window can be meant."""
     if template.count(TEXT) != 1:
@@ -231,108 +238,3 @@ def _window_around(encoded: EncodedText, text: str, first: int, last: int, size:
         return max(holding, key=lambda w: min(first - w[0] if w[0] else count, w[1] - last if w[1] < count else count))
     start = min(max(0, (first + last + 1 - size) // 2), max(0, count - size))
     return start, min(start + size, count)
-
-
-Format = TypeVar("Format", PairFormat, QuestionFormat)
-
-
-@dataclass(frozen=True)
-class Preset(Generic[Format]):
-    """A checkpoint that is known to write questions, and how. `revision` pins a commit of a Hub repository."""
-
-    name: str
-    model: str
-    format: Format
-    licence: str
-    about: str
-    revision: str | None = None
-
-
-_LINE_BREAK = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
-
-_LMQG = PairFormat(
-    template="generate question and answer: {text}",
-    separator=", answer: ",
-    question_prefix="question: ",
-    end=" | ",
-    window=512,
-)
-
-PRESETS: dict[str, Preset[PairFormat]] = {
-    preset.name: preset
-    for preset in (
-        Preset(
-            "embedded",
-            str(CHECKPOINTS / "qagen"),
-            PairFormat(separator="<sep>", window=512),
-            "Apache-2.0",
-            "30M parameters, English; ships with the package and needs no network",
-        ),
-        Preset(
-            "t5-large-squad-qa",
-            "potsawee/t5-large-generation-squad-QuestionAnswer",
-            PairFormat(separator="<sep>", window=512),
-            "Apache-2.0",
-            "T5-large fine-tuned on SQuAD; closest to the paper's generator among the public ones",
-            revision="08bd3086b3327b2f1b760a4e371e2b921202ef93",
-        ),
-        *(
-            Preset(
-                f"t5-{size}-squad-qag",
-                f"lmqg/t5-{size}-squad-qag",
-                _LMQG,
-                "CC-BY-4.0",
-                f"T5-{size} fine-tuned to write several pairs of a paragraph; the first one counts",
-            )
-            for size in ("small", "base", "large")
-        ),
-        Preset(
-            "gemma-3-270m",
-            "google/gemma-3-270m",
-            CausalFormat(),
-            "Gemma terms of use",
-            "decoder-only, 270M parameters, not tuned: asks as the prompt's two worked examples do",
-        ),
-    )
-}
-"""Checkpoints that write a question and its answer, for QUALS."""
-
-_LMQG_MARKS = {"opening": "<hl> ", "closing": " <hl>"}  # as its data sets write them
-
-QUESTION_PRESETS: dict[str, Preset[QuestionFormat]] = {
-    preset.name: preset
-    for preset in (
-        Preset(
-            "embedded",
-            str(CHECKPOINTS / "qagen"),
-            QuestionFormat(window=512),
-            "Apache-2.0",
-            "30M parameters, English; ships with the package and needs no network",
-        ),
-        Preset(
-            "bart-base-squad-qg",
-            "lmqg/bart-base-squad-qg",
-            QuestionFormat(**_LMQG_MARKS, window=512),
-            "CC-BY-4.0",
-            "BART-base fine-tuned on SQuAD",
-        ),
-        *(
-            Preset(
-                f"t5-{size}-squad-qg",
-                f"lmqg/t5-{size}-squad-qg",
-                QuestionFormat(template="generate question: {text}", **_LMQG_MARKS, window=512),
-                "CC-BY-4.0",
-                f"T5-{size} fine-tuned on SQuAD",
-            )
-            for size in ("small", "base", "large")
-        ),
-        Preset(
-            "t5-base-qg-hl",
-            "valhalla/t5-base-qg-hl",
-            QuestionFormat(template="generate question: {text}", opening=" <hl> ", closing=" <hl> ", window=512),
-            "MIT",
-            "T5-base fine-tuned on SQuAD",
-        ),
-    )
-}
-"""Checkpoints that write a question to a marked answer, for QAGS."""

@@ -57,6 +57,11 @@ def given(config: Config, **options: Any) -> Config:
     return replace(config, **{name: value for name, value in options.items() if value is not None})  # type: ignore[type-var]  # any dataclass
 
 
+def only(config: Config, names: Iterable[str]) -> Config:
+    """A dataclass with the named options alone, all others as by default: what a loaded model is remembered by."""
+    return type(config)(**{name: getattr(config, name) for name in names})
+
+
 def refuse_unknown(metric: str, options: Iterable[str], known: Collection[str]) -> None:
     """Raise TypeError if there are options beside the known ones."""
     unknown = sorted(set(options) - set(known))

@@ -10,20 +10,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
-from qa_inference.engine import Engine, choose_device, choose_dtype
-from qa_inference.formats import CHECKPOINTS
+from qa_inference.engine import Engine
+from qa_inference.pretrained import Loading, load_pretrained
 from qa_inference.spans import Answer, Ints, PairLayout, Window, WindowSpans, best_spans, window_starts
 from qa_inference.tokenization import TextTokenizer
 
-__all__ = ["READERS", "Answer", "Reader", "ReaderConfig", "ReaderPreset", "Window", "WindowSpans"]
+__all__ = ["Answer", "Reader", "ReaderConfig", "Window", "WindowSpans"]
 
 SHORTEST_WINDOW = 16
 TEXTS_KEPT = 64  # texts whose tokens are remembered: all questions about one come in a row
@@ -82,43 +82,20 @@ class Reader:
         self._tokens = functools.lru_cache(maxsize=TEXTS_KEPT)(self._encode)
 
     @classmethod
-    def load(
-        cls,
-        name: str,
-        *,
-        config: ReaderConfig | None = None,
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
-        revision: str | None = None,
-        token: str | None = None,
-        cache_dir: str | None = None,
-        local_files_only: bool = False,
-    ) -> Reader:
-        """Load a Hub name or a folder; safetensors where there are any, else `.bin` by the weights-only loader.
+    def load(cls, name: str, *, config: ReaderConfig | None = None, **options: Unpack[Loading]) -> Reader:
+        """Load a Hub name or a folder; see `pretrained.Loading` for what can be said of it.
 
         Raises OSError or ValueError, naming `name`, if there is no such checkpoint or it was not trained to answer
         questions (the library would give it a head of random weights).
         """
-        place = choose_device(device)
-        source = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name, **source)
-            model, report = AutoModelForQuestionAnswering.from_pretrained(
-                name, dtype=choose_dtype(dtype, place), output_loading_info=True, **source
-            )
-        except Exception as error:  # the library raises many kinds, some without the name
-            kind = OSError if isinstance(error, OSError) else ValueError
-            raise kind(
-                f"model {name!r}: must be a folder or a Hub name of an extractive question-answering model with its "
-                f"tokenizer; loading it failed: "
-                f"{str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
-            ) from error
-        if report["missing_keys"]:
+        kind = "an extractive question-answering model"
+        model, tokenizer, missing = load_pretrained(AutoModelForQuestionAnswering, kind, name, **options)
+        if missing:
             raise ValueError(
                 f"model {name!r}: must have been trained to answer questions; its checkpoint lacks "
-                f"{', '.join(sorted(report['missing_keys'])[:3])}. Use one fine-tuned on SQuAD 2.0, say"
+                f"{', '.join(missing[:3])}. Use one fine-tuned on SQuAD 2.0, say"
             )
-        return cls(model.to(place), tokenizer, config=config)
+        return cls(model, tokenizer, config=config)
 
     def windows(self, question: str, text: str) -> list[Window]:
         """The inputs that ask `question` of `text`: one at least, more if the text does not fit.
@@ -246,45 +223,3 @@ def _pad_id(model: PreTrainedModel, tokenizer: Any) -> int:
     pad = getattr(model.config, "pad_token_id", None)
     pad = tokenizer.pad_token_id if pad is None else pad
     return int(pad) if pad is not None else 0
-
-
-@dataclass(frozen=True)
-class ReaderPreset:
-    """A checkpoint that is known to answer questions. `revision` pins a commit of a Hub repository."""
-
-    name: str
-    model: str
-    licence: str
-    about: str
-    revision: str | None = None
-
-
-READERS: dict[str, ReaderPreset] = {
-    preset.name: preset
-    for preset in (
-        ReaderPreset(
-            "embedded",
-            str(CHECKPOINTS / "reader"),
-            "Apache-2.0",
-            "18M parameters, English; ships with the package and needs no network",
-        ),
-        ReaderPreset(
-            "roberta-base-squad2",
-            "deepset/roberta-base-squad2",
-            "CC-BY-4.0",
-            "RoBERTa-base fine-tuned on SQuAD 2.0; the usual reader of that size",
-        ),
-        ReaderPreset(
-            "roberta-base-squad2-distilled",
-            "deepset/roberta-base-squad2-distilled",
-            "MIT",
-            "the same size, distilled from a larger reader",
-        ),
-        ReaderPreset(
-            "tinyroberta-squad2",
-            "deepset/tinyroberta-squad2",
-            "CC-BY-4.0",
-            "distilled from roberta-base-squad2 to half of its layers",
-        ),
-    )
-}

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForSeq2SeqLM, DynamicCache, EncoderDecoderCache, PreTrainedModel
 
 from qa_inference import attention
 from qa_inference.decoder import Decoder, RunningRows, new_cache, to_device
 from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary
-from qa_inference.engine import choose_device, choose_dtype
 from qa_inference.likelihood import shift_targets
+from qa_inference.pretrained import Loading, load_pretrained
 from qa_inference.rows import Array, Hypothesis
 from qa_inference.tokenization import Ids, TextTokenizer
 
-ROWS = 64  # targets of one source decoded at a time: bounds the logits of a source with very many pairs
+ROWS = 8  # targets of one source decoded at a time
 PROBE_TOLERANCE = 1e-4
 PROBE_IDS = list(range(3, 9))
 Sharing = Literal["auto", "shared", "expanded"]
@@ -58,34 +58,13 @@ class Seq2Seq:
             self._try_sharing(required=sharing == "shared")
 
     @classmethod
-    def load(
-        cls,
-        name: str,
-        *,
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
-        sharing: Sharing = "auto",
-        revision: str | None = None,
-        token: str | None = None,
-        cache_dir: str | None = None,
-        local_files_only: bool = False,
-    ) -> Seq2Seq:
-        """Load a Hub name or a folder; safetensors where there are any, else `.bin` by the weights-only loader.
+    def load(cls, name: str, *, sharing: Sharing = "auto", **options: Unpack[Loading]) -> Seq2Seq:
+        """Load a Hub name or a folder; see `pretrained.Loading` for what can be said of it.
 
         Raises OSError or ValueError, naming `name`, if there is no such checkpoint or it is no encoder-decoder.
         """
-        place = choose_device(device)
-        source = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name, **source)
-            model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=choose_dtype(dtype, place), **source)
-        except Exception as error:  # the library raises many kinds, some without the name
-            kind = OSError if isinstance(error, OSError) else ValueError
-            raise kind(
-                f"model {name!r}: must be a folder or a Hub name of an encoder-decoder with its tokenizer; loading it "
-                f"failed: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
-            ) from error
-        return cls(model.to(place), tokenizer, sharing=sharing)
+        model, tokenizer, _ = load_pretrained(AutoModelForSeq2SeqLM, "an encoder-decoder", name, **options)
+        return cls(model, tokenizer, sharing=sharing)
 
     @property
     def shared(self) -> bool:
@@ -137,14 +116,20 @@ class Seq2Seq:
         Each source is encoded once; ends and separators count as any token.
         """
         encoded, mask = self.encode([item.source for item in items])
-        results: list[list[Array]] = [[] for _ in items]
-        for start in range(0, max((len(item.targets) for item in items), default=0), ROWS):
-            unfinished = [i for i, item in enumerate(items) if len(item.targets) > start]
-            targets = [items[i].targets[start : start + ROWS] for i in unfinished]
-            index = torch.tensor(unfinished, device=self.device)
-            for i, arrays in zip(unfinished, self._score_rows(encoded[index], mask[index], targets), strict=True):
-                results[i] += arrays
-        return results
+        # The longest first, so that those decoded together are of like length and little of it is padding.
+        orders = [np.argsort([-len(target) for target in item.targets], kind="stable") for item in items]
+        found: list[list[Array]] = [[] for _ in items]
+        live, cross = list(range(len(items))), DynamicCache()
+        for start in range(0, max(map(len, orders), default=0), ROWS):
+            kept = [place for place, i in enumerate(live) if len(orders[i]) > start]
+            if len(kept) < len(live):
+                live, index = [live[place] for place in kept], torch.tensor(kept, device=self.device)
+                encoded, mask = encoded[index], mask[index]
+                cross.batch_select_indices(index)
+            targets = [[items[i].targets[place] for place in orders[i][start : start + ROWS]] for i in live]
+            for i, arrays in zip(live, self._score_rows(encoded, mask, targets, cross), strict=True):
+                found[i] += arrays
+        return [[each[place] for place in np.argsort(order)] for each, order in zip(found, orders, strict=True)]
 
     def encode(self, inputs: Sequence[Ids]) -> tuple[Tensor, Tensor]:
         """The encoder's output [S, K, D] and the attention mask [S, K] for `inputs`, padded on the right."""
@@ -153,13 +138,19 @@ class Seq2Seq:
         encoder = self.model.get_encoder()
         return encoder(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state, mask
 
-    def _score_rows(self, encoded: Tensor, mask: Tensor, targets: Sequence[Sequence[Ids]]) -> list[list[Array]]:
-        """Log-probabilities of some targets of every source, rows per source filled up to the most of them."""
+    def _score_rows(
+        self, encoded: Tensor, mask: Tensor, targets: Sequence[Sequence[Ids]], cross: DynamicCache
+    ) -> list[list[Array]]:
+        """Log-probabilities of some targets of every source, rows per source filled up to the most of them.
+
+        `cross` keeps the keys and values of the sources for the next targets, but not of sources copied for each row.
+        """
         rows = max(map(len, targets))
         filled = [row for each in targets for row in [*each, *[each[0]] * (rows - len(each))]]
         labels = _pad(filled, self.vocabulary.pad, self.device)
         prefix = torch.tensor(self.prefix, device=self.device)
-        hidden = self.decoder(encoded, mask, shift_targets(prefix, labels))[:, len(prefix) - 1 :]
+        cache = EncoderDecoderCache(DynamicCache(), cross) if self.shared else None
+        hidden = self.decoder(encoded, mask, shift_targets(prefix, labels), cache)[:, len(prefix) - 1 :]
         # only tokens of targets are projected, not padding and rows that fill up
         given = [len(target) for each in targets for target in each]
         lengths = np.array([len(t) for each in targets for t in [*each, *[()] * (rows - len(each))]])

@@ -10,10 +10,10 @@ Nothing is imported and nothing happens until a name is used: `import qags_metri
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qa_inference import __version__
+from qa_inference.lazy import lazily
 
 if TYPE_CHECKING:
     from qags_metric.config import QagsConfig
@@ -42,15 +42,4 @@ _HOMES = {
     "SummaryScore": "result",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name's file when the name is first used (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(globals(), _HOMES)

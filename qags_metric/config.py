@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
-from qa_inference.formats import QUESTION_PRESETS, Preset, QuestionFormat
+from qa_inference.formats import QuestionFormat
 from qa_inference.options import check_choices, check_integers, find_preset
-from qa_inference.reader import READERS, Reader, ReaderConfig, ReaderPreset
+from qa_inference.presets import QUESTION_PRESETS, READERS, Preset, ReaderPreset
+from qa_inference.pretrained import Loading
+from qa_inference.reader import Reader, ReaderConfig
 from qa_inference.seq2seq import Seq2Seq, Sharing
 
 
@@ -15,9 +17,9 @@ from qa_inference.seq2seq import Seq2Seq, Sharing
 class QagsConfig:
     """Which models ask and answer, how many questions, and which of them count. The defaults are the paper's.
 
-    `model` writes questions: a preset's name (`qa_inference.formats.QUESTION_PRESETS`), a Hub name (`owner/name`) or a
+    `model` writes questions: a preset's name (`qa_inference.presets.QUESTION_PRESETS`), a Hub name (`owner/name`) or a
     folder; `format` says what it reads (None: the preset's, or a bare text with `<hl>` around the answer). `reader`
-    answers them: a preset's name (`qa_inference.reader.READERS`), a Hub name or a folder, read as `reader_config` says.
+    answers them: a preset's name (`…presets.READERS`), a Hub name or a folder, read as `reader_config` says.
     `spacy_model` finds the answers to ask for (None: the first English one installed).
 
     Of a summary's names and noun phrases the first `num_candidates` are asked for (10), each by beam search of
@@ -88,28 +90,23 @@ class QagsConfig:
 def load_generator(config: QagsConfig) -> Seq2Seq:
     """The question generator a configuration names. Raises what `Seq2Seq.load` does."""
     preset = config.preset()
-    return Seq2Seq.load(
-        preset.model,
-        device=config.device,
-        dtype=config.dtype,
-        sharing=config.sharing,
-        revision=config.revision or preset.revision,
-        token=config.token,
-        cache_dir=config.cache_dir,
-        local_files_only=config.local_files_only,
-    )
+    return Seq2Seq.load(preset.model, sharing=config.sharing, **_loading(config, config.revision or preset.revision))
 
 
 def load_reader(config: QagsConfig) -> Reader:
     """The reader a configuration names. Raises what `Reader.load` does."""
     preset = config.reader_preset()
-    return Reader.load(
-        preset.model,
-        config=config.reader_config,
-        device=config.device,
-        dtype=config.dtype,
-        revision=config.reader_revision or preset.revision,
-        token=config.token,
-        cache_dir=config.cache_dir,
-        local_files_only=config.local_files_only,
-    )
+    options = _loading(config, config.reader_revision or preset.revision)
+    return Reader.load(preset.model, config=config.reader_config, **options)
+
+
+def _loading(config: QagsConfig, revision: str | None) -> Loading:
+    """How either model is loaded."""
+    return {
+        "device": config.device,
+        "dtype": config.dtype,
+        "revision": revision,
+        "token": config.token,
+        "cache_dir": config.cache_dir,
+        "local_files_only": config.local_files_only,
+    }

@@ -12,8 +12,9 @@ import datasets
 import evaluate
 
 from qa_inference.answers import AnswerFinder
-from qa_inference.formats import QUESTION_PRESETS, QuestionFormat
-from qa_inference.options import choose_model, given, refuse_unknown, storable_texts
+from qa_inference.formats import QuestionFormat
+from qa_inference.options import choose_model, given, only, refuse_unknown, storable_texts
+from qa_inference.presets import QUESTION_PRESETS
 from qa_inference.reader import Reader, ReaderConfig
 from qa_inference.seq2seq import Seq2Seq
 from qags_metric.config import QagsConfig, load_generator, load_reader
@@ -108,12 +109,11 @@ def _finder(spacy_model: str | None) -> AnswerFinder:
 @lru_cache(maxsize=8)
 def _scorer(config: QagsConfig) -> QagsScorer:
     """A scorer on the loaded models; how it searches and what it keeps does not need others."""
-    generator, reader = ({name: getattr(config, name) for name in names} for names in (_GENERATOR, _READER))
     return QagsScorer(
         config,
         finder=_finder(config.spacy_model),
-        generator=_generator(QagsConfig(**generator)),
-        reader=_reader(QagsConfig(**reader)),
+        generator=_generator(only(config, _GENERATOR)),
+        reader=_reader(only(config, _READER)),
     )
 
 

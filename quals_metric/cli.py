@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quals_metric import __version__, file_commands, study_commands
+from quals_metric import __version__, file_commands
 from quals_metric.options import (
     DeviceOption,
     DtypeOption,
@@ -30,6 +30,7 @@ from quals_metric.options import (
     TokensOption,
     load_scorer,
 )
+from quals_metric.study import commands as study_commands
 
 if TYPE_CHECKING:
     from qa_inference.results import CorpusResult, ScoredSummary
@@ -182,19 +183,21 @@ def serve(
 
 @app.command()
 def models(as_json: JsonOption = False) -> None:
-    """List the presets: checkpoints that are known to ask or to answer, for which metric, and under which licence."""
-    from qa_inference.formats import PRESETS, QUESTION_PRESETS
-    from qa_inference.reader import READERS
+    """List the presets: checkpoints that are known to ask or to answer, for which metric, and under which licence.
+
+    Tried: whether we have scored with these weights; if not, their cards say how they write.
+    """
+    from qa_inference.presets import PRESETS, QUESTION_PRESETS, READERS
     from quals_metric.terminal import rows_block
 
-    keys = ("option", "name", "checkpoint", "licence", "about")
+    keys = ("option", "name", "checkpoint", "licence", "tried", "about")
     groups: dict[str, Mapping[str, Any]]
     groups = {"quals --model": PRESETS, "qags --model": QUESTION_PRESETS, "qags --reader": READERS}
-    rows = [
-        (option, name, "ships with the package" if name == "embedded" else preset.model, preset.licence, preset.about)
-        for option, presets in groups.items()
-        for name, preset in presets.items()
-    ]
+    rows = []
+    for option, presets in groups.items():
+        for name, preset in presets.items():
+            checkpoint = "ships with the package" if name == "embedded" else preset.model
+            rows.append((option, name, checkpoint, preset.licence, preset.tried, preset.about))
     as_text = json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2, ensure_ascii=False)
     typer.echo(as_text if as_json else rows_block(keys, rows))
 

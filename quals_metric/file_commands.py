@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quals_metric.numbers import number
 from quals_metric.options import (
     CacheOption,
     DeviceOption,
@@ -203,7 +203,7 @@ def _score_text(found: FileScores) -> str:
     from quals_metric.terminal import VIEWS
 
     view = VIEWS[found.metric]
-    in_01 = f"   (0 to 1: {_number(found.score_01)})" if view.shows_01 else ""
+    in_01 = f"   (0 to 1: {number(found.score_01, 4)})" if view.shows_01 else ""
     windowed = f"{found.num_windowed_summaries:,} summaries and {found.num_windowed_sources:,} sources in windows"
     return "\n".join(
         (
@@ -233,8 +233,5 @@ def _comparison_text(found: Comparison, a: Path, b: Path) -> str:
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    return f"{_number(value)}   95 % interval {_number(low)} to {_number(high)}"
-
-
-def _number(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{round(value, 4) + 0.0:.4f}"
+    point, first, last = (number(one, 4) for one in (value, low, high))
+    return f"{point}   95 % interval {first} to {last}"

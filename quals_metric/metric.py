@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import evaluate
 
-from qa_inference.formats import PRESETS, PairFormat
-from qa_inference.options import choose_model, given, refuse_unknown, storable_texts
+from qa_inference.formats import PairFormat
+from qa_inference.options import choose_model, given, only, refuse_unknown, storable_texts
+from qa_inference.presets import PRESETS
 from quals_metric.scorer import Model, QualsConfig, QualsScorer, load_model
 
 if TYPE_CHECKING:
@@ -84,19 +86,9 @@ Examples:
 
 _EVALUATE_OPTIONS = set(inspect.signature(evaluate.Metric.__init__).parameters) - {"self", "config_name", "kwargs"}
 
-
 _LOADING = (
-    "model",
-    "revision",
-    "token",
-    "cache_dir",
-    "local_files_only",
-    "device",
-    "dtype",
-    "sharing",
-    "gguf",
-    "device_map",
-)
+    "model", "revision", "token", "cache_dir", "local_files_only", "device", "dtype", "sharing", "gguf", "device_map",
+)  # fmt: skip
 
 
 @lru_cache(maxsize=4)
@@ -108,7 +100,7 @@ def _loaded(config: QualsConfig) -> Model:
 @lru_cache(maxsize=8)
 def _scorer(config: QualsConfig) -> QualsScorer:
     """A scorer on the loaded model; how it searches and averages does not need another."""
-    return QualsScorer(config, model=_loaded(QualsConfig(**{name: getattr(config, name) for name in _LOADING})))
+    return QualsScorer(config, model=_loaded(only(config, _LOADING)))
 
 
 class Quals(evaluate.Metric):
@@ -124,6 +116,8 @@ class Quals(evaluate.Metric):
         device: where to compute; None: the machine's best.
         dtype: "float32", "bfloat16", "float16"; None: the device's.
         token_budget: how many tokens a batch may hold; None: the device's.
+        gguf: a GGUF file in the folder or repository of `model`, which is a decoder-only one.
+        cache: a folder that keeps what was generated and scored for the next time, on this machine; None: none.
         groups: this and the next are described with `compute`, which can override them.
         strength: see `compute`.
         min_new_tokens: see `compute`.
@@ -135,6 +129,9 @@ class Quals(evaluate.Metric):
     Raises:
         TypeError: an unknown option.
         ValueError: a `config_name` that is no preset, or beside a `model`; an option out of its range.
+
+    When it is loaded or first computes, it raises what loading the model does, and ImportError or OSError if there can
+    be no `cache`.
     """
 
     def __init__(
@@ -149,6 +146,8 @@ class Quals(evaluate.Metric):
         device: str | None = None,
         dtype: str | None = None,
         token_budget: int | None = None,
+        gguf: str | None = None,
+        cache: str | os.PathLike[str] | None = None,
         groups: int | None = None,
         strength: float | None = None,
         min_new_tokens: int | None = None,
@@ -167,6 +166,8 @@ class Quals(evaluate.Metric):
             device=device,
             dtype=dtype,
             token_budget=token_budget,
+            gguf=gguf,
+            cache=cache,
             groups=groups,
             strength=strength,
             min_new_tokens=min_new_tokens,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, get_args
 
 import numpy as np
 
@@ -18,8 +18,9 @@ from qa_inference import results
 from qa_inference.causal import CausalModel, is_decoder_only
 from qa_inference.decoding import DiverseBeamSearch
 from qa_inference.engine import Engine
-from qa_inference.formats import PRESETS, CausalFormat, PairFormat, Preset
+from qa_inference.formats import CausalFormat, PairFormat
 from qa_inference.options import check_choices, check_integers, find_preset
+from qa_inference.presets import PRESETS, Preset
 from qa_inference.rows import Array
 from qa_inference.seq2seq import Scored, Seq2Seq, Sharing
 from qa_inference.tokenization import EncodedText
@@ -47,7 +48,7 @@ Progress = Callable[[int, int], None]
 class QualsConfig:
     """Which model asks, how it searches and what is averaged. The defaults are the paper's where it gives them.
 
-    `model` is a preset's name (`qa_inference.formats.PRESETS`), a Hub name (`owner/name`) or a folder; `format` says
+    `model` is a preset's name (`qa_inference.presets.PRESETS`), a Hub name (`owner/name`) or a folder; `format` says
     how it writes pairs (None: the preset's, or a bare text in and `question <sep> answer` out, or, for a decoder-only
     model, `qa_inference.formats.CausalFormat`). `groups`, `strength`, `min_new_tokens` and `max_new_tokens` are the
     diverse beam search's (60, 0.5, 8 and 60 and the end: the published code). `max_pairs` ends the selection (10: the
@@ -133,11 +134,12 @@ def load_model(config: QualsConfig) -> Model:
         "local_files_only": config.local_files_only,
     }
     settings = {"device": config.device, "dtype": config.dtype, "sharing": config.sharing, **source}
-    if config.gguf is not None or is_decoder_only(preset.model, **source):
-        return CausalModel.load(preset.model, gguf_file=config.gguf, device_map=config.device_map, **settings)
+    place, gguf = preset.place, config.gguf or preset.gguf
+    if gguf is not None or is_decoder_only(place, **source):
+        return CausalModel.load(place, gguf_file=gguf, device_map=config.device_map, **settings)
     if config.device_map is not None:
         raise ValueError(f"device_map: is for decoder-only models; {preset.name!r} is none. Use device")
-    return Seq2Seq.load(preset.model, **settings)
+    return Seq2Seq.load(place, **settings)
 
 
 def _open_cache(config: QualsConfig) -> ResultCache | None:
@@ -155,22 +157,33 @@ class QualsScorer:
     >>> scorer = QualsScorer()
     >>> result = scorer.score(summaries=["The bridge was approved."], sources=["The council approved the bridge."])
     >>> result.score, result.summaries[0].pairs[0].question  # doctest: +SKIP
+
+    Pickled, as by `datasets.map(…, num_proc=2)`, a scorer that loaded its model is its configuration: each process
+    loads the model itself. Its hash there changes with the signature, not with use, so that `datasets` finds what it
+    has computed. A scorer with a given `model` is pickled with it.
     """
 
     def __init__(self, config: QualsConfig | None = None, *, model: Model | None = None) -> None:
         self.config = config or QualsConfig()
         preset = self.config.preset()
         self._cache = _open_cache(self.config)  # first: loading a model takes longer than being told what is wrong
+        self._model_is_given = model is not None
         self.model = model or load_model(self.config)
         is_unknown = self.config.format is None and find_preset("model", self.config.model, PRESETS) is None
         self.format = CausalFormat() if is_unknown and isinstance(self.model, CausalModel) else preset.format
-        self._name, self._checkpoint = preset.name, preset.model
+        self._name, self._checkpoint = preset.name, preset.model if model is not None else preset.place
+        self._gguf = self.config.gguf or preset.gguf
         self._end_ids = self.format.end_ids(self.model.text)
         self._window = self.format.window or self.model.window or DEFAULT_WINDOW
         self._engine = Engine(token_budget=self.config.token_budget or DEFAULT_TOKEN_BUDGET)
         self._search = DiverseBeamSearch(
             self.config.groups, self.config.strength, self.config.min_new_tokens, self.config.max_new_tokens
         )
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        if self._model_is_given:
+            return super().__reduce_ex__(protocol)
+        return _load, (self.config, self.signature)
 
     def score(
         self,
@@ -215,7 +228,7 @@ class QualsScorer:
         """Everything a score depends on, in one line."""
         config, model = self.config, self.model.model
         settings = {
-            "model": f"{self._name}@{results.checkpoint_version(self._checkpoint, model, config.gguf)}",
+            "model": f"{self._name}@{results.checkpoint_version(self._checkpoint, model, self._gguf)}",
             "format": hashlib.sha256(repr(self.format).encode()).hexdigest()[:8],
             "groups": config.groups,
             "strength": config.strength,
@@ -319,6 +332,11 @@ class QualsScorer:
         pieces = self.model.text.pieces(pair.tokens)
         lists = tuple(map(float, pair.log_probs)), tuple(map(float, source_log_probs))
         return PairScore(pair.question, pair.answer, pair.start, pair.end, score, pieces, *lists)
+
+
+def _load(config: QualsConfig, signature: str) -> QualsScorer:
+    """The scorer that was pickled. Its signature tells pickles of changed weights or versions apart."""
+    return QualsScorer(config)
 
 
 @dataclass(frozen=True)

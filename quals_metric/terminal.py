@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from quals_metric.numbers import number
+
 if TYPE_CHECKING:
     from qa_inference.results import ScoredSummary
 
@@ -61,9 +63,9 @@ def summary_block(label: str, text: str, score: ScoredSummary) -> str:
     head, view = paragraph(label, text), VIEWS[score.metric]
     if math.isnan(score.score):
         return f"{head}\n  {view.title} undefined: {score.note}"
-    rows = [(_number(view.value(one)), *view.cells(one)) for one in sorted(score.asked, key=view.value)]
-    in_01 = f"   (0 to 1: {_number(score.score_01)})" if view.shows_01 else ""
-    return f"{head}\n  {view.title} {_number(score.score)}{in_01}\n{rows_block(view.columns, rows)}"
+    rows = [(number(view.value(one)), *view.cells(one)) for one in sorted(score.asked, key=view.value)]
+    in_01 = f"   (0 to 1: {number(score.score_01)})" if view.shows_01 else ""
+    return f"{head}\n  {view.title} {number(score.score)}{in_01}\n{rows_block(view.columns, rows)}"
 
 
 def rows_block(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -79,10 +81,6 @@ def rows_block(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
             padded = [part.ljust(width) for part, width in zip(parts, [*widths, 0], strict=True)]
             lines.append(("    " + "  ".join(padded)).rstrip())
     return "\n".join(lines)
-
-
-def _number(value: float) -> str:
-    return f"{round(value, 3) + 0.0:.3f}"  # the sum turns -0.0 into 0.0
 
 
 def _printable(text: str) -> str:

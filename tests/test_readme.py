@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qa_inference.formats import PRESETS
+from qa_inference.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

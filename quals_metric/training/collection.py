@@ -18,6 +18,7 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset, Features, List, Value, load_from_disk
 
 from qa_inference import results
+from qa_inference.causal import CausalModel, is_decoder_only
 from qa_inference.seq2seq import Seq2Seq, Sharing
 from qa_inference.spread import processes
 from quals_metric import durable
@@ -79,7 +80,8 @@ def collect(
     settings, output = settings or CollectionSettings(), Path(output)
     sharing: Sharing = "expanded"  # what is being trained keeps its own attention
     if isinstance(model, str | os.PathLike):
-        loaded = Seq2Seq.load(os.fspath(model), sharing="expanded")
+        name = os.fspath(model)
+        loaded = (CausalModel if is_decoder_only(name) else Seq2Seq).load(name, sharing="expanded")
         model, tokenizer, sharing = loaded.model, loaded.text.tokenizer, "auto"
     elif tokenizer is None:
         raise ValueError("tokenizer: must be given with a model; got None")

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qa_inference.formats import encode_prompt
 from qa_inference.seq2seq import Seq2Seq
-from qa_inference.tokenization import TEXT, Ids
+from qa_inference.tokenization import TEXT, Ids, TextTokenizer
 from quals_metric.training.state import left_as_found
 
 IGNORED = -100  # a label that is not a target: the libraries' convention
@@ -43,6 +44,21 @@ class TextFormat:
             if value is not None and (not isinstance(value, int) or value < least):
                 raise ValueError(f"{name}: must be a whole number of at least {least}; got {value!r}")
 
+    def input(self, tokenizer: TextTokenizer, document: str, most: int | None, *, is_prompt: bool = False) -> list[int]:
+        """The ids of a document in the template, at most `most` of them (None: all); a longer one loses its end.
+
+        `is_prompt`: a decoder-only model goes on from them, so they are not ended. Raises ValueError if the template
+        leaves no room for a document.
+        """
+        encoded = (encode_prompt if is_prompt else TextTokenizer.encode)(tokenizer, document, self.template)
+        room = len(encoded.ids) if most is None else most - encoded.around
+        if room < 1 and encoded.ids:
+            raise ValueError(
+                f"max_source_tokens: must leave room for a document beside the template's {encoded.around} tokens; got "
+                f"{most}. Shorten the template{' or set fewer max_new_tokens' if is_prompt else ''}"
+            )
+        return [int(token) for token in encoded.window(0, room)]
+
 
 class TextEncoder:
     """The token ids of documents and summaries for one encoder-decoder.
@@ -64,14 +80,7 @@ class TextEncoder:
 
     def source(self, document: str) -> list[int]:
         """The input ids of a document."""
-        encoded = self._text.encode(document, self.format.template)
-        room = len(encoded.ids) if self._source_tokens is None else self._source_tokens - encoded.around
-        if room < 1 and encoded.ids:
-            raise ValueError(
-                f"max_source_tokens: must leave room for a document beside the template's {encoded.around} tokens; "
-                f"got {self._source_tokens}. Shorten the template"
-            )
-        return [int(token) for token in encoded.window(0, room)]
+        return self.format.input(self._text, document, self._source_tokens)
 
     def target(self, summary: str) -> list[int]:
         """The ids a decoder has to write for a summary, its end included."""

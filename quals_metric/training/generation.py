@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from qa_inference.tokenization import TEXT, TextTokenizer
+from quals_metric.training.examples import TextFormat
 from quals_metric.training.state import left_as_found
 
 DEFAULT_MAX_NEW_TOKENS = 128
@@ -46,17 +47,21 @@ class GenerationSettings:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "num_beams", "num_return_sequences", "top_k", "batch_size", "max_source_tokens"):
+        for name in ("max_new_tokens", "num_beams", "num_return_sequences", "top_k", "batch_size"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name}: must be a whole number of at least 1; got {value!r}")
-        if self.template.count(TEXT) != 1:
-            raise ValueError(f"template: must contain {TEXT} exactly once; got {self.template!r}")
+        _ = self.text_format  # which checks what it is made of
         if self.num_return_sequences > 1 and not self.do_sample and (self.num_beams or 1) < self.num_return_sequences:
             raise ValueError(
                 f"num_return_sequences: needs do_sample=True or as many beams; got {self.num_return_sequences} with "
                 f"num_beams={self.num_beams}"
             )
+
+    @property
+    def text_format(self) -> TextFormat:
+        """How the model reads a document."""
+        return TextFormat(self.template, self.max_source_tokens)
 
 
 def generate_summaries(
@@ -110,22 +115,9 @@ def _batches(lengths: Sequence[int], size: int) -> list[list[int]]:
 
 def _prompts(model: Any, tokenizer: Any, documents: Sequence[str], settings: GenerationSettings) -> list[list[int]]:
     """The input ids of every document in its template; a document that is too long is cut at its end."""
-    text = TextTokenizer(tokenizer)
+    text, is_prompt = TextTokenizer(tokenizer), not model.config.is_encoder_decoder
     limit = settings.max_source_tokens or _source_limit(model, tokenizer, settings)
-    prompts = []
-    for document in documents:
-        encoded = text.encode(document, settings.template)
-        room = len(encoded.ids) if limit is None else limit - encoded.around
-        if room < 1 and encoded.ids:
-            raise ValueError(
-                f"max_source_tokens: must leave room for a document beside the template's {encoded.around} tokens; got "
-                f"{limit}. Shorten the template or set fewer max_new_tokens"
-            )
-        prompt = [int(token) for token in encoded.window(0, room)]
-        if not model.config.is_encoder_decoder and prompt[-1:] == [tokenizer.eos_token_id]:
-            prompt.pop()  # some tokenizers end every text; a model goes on from a prompt that is not ended
-        prompts.append(prompt)
-    return prompts
+    return [settings.text_format.input(text, document, limit, is_prompt=is_prompt) for document in documents]
 
 
 def _source_limit(model: Any, tokenizer: Any, settings: GenerationSettings) -> int | None:

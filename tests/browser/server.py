@@ -17,8 +17,9 @@ from gradio import processing_utils
 
 from qags_metric import QagsConfig, QagsScorer
 from quals_metric import QualsConfig, QualsScorer, app
-from quals_metric.app_guard import Guard, Receive, Send
-from quals_metric.app_limits import Limits
+from quals_metric.app import server
+from quals_metric.app.guard import Guard, Receive, Send
+from quals_metric.app.limits import Limits
 from tests.qags_metric.models import Finder
 
 LIMITS = Limits(waiting=8, rows=4)
@@ -49,6 +50,6 @@ def load(metric: str) -> Any:
 
 if __name__ == "__main__":
     processing_utils.async_ssrf_protected_download = fetch
-    app.Guard = Switched
+    server.Guard = Switched
     scorer = load(sys.argv[1])
     app.serve(sys.argv[1], port=int(sys.argv[2]), load=lambda chosen: scorer, limits=LIMITS)

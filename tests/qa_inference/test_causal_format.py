@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qa_inference.formats import PRESETS, PROMPT, CausalFormat
+from qa_inference.formats import PROMPT, CausalFormat
+from qa_inference.presets import PRESETS
 from qa_inference.tokenization import TextTokenizer
 from tests import tiny, tiny_causal
 

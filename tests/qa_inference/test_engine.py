@@ -112,6 +112,21 @@ def test_a_failed_attempt_keeps_no_tensor_alive() -> None:
     assert len(held) == 1 + 1 + 4  # of 4, of 2, each alone
 
 
+@pytest.mark.skipif(engine_module._heap() is None, reason="the C library has no malloc_trim")
+def test_free_pieces_of_the_heap_go_back_after_a_batch() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def fn(numbers: list[int]) -> list[torch.Tensor]:
+        pieces = [torch.ones(20_000) for _ in range(1000)]  # 80 kB each, 80 MB in all
+        before.append(resident())
+        return pieces[-1:]  # the topmost stays: nothing below it would go back by itself
+
+    before: list[int] = []
+    kept = Engine(token_budget=1).map(fn, [1], itself)
+    assert before[0] - resident() > 50e6 and len(kept) == 1
+
+
 def test_other_errors_pass_through() -> None:
     fn = Noting(most=0, error=RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes do not match"):

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from qa_inference.formats import PRESETS, QUESTION_PRESETS, PairFormat, ParsedPair, QuestionFormat
+from qa_inference.formats import PairFormat, ParsedPair, QuestionFormat
+from qa_inference.presets import PRESETS, QUESTION_PRESETS
 from qa_inference.tokenization import TextTokenizer
 from tests import tiny
 

@@ -15,8 +15,8 @@ from hypothesis.extra.numpy import arrays
 from transformers import BertModel
 
 from qa_inference.engine import Engine
-from qa_inference.formats import CHECKPOINTS
-from qa_inference.reader import READERS, Answer, Reader, ReaderConfig, Window, WindowSpans
+from qa_inference.presets import CHECKPOINTS, READERS
+from qa_inference.reader import Answer, Reader, ReaderConfig, Window, WindowSpans
 from qa_inference.spans import best_spans, window_starts
 from tests import tiny, tiny_readers
 

@@ -11,7 +11,7 @@ import torch
 from qa_inference import attention
 from qa_inference.decoding import DiverseBeamSearch, TopKSampling
 from qa_inference.likelihood import token_log_probs
-from qa_inference.seq2seq import Scored, Seq2Seq
+from qa_inference.seq2seq import Scored, Seq2Seq, Sharing
 from tests import tiny
 
 INPUTS = [[5, 9, 30, 11, 3], [8, 21], list(range(10, 22)), [7] * 9]
@@ -77,14 +77,18 @@ def test_likelihood_agrees_with_the_bare_model(name: str) -> None:
             np.testing.assert_allclose(array, expected.numpy(), atol=1e-4, rtol=1e-4)
 
 
-def test_a_source_with_very_many_targets_is_decoded_in_parts() -> None:
-    model = _model("bart")
-    targets = [[4 + i % 40, 9, 3] for i in range(150)]
-    (many,) = model.log_likelihood([Scored(INPUTS[0], targets)])
-    assert len(many) == 150
-    for i in (0, 63, 64, 149):
-        ((one,),) = model.log_likelihood([Scored(INPUTS[0], [targets[i]])])
-        np.testing.assert_allclose(many[i], one, atol=1e-5)
+@pytest.mark.parametrize("sharing", ["shared", "expanded"])
+def test_targets_of_any_number_and_length_are_decoded_in_parts(sharing: Sharing) -> None:
+    model = Seq2Seq(*tiny.checkpoint("bart"), sharing=sharing)
+    counts = (19, 0, 150, 8)
+    targets = [[[4 + n % 40] * (1 + 7 * n % 13) for n in range(count)] for count in counts]
+    items = [Scored(source, each) for source, each in zip(INPUTS, targets, strict=True)]
+    found = model.log_likelihood(items)
+    assert [[len(array) for array in arrays] for arrays in found] == [[len(t) for t in each] for each in targets]
+    for item, arrays in zip(items, found, strict=True):
+        for n in range(0, len(arrays), 7):
+            ((one,),) = model.log_likelihood([Scored(item.source, [item.targets[n]])])
+            np.testing.assert_allclose(arrays[n], one, atol=1e-5)
 
 
 def test_forced_first_tokens_are_input_and_never_scored() -> None:

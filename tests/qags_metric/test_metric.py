@@ -9,7 +9,8 @@ from typing import Any
 import evaluate
 import pytest
 
-from qa_inference.formats import QUESTION_PRESETS, QuestionFormat
+from qa_inference.formats import QuestionFormat
+from qa_inference.presets import QUESTION_PRESETS
 from qags_metric.metric import Qags
 
 SCRIPT = Path(__file__).parents[2] / "spaces" / "qags"

@@ -15,12 +15,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from quals_metric import app, cli
-from quals_metric.app_files import read_upload, write_scores
-from quals_metric.app_guard import Guard
-from quals_metric.app_limits import Deadline, Limits, RefusedError
-from quals_metric.app_page import corpus_html, result_html
-from quals_metric.app_scoring import CHOICES, Desk
+from qa_inference.formats import CausalFormat
+from qa_inference.presets import PRESETS
+from quals_metric import cli
+from quals_metric.app import page as app
+from quals_metric.app.files import read_upload, write_scores
+from quals_metric.app.guard import Guard
+from quals_metric.app.limits import Deadline, Limits, RefusedError
+from quals_metric.app.scoring import CHOICES, Desk
+from quals_metric.app.views import corpus_html, result_html
 from quals_metric.result import PairScore, QualsResult, SummaryScore
 
 EVIL = "<script>hit()</script><img src=x onerror=hit()>"
@@ -197,10 +200,20 @@ def test_models_in_memory() -> None:
     assert loaded == ["embedded", first, second, first]
 
 
-def test_a_model_that_cannot_be_loaded() -> None:
+def test_decoder_only_models_are_in_the_list_and_gated_ones_are_not() -> None:
+    presets = CHOICES["quals"]["model"]
+    decoder_only = [preset for preset in presets.values() if isinstance(preset.format, CausalFormat)]
+    assert decoder_only and all(preset.licence == "Apache-2.0" for preset in decoder_only)
+    left_out = PRESETS.keys() - presets.keys()
+    assert PRESETS["gemma-3-270m"].is_gated and left_out - {"smollm2-135m-instruct"} == {"gemma-3-270m"}
+    assert ("smollm2-135m-instruct" in left_out) is not PRESETS["smollm2-135m-instruct"].is_at_hand
+
+
+@pytest.mark.parametrize("failure", [OSError("no network at /secret/path"), MemoryError("/secret/path takes 5 GB")])
+def test_a_model_that_cannot_be_loaded(failure: Exception) -> None:
     def load(chosen: Mapping[str, str]) -> FakeScorer:
         if chosen["model"] != "embedded":
-            raise OSError("no network at /secret/path")
+            raise failure
         return FakeScorer()
 
     desk = Desk("quals", load)

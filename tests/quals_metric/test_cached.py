@@ -17,6 +17,8 @@ import typer
 import quals_metric
 from qa_inference.seq2seq import Seq2Seq
 from quals_metric import QualsConfig, QualsScorer
+from quals_metric import metric as metric_file
+from quals_metric.metric import Quals
 from quals_metric.options import Metric, check_options
 from quals_metric.result import QualsResult
 from tests import tiny
@@ -158,6 +160,20 @@ def test_the_extra_is_asked_for_before_the_model_is_loaded(monkeypatch: pytest.M
         QualsScorer(QualsConfig(cache=tmp_path / "cache"))
     assert isinstance(told.value.__cause__, ImportError)
     QualsConfig(cache=tmp_path / "cache")  # says what is wanted; only a scorer needs it
+
+
+@pytest.mark.usefixtures("own_evaluate_cache")
+def test_evaluates_metric_takes_a_cache(folder: str, tmp_path: Path, worked: Counter[str]) -> None:
+    """It computes once what another of the same settings computes again from the folder, to the same numbers."""
+    settings = {"groups": 30, "min_new_tokens": 2, "max_new_tokens": 14, "device": "cpu"}
+    found = []
+    for _ in range(2):
+        metric_file._scorer.cache_clear()  # as in another process
+        quals = Quals(model=folder, cache=tmp_path / "cache", **settings)
+        found.append(quals.compute(predictions=SUMMARIES, sources=SOURCES))
+        assert worked["searched"] == 4 and worked["scored"] > 10
+    assert repr(found[0]) == repr(found[1])
+    metric_file._scorer.cache_clear()
 
 
 def test_qags_knows_no_cache() -> None:

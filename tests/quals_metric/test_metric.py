@@ -8,7 +8,8 @@ from typing import Any
 import evaluate
 import pytest
 
-from qa_inference.formats import PRESETS, PairFormat
+from qa_inference.formats import PairFormat
+from qa_inference.presets import PRESETS
 from quals_metric import metric as metric_file
 from quals_metric.metric import Quals
 
@@ -87,12 +88,16 @@ def test_models_load_once_per_process(fake_scorer: Any) -> None:
 def test_loaded_with_options(fake_scorer: Any) -> None:
     pair_format = PairFormat(separator="|")
     quals = Quals(
-        model="folder/of/mine", format=pair_format, model_revision="main", device="cpu", tokens="answer", max_pairs=3
-    )
+        model="folder/of/mine", format=pair_format, model_revision="main", device="cpu", tokens="answer", max_pairs=3,
+        gguf="weights.gguf", cache="kept",
+    )  # fmt: skip
     quals.compute(predictions=["Ann won."], sources=["Ann won."])
     (config,) = fake_scorer.made
     assert (config.model, config.format, config.revision) == ("folder/of/mine", pair_format, "main")
     assert (config.device, config.tokens, config.max_pairs) == ("cpu", "answer", 3)
+    assert (config.gguf, config.cache) == ("weights.gguf", "kept")
+    # The file is another model; the cache is another scorer on the same.
+    assert [(one.gguf, one.cache) for one in fake_scorer.loaded] == [("weights.gguf", None)]
 
 
 def test_options_of_one_call(quals: Quals, fake_scorer: Any) -> None:

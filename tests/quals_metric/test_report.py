@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 from qags_metric.result import FoundAnswer, QagsResult, QuestionScore
 from qags_metric.result import SummaryScore as QagsScore
 from quals_metric import cli, file_commands, report
-from quals_metric.figures import STYLE, figure_svg, histogram_svg, marked_summary_html, readable
-from quals_metric.passages import LENGTH, Source
-from quals_metric.report_rows import MOST_BARS, Entry, Histogram, Scored, Selection
+from quals_metric.report.figures import STYLE, figure_svg, histogram_svg, marked_summary_html, readable
+from quals_metric.report.passages import LENGTH, Source
+from quals_metric.report.rows import MOST_BARS, Entry, Histogram, Scored, Selection
+from quals_metric.report.writing import MAX_BYTES
 from quals_metric.result import PairScore, QualsResult, SummaryScore
 from tests.quals_metric.score_program import QuickScorer
 
@@ -282,7 +283,7 @@ def test_few_rows_are_shown_once(tmp_path: Path) -> None:
     assert len(check(path.read_text()).all("details", **{"class": "entry"})) == 2
 
 
-@pytest.mark.parametrize(("details", "num_pairs", "most"), [(50, 10, report.MAX_BYTES), (10, 60, 1_000_000)])
+@pytest.mark.parametrize(("details", "num_pairs", "most"), [(50, 10, MAX_BYTES), (10, 60, 1_000_000)])
 def test_a_page_has_a_greatest_size(details: int, num_pairs: int, most: int, tmp_path: Path) -> None:
     """Long sources, full of what is written longer in HTML, with many pairs: more than fits."""
     source, path = '<"&> ' * 4000 + "Ann Lee won.", tmp_path / "out.html"

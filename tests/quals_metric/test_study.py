@@ -24,9 +24,9 @@ from typer.testing import CliRunner
 
 import quals_metric
 from quals_metric import cli
-from quals_metric.study_answers import QUESTIONS, AnswerFile, Desk, StudyAnswer, StudyAnswers, annotator_name
-from quals_metric.study_pairs import Study, StudyPair, prepare, read_study
-from quals_metric.study_table import agreement, sign_test, tabulate, text
+from quals_metric.study.answers import QUESTIONS, AnswerFile, Desk, StudyAnswer, StudyAnswers, annotator_name
+from quals_metric.study.pairs import Study, StudyPair, prepare, read_study
+from quals_metric.study.table import agreement, sign_test, tabulate, text
 
 SOURCES = [f"source {n}" for n in range(60)]
 
@@ -159,8 +159,8 @@ def test_every_torn_end_costs_one_answer_only(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from quals_metric.study_answers import AnswerFile, Desk
-from quals_metric.study_pairs import read_study
+from quals_metric.study.answers import AnswerFile, Desk
+from quals_metric.study.pairs import read_study
 desk = Desk(read_study(sys.argv[1]), AnswerFile(sys.argv[2]))
 while (pair := desk.next("ann")) is not None:
     desk.take("ann", pair.number, dict.fromkeys(("consistency", "informativeness", "grammar"), "left"))
@@ -388,7 +388,7 @@ def gradio() -> Any:
 
 
 def _page(pairs: Path, answers: Path) -> Any:
-    from quals_metric.study import StudyPage
+    from quals_metric.study.page import StudyPage
 
     return StudyPage(Desk(read_study(pairs), AnswerFile(answers)))
 
@@ -439,8 +439,9 @@ def test_the_page_is_built_without_analytics(pairs: Path, run_python: Callable[.
     """In a process of its own: building a page leaves event loops open, which is an error here."""
     code = f"""
 import json, os
-from quals_metric import study, study_answers, study_pairs
-desk = study_answers.Desk(study_pairs.read_study({str(pairs)!r}), study_answers.AnswerFile("answers.jsonl"))
+from quals_metric import study
+from quals_metric.study import answers, pairs
+desk = answers.Desk(pairs.read_study({str(pairs)!r}), answers.AnswerFile("answers.jsonl"))
 blocks = study.build(desk)
 print(json.dumps([
     blocks.analytics_enabled,
@@ -495,8 +496,9 @@ def test_without_the_extra(pairs: Path, run_python: Callable[..., Any], tmp_path
     code = f"""
 import sys
 sys.modules["gradio"] = sys.modules["krippendorff"] = None
-from quals_metric import study, study_table
-for call in (lambda: study.serve({str(pairs)!r}, "answers.jsonl"), lambda: study_table.agreement([[0, 1]])):
+from quals_metric import study
+from quals_metric.study import table
+for call in (lambda: study.serve({str(pairs)!r}, "answers.jsonl"), lambda: table.agreement([[0, 1]])):
     try:
         call()
     except ImportError as error:
@@ -512,7 +514,7 @@ for call in (lambda: study.serve({str(pairs)!r}, "answers.jsonl"), lambda: study
 def test_nothing_heavy_is_imported_early(run_python: Callable[..., Any]) -> None:
     code = """
 import sys
-import quals_metric.study, quals_metric.study_commands, quals_metric.study_table
+import quals_metric.study.page, quals_metric.study.commands, quals_metric.study.table
 print(sorted({"gradio", "torch", "transformers", "krippendorff"} & set(sys.modules)))
 """
     result = run_python("-c", code)

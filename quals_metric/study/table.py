@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from qa_inference import results
-from quals_metric.study_answers import QUESTIONS, StudyAnswer, StudyAnswers
-from quals_metric.study_pairs import Study
+from quals_metric.numbers import number
+from quals_metric.study.answers import QUESTIONS, StudyAnswer, StudyAnswers
+from quals_metric.study.pairs import Study
 
 _WORDS = {-1: "worse", 0: "equal", 1: "better"}
 
@@ -112,7 +113,7 @@ def text(table: StudyTable) -> str:
     ]
     for row in table.questions:
         shares = "".join(f"{share:>10.1%}" for share in (row.better, row.worse, row.equal))
-        lines.append(f"{row.question:<16}{shares}{row.p_value:>10.4f}{_number(row.alpha):>10}")
+        lines.append(f"{row.question:<16}{shares}{row.p_value:>10.4f}{number(row.alpha):>10}")
     lines += [
         "",
         f"{table.num_answers:,} answers by {table.num_annotators:,} annotators to {table.num_pairs:,} pairs",
@@ -148,10 +149,6 @@ def _value(choice: str, left_system: str) -> int:
     if choice == "equal":
         return 0
     return 1 if (choice == "left") == (left_system == "b") else -1
-
-
-def _number(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{round(value, 3) + 0.0:.3f}"
 
 
 def _krippendorff() -> Any:

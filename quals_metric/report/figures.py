@@ -18,9 +18,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from qa_inference.results import ScoredSummary
-from quals_metric.evidence import Evidence, Scored, of_score
+from quals_metric.numbers import number
+from quals_metric.report.evidence import Evidence, Scored, of_score
 
-STYLE = (files("quals_metric") / "templates" / "figures.css").read_text(encoding="utf-8")
+STYLE = (files("quals_metric.report") / "templates" / "figures.css").read_text(encoding="utf-8")
 
 # Not allowed in HTML, or half a character: each becomes U+FFFD, so that what lies where stays as it is.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
@@ -58,7 +59,7 @@ def figure_svg(pair: Pair) -> str:
         [_probability(value) for value in side] for side in (pair.summary_log_probs, pair.source_log_probs)
     )
     alternative = "; ".join(
-        f"{label} {_two(a)}, {_two(b)}" for label, a, b in zip(labels, summary, source, strict=True)
+        f"{label} {number(a, 2)}, {number(b, 2)}" for label, a, b in zip(labels, summary, source, strict=True)
     )
     short = [label if len(label) <= _LABEL else label[: _LABEL - 1] + "…" for label in labels]
     return _render(
@@ -118,7 +119,7 @@ def readable(token: str) -> str:
 def environment() -> Environment:
     """Jinja's, for the templates of this package: everything is escaped, a missing name is an error."""
     made = Environment(
-        loader=PackageLoader("quals_metric"),
+        loader=PackageLoader("quals_metric.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -127,11 +128,6 @@ def environment() -> Environment:
     )
     made.filters["number"] = number
     return made
-
-
-def number(value: float) -> str:
-    """A score as it is shown: three decimals, or the word undefined."""
-    return "undefined" if math.isnan(value) else f"{round(value, 3) + 0.0:.3f}"  # the sum turns -0.0 into 0.0
 
 
 @dataclass(frozen=True)
@@ -174,10 +170,6 @@ def _bars(values: Sequence[float], shift: int) -> str:
 def _probability(value: float) -> float:
     """A probability from its logarithm, NaN if undefined."""
     return math.exp(min(value, 0.0)) if not math.isnan(value) else math.nan
-
-
-def _two(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{value:.2f}"
 
 
 def _printable(value: Any) -> Any:

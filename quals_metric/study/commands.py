@@ -30,7 +30,7 @@ def prepare(
     ] = False,
 ) -> None:
     """Draw the pairs that people are to judge from two score files."""
-    from quals_metric.study_pairs import prepare as write
+    from quals_metric.study.pairs import prepare as write
 
     found = write(a, b, output, size=size, seed=seed, summary=summary_column, source=source_column, overwrite=overwrite)
     typer.echo(f"wrote {found.output}: {found.pairs:,} pairs")
@@ -45,7 +45,7 @@ def serve(
     port: Annotated[int, typer.Option(help="And the port.", min=1, max=65535)] = 7860,
 ) -> None:
     """Show the pairs in a browser and write the answers down, until interrupted. Needs the extra `app`."""
-    from quals_metric.study import serve as start
+    from quals_metric.study.page import serve as start
 
     typer.echo(f"serving http://{host}:{port}/ until Ctrl+C; the answers are in {answers}")
     start(pairs, answers, host=host, port=port)
@@ -58,9 +58,9 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Print how often people find b better than a, and whether that may be chance. Needs the extra `app`."""
-    from quals_metric.study_answers import AnswerFile
-    from quals_metric.study_pairs import read_study
-    from quals_metric.study_table import tabulate, text
+    from quals_metric.study.answers import AnswerFile
+    from quals_metric.study.pairs import read_study
+    from quals_metric.study.table import tabulate, text
 
     study = read_study(pairs)
     found = tabulate(study, AnswerFile(answers).read(study))

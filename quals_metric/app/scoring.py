@@ -6,10 +6,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from qa_inference.formats import PRESETS, QUESTION_PRESETS
-from qa_inference.reader import READERS
+from qa_inference.presets import PRESETS, QUESTION_PRESETS, READERS
 from qa_inference.results import CorpusResult
-from quals_metric.app_limits import Deadline, RefusedError, Tell
+from quals_metric.app.limits import Deadline, RefusedError, Tell
 
 Chosen = Mapping[str, str]
 """A preset's name for every option of `CHOICES`."""
@@ -17,10 +16,13 @@ Load = Callable[[Chosen], Any]
 """Makes a metric's scorer."""
 
 CHOICES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "quals": {"model": PRESETS},
+    "quals": {"model": {name: preset for name, preset in PRESETS.items() if not preset.is_gated and preset.is_at_hand}},
     "qags": {"model": QUESTION_PRESETS, "reader": READERS},
 }
-"""By metric and option, the presets a visitor may choose from."""
+"""By metric and option, the presets a visitor may choose from; a server has agreed to no terms.
+
+One that a package has is among them where that is installed.
+"""
 
 
 class Desk:
@@ -78,6 +80,6 @@ class Desk:
             self._other = None  # two large models at once may be more than the machine holds
             try:
                 self._other = chosen, self._load(chosen)
-            except OSError as error:
+            except (MemoryError, OSError) as error:
                 raise RefusedError("This model cannot be loaded here now. Please take the embedded one.") from error
         return self._other[1]

@@ -15,9 +15,9 @@ from typing import Any
 
 from qa_inference.results import CorpusResult, check_texts
 from quals_metric import durable
-from quals_metric.evidence import Scored, metric_of, of_row, of_score
-from quals_metric.report_page import METRICS, page
-from quals_metric.report_rows import Entry, Histogram, Selection
+from quals_metric.report.evidence import Scored, metric_of, of_row, of_score
+from quals_metric.report.page import METRICS, page
+from quals_metric.report.rows import Entry, Histogram, Selection
 
 DETAILS = 50  # rows shown of the lowest scores, of the highest, and of the undefined
 MAX_BYTES = 5_000_000

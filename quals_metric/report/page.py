@@ -14,10 +14,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from quals_metric.evidence import BANDS, Evidence
-from quals_metric.figures import STYLE, environment, figure_svg, histogram_svg, marked_summary_html, number
-from quals_metric.passages import Passage, Source
-from quals_metric.report_rows import SHOWN_TEXT, Entry, Histogram, Selection
+from quals_metric.numbers import number
+from quals_metric.report.evidence import BANDS, Evidence
+from quals_metric.report.figures import STYLE, environment, figure_svg, histogram_svg, marked_summary_html
+from quals_metric.report.passages import Passage, Source
+from quals_metric.report.rows import SHOWN_TEXT, Entry, Histogram, Selection
 
 _RESERVE = 20_000  # bytes for what stands between the parts that are counted
 _FEW = 4  # rows that are shown open, in the order given, without a histogram
@@ -50,7 +51,7 @@ METRICS = {
     ),
 }
 
-_CSS = (files("quals_metric") / "templates" / "report.css").read_text(encoding="utf-8") + STYLE
+_CSS = (files("quals_metric.report") / "templates" / "report.css").read_text(encoding="utf-8") + STYLE
 _ENVIRONMENT = environment()
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from quals_metric.evidence import Scored
+from quals_metric.report.evidence import Scored
 
 SHOWN_TEXT = 20_000  # characters of a text that are shown
 MOST_BARS = 24

@@ -7,11 +7,11 @@ from importlib.resources import files
 from markupsafe import Markup
 
 from qa_inference.results import CorpusResult, ScoredSummary
-from quals_metric.evidence import of_score
-from quals_metric.figures import STYLE, environment, figure_svg, marked_summary_html
-from quals_metric.report_page import METRICS
+from quals_metric.report.evidence import of_score
+from quals_metric.report.figures import STYLE, environment, figure_svg, marked_summary_html
+from quals_metric.report.page import METRICS
 
-CSS = STYLE + (files("quals_metric") / "templates" / "app.css").read_text(encoding="utf-8")
+CSS = STYLE + (files("quals_metric.report") / "templates" / "app.css").read_text(encoding="utf-8")
 
 _ENVIRONMENT = environment()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qa_inference.results import CorpusResult
-from quals_metric.app_limits import Limits, RefusedError
+from quals_metric.app.limits import Limits, RefusedError
 from quals_metric.scored_rows import KINDS, JsonLines, scored_row
 from quals_metric.tables import Row, records
 

@@ -7,19 +7,14 @@ this machine alone.
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from quals_metric.app_guard import Guard
-from quals_metric.study_answers import QUESTIONS, AnswerFile, Desk, annotator_name
-from quals_metric.study_pairs import StudyPair, read_study
+from quals_metric.app.server import HOST, PORT, Page, launch, library, upload_folder
+from quals_metric.study.answers import QUESTIONS, AnswerFile, Desk, annotator_name
+from quals_metric.study.pairs import StudyPair, read_study
 
-if TYPE_CHECKING:
-    import gradio
-
-HOST, PORT = "127.0.0.1", 7860
-
+_COMMAND = "quals study serve"
 _LABELS = (("Left is better", "left"), ("Equal", "equal"), ("Right is better", "right"))
 _OUTPUTS = 7 + len(QUESTIONS)
 _LONGEST_ANSWER = 100_000  # bytes of a request; nothing is uploaded here
@@ -35,7 +30,7 @@ class StudyPage:
     """What the page's buttons do; every function gives the new values of what it shows, in the order of `outputs`."""
 
     def __init__(self, desk: Desk) -> None:
-        self._desk, self._gr = desk, _gradio()
+        self._desk, self._gr = desk, library(_COMMAND)
 
     def start(self, name: str) -> list[Any]:
         """Show an annotator their first pair, or the one they had come to."""
@@ -77,15 +72,15 @@ class StudyPage:
         return [message, "", *self._texts(None), self._gr.update(visible=False), *[None for _ in QUESTIONS]]
 
 
-def build(desk: Desk) -> gradio.Blocks:
+def build(desk: Desk) -> Page:
     """The page.
 
     Raises:
         ImportError: if the extra `app` is not installed.
     """
-    gr = _gradio()
+    gr = library(_COMMAND)
     page = StudyPage(desk)
-    blocks: gradio.Blocks
+    blocks: Page
     with gr.Blocks(title="Which summary is better?", analytics_enabled=False) as blocks:
         gr.Markdown(_RULES)
         with gr.Row():
@@ -124,36 +119,10 @@ def serve(
         ValueError: if a file is not what it should be.
         OSError: if a file cannot be read or the port is taken.
     """
-    gr = _gradio()
+    library(_COMMAND)
     answers = Path(answers)
     if not answers.parent.is_dir():
         raise FileNotFoundError(f"{answers}: its folder must exist; {answers.parent} does not. Make it first")
-    from starlette.middleware import Middleware
-
-    blocks = build(Desk(read_study(pairs), AnswerFile(answers)))
-    with tempfile.TemporaryDirectory(prefix="quals-study-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = os.path.realpath(folder)
-        blocks.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            quiet=True,
-            show_error=False,
-            ssr_mode=False,
-            footer_links=[],
-            enable_monitoring=False,
-            theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-            app_kwargs={"middleware": [Middleware(Guard, folder=folder, body=_LONGEST_ANSWER, upload=0)]},
-        )
-
-
-def _gradio() -> Any:
-    # read when it is imported, and by what it starts; else it keeps the runs in the annotator's browser
-    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
-    try:
-        import gradio
-    except ImportError as error:
-        raise ImportError(
-            "gradio: must be installed for `quals study serve`. pip install 'quals-metric[app]'"
-        ) from error
-    return gradio
+    page = build(Desk(read_study(pairs), AnswerFile(answers)))
+    with upload_folder("quals-study-") as folder:
+        launch(page, folder, host, port, body=_LONGEST_ANSWER, upload=0)

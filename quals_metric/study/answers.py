@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from quals_metric import durable
-from quals_metric.study_pairs import Study, StudyPair
+from quals_metric.study.pairs import Study, StudyPair
 
 QUESTIONS = {
     "consistency": "Which summary agrees better with the facts of the source?",

@@ -12,27 +12,20 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from qa_inference.results import CorpusResult
-from quals_metric import report
-from quals_metric.app_files import ENDINGS, read_upload, write_scores
-from quals_metric.app_guard import Guard
-from quals_metric.app_limits import Limits, RefusedError, Tell
-from quals_metric.app_page import CSS, corpus_html, result_html
-from quals_metric.app_scoring import Chosen, Desk, Load
+from quals_metric.app.files import ENDINGS, read_upload, write_scores
+from quals_metric.app.limits import Limits, RefusedError, Tell
+from quals_metric.app.scoring import Chosen, Desk, Load
+from quals_metric.app.server import HOST, PORT, Page, launch, library, upload_folder
+from quals_metric.app.views import CSS, corpus_html, result_html
 from quals_metric.demo import EXAMPLES
 from quals_metric.options import Metric, load_scorer
-from quals_metric.report_page import METRICS
-
-if TYPE_CHECKING:
-    import gradio
-
-__all__ = ["Limits", "build", "serve"]
+from quals_metric.report.page import METRICS
+from quals_metric.report.writing import write
 
 Answer = TypeVar("Answer")
-
-HOST, PORT = "127.0.0.1", 7860
 
 _CLEAN_EVERY, _CLEAN_AGE = 300, 3600  # seconds: visitors' files do not stay, but as long as their turn may take
 _SESSIONS = 200  # pages whose state the server remembers
@@ -73,11 +66,11 @@ class AppPage:
         result: CorpusResult[Any] = self.desk.score(summaries, sources, chosen, self.limits.file_seconds, tell)
         scored = write_scores(self._folder, Path(path).suffix.lower(), rows, result)
         page = scored.with_name("report.html")
-        report.write(result, page, summaries=summaries, sources=sources)
+        write(result, page, summaries=summaries, sources=sources)
         return corpus_html(result), [str(scored), str(page)]
 
 
-def build(metric: str = "quals", *, load: Load | None = None, limits: Limits | None = None) -> gradio.Blocks:
+def build(metric: str = "quals", *, load: Load | None = None, limits: Limits | None = None) -> Page:
     """The page. Launched by other than `serve` it has no guard before it: do that only where you trust everybody.
 
     Args:
@@ -89,11 +82,11 @@ def build(metric: str = "quals", *, load: Load | None = None, limits: Limits | N
         ImportError: if the extra `app`, or for QAGS `qags`, is not installed.
         ValueError: if it is no such metric.
     """
-    gr = _gradio()
+    gr = library("quals serve")
     limits = limits or Limits()
     desk = Desk(metric, load or (lambda chosen: load_scorer(Metric(metric), **chosen)))
     page = AppPage(metric, desk, limits, _folder())
-    blocks: gradio.Blocks
+    blocks: Page
     title = METRICS[metric].name
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(_CLEAN_EVERY, _CLEAN_AGE)) as blocks:
         gr.Markdown(f"# {title}\n\nIs a summary consistent with its source? {METRICS[metric].meaning}")
@@ -128,26 +121,17 @@ def serve(
         ValueError: if it is no such metric.
         OSError: if the port is taken.
     """
-    gr = _gradio()
-    from starlette.middleware import Middleware
-
     limits = limits or Limits()
-    with tempfile.TemporaryDirectory(prefix="quals-app-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = os.path.realpath(folder)
-        guard = Middleware(Guard, folder=_folder(), body=limits.body, upload=limits.file)
-        build(metric, load=load, limits=limits).launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            quiet=True,
-            show_error=False,
-            ssr_mode=False,
-            footer_links=[],
-            enable_monitoring=False,
+    with upload_folder("quals-app-") as folder:
+        launch(
+            build(metric, load=load, limits=limits),
+            folder,
+            host,
+            port,
+            body=limits.body,
+            upload=limits.file,
             max_file_size=limits.file,
             state_session_capacity=_SESSIONS,
-            app_kwargs={"middleware": [guard]},
-            theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
             css=CSS,
         )
 
@@ -235,14 +219,3 @@ def _text(value: object) -> str:
 def _folder() -> Path:
     """Where Gradio keeps uploaded files, and what it may send."""
     return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio")).resolve()
-
-
-def _gradio() -> Any:
-    # Read when it is imported, and by what it starts: no statistics to its makers, no record of runs.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_RUN_HISTORY"] = "False"
-    try:
-        import gradio
-    except ImportError as error:
-        raise ImportError("gradio: must be installed for `quals serve`. pip install 'quals-metric[app]'") from error
-    return gradio

