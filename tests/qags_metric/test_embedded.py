@@ -14,14 +14,14 @@ from quals_metric.demo import EXAMPLES
 SUMMARIES = [text for example in EXAMPLES for text in (example.faithful, example.unfaithful)]
 SOURCES = [example.source for example in EXAMPLES for _ in range(2)]
 GOLDEN = [  # score, questions kept, the first question
-    (0.152860, 13, "who has a chink?"),
-    (0.090909, 11, "who has a chink?"),
-    (0.747253, 13, "what was found in the shaft?"),
-    (0.228571, 7, "what was found in the engine?"),
-    (0.901099, 13, "who bought tarn farms?"),
-    (0.383838, 11, "who bought bellwood?"),
-    (0.714286, 14, "who worked at night?"),
-    (0.000000, 16, "how many doctors were found?"),
+    (0.294118, 17, "who has a chink in his armour?"),
+    (0.166667, 12, "who has a chink in his armour?"),
+    (0.782857, 20, "what was found in the shaft?"),
+    (0.222460, 17, "what was found in the engine?"),
+    (0.791923, 20, "when did bellwood buy tarn farms?"),
+    (0.377778, 20, "who bought bellwood in 1998?"),
+    (0.558480, 19, "who worked at night slept less than their colleagues?"),
+    (0.000000, 20, "how many doctors were found?"),
 ]
 
 

@@ -20,14 +20,14 @@ SUMMARIES = [text for example in EXAMPLES for text in (example.faithful, example
 SOURCES = [example.source for example in EXAMPLES for _ in range(2)]
 TOLERANCE = 1e-4
 GOLDEN = [  # score, pairs kept, the first question
-    (-0.399952, 11, "who has a chink?"),
-    (-0.322620, 14, "who has a chink?"),
-    (-2.054838, 11, "what was found in the shaft?"),
-    (-2.338526, 11, "what was found in the engine?"),
-    (-0.784238, 11, "who bought tarn farms?"),
-    (-1.598381, 13, "who bought bellwood?"),
-    (-0.800670, 10, "how many nurses were found?"),
-    (-1.323025, 13, "how many doctors were found?"),
+    (-0.423638, 12, "who has a chink in his armour?"),
+    (-0.349342, 12, "who has a chink in his armour?"),
+    (-2.096909, 10, "where did the passengers spend the night?"),
+    (-2.548227, 16, "what was found in the engine?"),
+    (-0.673545, 10, "when did bellwood buy tarn farms?"),
+    (-1.597903, 11, "in what year did ian strand founded?"),
+    (-0.765885, 13, "where did nurse work at night?"),
+    (-1.356094, 11, "how many doctors were found?"),
 ]
 
 
