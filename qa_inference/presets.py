@@ -70,7 +70,7 @@ PRESETS: dict[str, Preset[PairFormat]] = {
             str(CHECKPOINTS / "qagen"),
             PairFormat(separator="<sep>", window=512),
             "Apache-2.0",
-            "30M parameters, English; ships with the package and needs no network",
+            "25M parameters, English; ships with the package and needs no network",
             tried="yes",
         ),
         Preset(
@@ -138,7 +138,7 @@ QUESTION_PRESETS: dict[str, Preset[QuestionFormat]] = {
             str(CHECKPOINTS / "qagen"),
             QuestionFormat(window=512),
             "Apache-2.0",
-            "30M parameters, English; ships with the package and needs no network",
+            "25M parameters, English; ships with the package and needs no network",
             tried="yes",
         ),
         Preset(

@@ -196,7 +196,8 @@ def models(as_json: JsonOption = False) -> None:
     rows = []
     for option, presets in groups.items():
         for name, preset in presets.items():
-            checkpoint = "ships with the package" if name == "embedded" else preset.model
+            elsewhere = getattr(preset, "package", None) or preset.model
+            checkpoint = "ships with the package" if name == "embedded" else elsewhere
             rows.append((option, name, checkpoint, preset.licence, preset.tried, preset.about))
     as_text = json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2, ensure_ascii=False)
     typer.echo(as_text if as_json else rows_block(keys, rows))
