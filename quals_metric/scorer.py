@@ -171,7 +171,7 @@ class QualsScorer:
         self.model = model or load_model(self.config)
         is_unknown = self.config.format is None and find_preset("model", self.config.model, PRESETS) is None
         self.format = CausalFormat() if is_unknown and isinstance(self.model, CausalModel) else preset.format
-        self._name, self._checkpoint = preset.name, preset.model if model is not None else preset.place
+        self._name, self._checkpoint = preset.name, preset.place if preset.is_at_hand else preset.model
         self._gguf = self.config.gguf or preset.gguf
         self._end_ids = self.format.end_ids(self.model.text)
         self._window = self.format.window or self.model.window or DEFAULT_WINDOW

@@ -148,3 +148,4 @@ def test_a_preset_whose_weights_a_package_has(tmp_path: Path, monkeypatch: pytes
     scorer = QualsScorer(config)
     assert isinstance(scorer.model, CausalModel) and scorer.format == tiny_causal.SHORT
     assert re.search(r"model:smollm2-135m-instruct@[0-9a-f]{12}/toy\.gguf\|", scorer.signature)
+    assert QualsScorer(config, model=scorer.model).signature == scorer.signature  # so evaluate's metric makes it
