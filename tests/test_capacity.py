@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
-from tests import tiny
+from tests import programs, tiny
 
-
-def _load(name: str) -> ModuleType:
-    """A benchmark as a module; benchmarks are programs, not a package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-_load("limit")  # which the other imports
-capacity = _load("capacity")
+programs.load("benchmarks/limit.py")  # which the other imports
+capacity = programs.load("benchmarks/capacity.py")
 
 
 def test_hours_by_hand(capsys: pytest.CaptureFixture[str]) -> None:

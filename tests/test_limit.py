@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
 from qa_inference.seq2seq import Scored, Seq2Seq
-from tests import tiny
+from tests import programs, tiny
 
-
-def _load() -> ModuleType:
-    """The benchmark as a module; benchmarks are programs, not a package."""
-    spec = importlib.util.spec_from_file_location("limit", Path(__file__).parents[1] / "benchmarks" / "limit.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["limit"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-limit = _load()
+limit = programs.load("benchmarks/limit.py")
 
 
 def test_operations_are_counted_where_they_happen() -> None:

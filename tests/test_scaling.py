@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-from tests import tiny
+from tests import programs, tiny
 
-
-def _load() -> ModuleType:
-    """The benchmark as a module; benchmarks are programs, not a package."""
-    spec = importlib.util.spec_from_file_location("scaling", Path(__file__).parents[1] / "benchmarks" / "scaling.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["scaling"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-scaling = _load()
+scaling = programs.load("benchmarks/scaling.py")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import runpy
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from quals_metric import __version__
+from tests import programs
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("quals", "qags")
@@ -18,11 +18,7 @@ NAMES = ("quals", "qags")
 
 @pytest.fixture(scope="module")
 def push() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("push", ROOT / "spaces" / "push.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return programs.load("spaces/push.py")
 
 
 class FakeApi:

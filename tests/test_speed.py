@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from tests import tiny
+from tests import programs, tiny
 from tests.qags_metric import models
 
-
-def _load() -> ModuleType:
-    """The benchmark as a module; benchmarks are programs, not a package."""
-    spec = importlib.util.spec_from_file_location("speed", Path(__file__).parents[1] / "benchmarks" / "speed.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["speed"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-speed = _load()
+speed = programs.load("benchmarks/speed.py")
 
 SUMMARIES = ["Anthony Joshua beat Klitschko at Wembley Stadium.", "The council approved a new bridge in Perth."]
 SOURCES = [tiny.CORPUS[0], " ".join([tiny.CORPUS[3], *tiny.CORPUS[:2]])]

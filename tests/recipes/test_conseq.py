@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import math
 import os
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,21 +15,9 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from quals_metric import QualsConfig
-from tests import tiny
+from tests import programs, tiny
 
-
-def _recipe() -> ModuleType:
-    """The recipe as a module; recipes are programs, not a package."""
-    path = Path(__file__).parents[2] / "recipes" / "conseq.py"
-    spec = importlib.util.spec_from_file_location("conseq_recipe", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["conseq_recipe"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-recipe = _recipe()
+recipe = programs.load("recipes/conseq.py")
 
 
 @pytest.fixture(scope="module")
