@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from qa_inference.decoder import to_device
-from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary
+from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary, run_search
 from qa_inference.memory import check_fits, free_bytes, parameter_bytes
 from qa_inference.prefix_decoder import PrefixDecoder, PrefixRows, padded
 from qa_inference.prefix_probe import choose_sharing
@@ -107,11 +107,7 @@ class CausalModel:
         state = PrefixRows(self.decoder, self.decoder.read([ids[:-1] for ids in inputs]))
         prefix = np.array([[int(ids[-1])] for ids in inputs])
         vocabulary = Vocabulary((*self.vocabulary.ends, *end_ids), self.vocabulary.pad)
-        if isinstance(search, TopKSampling):
-            if keys is None:
-                raise ValueError("generate: sampling needs `keys`, a number for each input to seed its draws; got None")
-            return search.run(state, prefix, vocabulary, keys)
-        return search.run(state, prefix, vocabulary)
+        return run_search(search, state, prefix, vocabulary, keys)
 
     @torch.inference_mode()
     def log_likelihood(self, items: Sequence[Scored]) -> list[list[Array]]:

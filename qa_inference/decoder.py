@@ -85,25 +85,32 @@ def _projections(model: Any, size: int) -> list[Projection]:
     return [Projection(weight, bias, scale) for scale in (1.0, weight.shape[1] ** -0.5)]
 
 
-class RunningRows:
+class ProjectedRows:
+    """Rows of a search whose next tokens a projection of their last hidden states gives."""
+
+    projection: Projection
+    last: Tensor  # what the projection takes for the last token of every row, [S * P, D]
+
+    def top(self, rows: Array, count: int, banned: Sequence[int]) -> tuple[Array, Array]:
+        """The likeliest tokens to follow some rows, best first: log-probabilities in nats and ids, [N, K]."""
+        asked = self.last if len(rows) == len(self.last) else self.last[to_device(rows, self.last.device)]
+        log_probs, ids = self.projection.top(asked, count, banned)
+        return log_probs.cpu().numpy(), ids.cpu().numpy()
+
+
+class RunningRows(ProjectedRows):
     """The step function of a search (`qa_inference.decoding.StepFunction`): the decoder and its cache."""
 
     def __init__(self, decoder: Decoder, encoded: Tensor, mask: Tensor) -> None:
         self.decoder, self.encoded, self.mask = decoder, encoded, mask
+        self.projection, self.last = decoder.projection, encoded
         self.cache = new_cache()
         self.rows = 1
-        self.last = encoded  # what the projection takes for the last token of every row, [S * P, D]
 
     def __call__(self, tokens: Array) -> None:
         """Append `tokens` [S, P, n] to the rows."""
         ids = to_device(tokens.reshape(-1, tokens.shape[-1]), self.encoded.device)
         self.last = self.decoder(self.encoded, self.mask, ids, self.cache)[:, -1]
-
-    def top(self, rows: Array, count: int, banned: Sequence[int]) -> tuple[Array, Array]:
-        """The likeliest tokens to follow some rows, best first: log-probabilities in nats and ids, [N, K]."""
-        asked = self.last if len(rows) == len(self.last) else self.last[to_device(rows, self.last.device)]
-        log_probs, ids = self.decoder.projection.top(asked, count, banned)
-        return log_probs.cpu().numpy(), ids.cpu().numpy()
 
     def select(self, sources: Array, rows: Array) -> None:
         """Keep some sources and make their rows copies of `rows` [S', P']."""

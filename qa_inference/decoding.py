@@ -160,6 +160,21 @@ class TopKSampling:
         return _run(step, prefix, vocabulary, layout, limits, lambda: self.top_k, choose)
 
 
+def run_search(
+    search: DiverseBeamSearch | BeamSearch | TopKSampling,
+    step: StepFunction,
+    prefix: Array,
+    vocabulary: Vocabulary,
+    keys: Sequence[int] | None = None,
+) -> list[list[Hypothesis]]:
+    """Any of the searches; `keys` are what sampling takes beside the rest. Raises ValueError if it has none."""
+    if isinstance(search, TopKSampling):
+        if keys is None:
+            raise ValueError("generate: sampling needs `keys`, a number for each input to seed its draws; got None")
+        return search.run(step, prefix, vocabulary, keys)
+    return search.run(step, prefix, vocabulary)
+
+
 def _run(
     step: StepFunction,
     prefix: Array,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
 
-from qa_inference.decoder import new_cache, to_device
+from qa_inference.decoder import ProjectedRows, new_cache, to_device
 from qa_inference.likelihood import Projection
 from qa_inference.prefix_attention import Prefix, reading
 from qa_inference.rows import Array
@@ -130,7 +130,7 @@ class PrefixDecoder:
         return keys, values
 
 
-class PrefixRows:
+class PrefixRows(ProjectedRows):
     """The step function of a search (`qa_inference.decoding.StepFunction`): rows that continue prefixes."""
 
     def __init__(self, decoder: PrefixDecoder, prefix: Prefix) -> None:
@@ -138,7 +138,7 @@ class PrefixRows:
         self.prefix: Prefix | None = None
         self.cache: Any = DynamicCache()  # Any: of layers that keep keys and values, which the library's may not
         self.visible: Tensor | None = None
-        self.last = prefix.lengths  # what the projection takes for the last token of every row, [S * P, D]
+        self.projection, self.last = decoder.projection, prefix.lengths
         if decoder.shared:
             self.prefix, self.cache = prefix, new_cache().self_attention_cache
         else:
@@ -170,12 +170,6 @@ class PrefixRows:
         """Append `tokens` [S, P, n] to the rows."""
         ids = to_device(tokens.reshape(-1, tokens.shape[-1]), self.lengths.device)
         self.last = self.append(ids)[:, -1]
-
-    def top(self, rows: Array, count: int, banned: Sequence[int]) -> tuple[Array, Array]:
-        """The likeliest tokens to follow some rows, best first: log-probabilities in nats and ids, [N, K]."""
-        asked = self.last if len(rows) == len(self.last) else self.last[to_device(rows, self.last.device)]
-        log_probs, ids = self.decoder.projection.top(asked, count, banned)
-        return log_probs.cpu().numpy(), ids.cpu().numpy()
 
     def select(self, sources: Array, rows: Array) -> None:
         """Keep some sources and make their rows copies of `rows` [S', P']."""

@@ -17,7 +17,7 @@ from transformers import AutoModelForSeq2SeqLM, DynamicCache, EncoderDecoderCach
 
 from qa_inference import attention
 from qa_inference.decoder import Decoder, RunningRows, new_cache, to_device
-from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary
+from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary, run_search
 from qa_inference.likelihood import shift_targets
 from qa_inference.pretrained import Loading, load_pretrained
 from qa_inference.rows import Array, Hypothesis
@@ -103,11 +103,7 @@ class Seq2Seq:
         state = RunningRows(self.decoder, *self.encode(inputs))
         prefix = np.tile(np.array(self.prefix), (len(inputs), 1))
         vocabulary = Vocabulary((*self.vocabulary.ends, *end_ids), self.vocabulary.pad)
-        if isinstance(search, TopKSampling):
-            if keys is None:
-                raise ValueError("generate: sampling needs `keys`, a number for each input to seed its draws; got None")
-            return search.run(state, prefix, vocabulary, keys)
-        return search.run(state, prefix, vocabulary)
+        return run_search(search, state, prefix, vocabulary, keys)
 
     @torch.inference_mode()
     def log_likelihood(self, items: Sequence[Scored]) -> list[list[Array]]:
