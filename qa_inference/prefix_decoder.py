@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 
 from qa_inference.decoder import ProjectedRows, new_cache, to_device
-from qa_inference.likelihood import Projection
+from qa_inference.likelihood import WHOLE, Projection
 from qa_inference.prefix_attention import Prefix, reading
 from qa_inference.rows import Array
 from qa_inference.tokenization import Ids
@@ -29,9 +29,9 @@ class CappedProjection(Projection):
 
     cap: float = 30.0
 
-    def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
-        """The logits [N, V] after each row of `hidden` [N, D]."""
-        return super().logits(hidden, out).div_(self.cap).tanh_().mul_(self.cap)
+    def logits(self, hidden: Tensor, out: Tensor | None = None, columns: slice = WHOLE) -> Tensor:
+        """The logits of `columns` [N, V'] after each row of `hidden` [N, D]."""
+        return super().logits(hidden, out, columns).div_(self.cap).tanh_().mul_(self.cap)
 
 
 class PrefixDecoder:

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 SEPARATOR, HIGHLIGHT, NO_ANSWER = "<sep>", "<hl>", "<none>"
 WINDOW, LONGEST_TARGET = 512, 60
+FUNCTION_WORDS = 250  # entries of a BERT vocabulary from "the" on: what follows tells something
 RARE = 6_000  # words behind so many in the order of frequency are mostly names
 COMMON_WORDS = 16_000  # of a BERT vocabulary, which is in the order of frequency, so many entries are kept
 
@@ -33,13 +34,15 @@ Ids = tuple[int, ...]
 class Pair:
     """Token ids of a question and its answer; `answer_start` is the answer's token offset in the context.
 
-    `names` are slices [start, end) of the question that are a name or a number which the context has too.
+    `names` are slices [start, end) of the question that are a name or a number which the context has too. `written`:
+    the question is not a person's (`recipes.write_questions`).
     """
 
     question: Ids
     answer: Ids | None = None
     answer_start: int = -1
     names: tuple[tuple[int, int], ...] = ()
+    written: bool = False
 
 
 @dataclass
@@ -95,19 +98,21 @@ def load_contexts(
     Questions of fewer than `shortest` tokens ("who said?") are left out. `whole` encodes by the whole vocabulary, so
     that the same contexts are held out whatever a checkpoint keeps of it.
     """
-    questions: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
+    questions: dict[str, list[tuple[str, str | None, bool]]] = defaultdict(list)
     for name in names:
         for row in read_rows(name):
             text = detokenize(row.get("context") or row["sentence"])
             answer = row.get("answer")
-            questions[text].append((detokenize(row["question"]), detokenize(answer) if answer else None))
+            written = row.get("source") == "written"
+            questions[text].append((detokenize(row["question"]), detokenize(answer) if answer else None, written))
     contexts = []
     for text, pairs in questions.items():
         context = Context(encode(text)[: WINDOW - 2], held_out=is_held_out((whole or encode)(text)[: WINDOW - 2]))
-        for question, answer in pairs:
+        for question, answer, written in pairs:
             made = make_pair(encode(question), encode(answer) if answer else None, context.ids)
             if len(made.question) >= shortest:
-                context.pairs.append(replace(made, names=find_names(question, made.question, context.ids, encode)))
+                names = find_names(question, made.question, context.ids, encode)
+                context.pairs.append(replace(made, names=names, written=written))
         contexts.append(context)
     return contexts
 
@@ -189,7 +194,7 @@ class Names:
     The kind is whether it begins with a digit, and for a name its number of tokens, up to four.
     """
 
-    def __init__(self, contexts: Iterable[Context], tokenizer: PreTrainedTokenizerFast):
+    def __init__(self, contexts: Sequence[Context], tokenizer: PreTrainedTokenizerFast):
         vocab = tokenizer.get_vocab()
         digits = {i for token, i in vocab.items() if token.removeprefix("##")[:1].isdigit()}
         letters = sorted((token, i) for token, i in vocab.items() if _LETTERS.fullmatch(token))
@@ -204,6 +209,9 @@ class Names:
                     run = pair.question[start:end]
                     self._runs[self._kind(run)].append(run)
         self._known = {run for runs in self._runs.values() for run in runs}
+        first = vocab.get("the", 0) + FUNCTION_WORDS
+        self._telling = lambda word: word >= first and word not in self._continuing
+        self._words = [word for c in contexts for pair in c.pairs for word in pair.question if self._telling(word)]
 
     def swapped(self, pair: Pair, text: Sequence[int], draw: random.Random) -> Ids | None:
         """The question with one of its names replaced by another of its kind that `text` does not have.
@@ -218,6 +226,23 @@ class Names:
             if find_run(other, list(text)) < 0:
                 return (*pair.question[:start], *other, *pair.question[end:])
         return None
+
+    def reworded(self, pair: Pair, text: Sequence[int], draw: random.Random) -> Ids | None:
+        """The question with one word that tells something replaced by a word of another that `text` does not have.
+
+        None if the question has no such word.
+        """
+        question, ends = pair.question, [*pair.question[1:], -1]
+        places = [
+            i for i, (word, behind) in enumerate(zip(question, ends, strict=True))
+            if self._telling(word) and behind not in self._continuing
+        ]  # fmt: skip
+        if not places or not self._words:
+            return None
+        place, present = draw.choice(places), set(text)
+        others = (draw.choice(self._words) for _ in range(8))
+        other = next((word for word in others if word not in present), None)
+        return None if other is None else (*question[:place], other, *question[place + 1 :])
 
     def confused(self, pair: Pair, context: Context, document: Sequence[Context], draw: random.Random) -> Ids | None:
         """The question with one of its names replaced by one of its kind that only other contexts have.
@@ -255,7 +280,8 @@ class Names:
             answer, _ = self._exchanged(pair.answer or (), old, new)
             start = pair.answer_start + self._exchanged(context.ids[: max(0, pair.answer_start)], old, new)[1]
             fits = bool(answer) and ids[start : start + len(answer)] == answer
-            changed.pairs.append(Pair(tuple(question), tuple(answer), start) if fits else Pair(tuple(question)))
+            place = {"answer": tuple(answer), "answer_start": start} if fits else {"answer": None, "answer_start": -1}
+            changed.pairs.append(replace(pair, question=tuple(question), names=(), **place))
         return changed
 
     def _exchanged(self, ids: Sequence[int], old: Ids, new: Ids) -> tuple[list[int], int]:

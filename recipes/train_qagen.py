@@ -18,7 +18,7 @@ What it does, and why:
   an input of its own: next to each other in a batch, only the mark tells them apart. With one target a visit where
   others have sixteen, a model writes the text's likeliest question whatever is marked.
 - A question that the document does not answer has the answer `<none>`: its context is elsewhere, or one of its names
-  was replaced by another, of the same document too. Trained only on what was asked of a text, a model answers whatever
+  was replaced by another, of the same document too, or one of its words by any other. Trained only on what was asked of a text, a model answers whatever
   it is asked, and the probability of an answer says little about the source. The question itself is given there, not
   learned.
 - Answers that are names or numbers are sometimes replaced in their context: what counts is what the text says. Names
@@ -27,6 +27,8 @@ What it does, and why:
 - A context gives a document a few of its pairs only, and very short questions are left out: where a sentence has forty
   questions (QAMR), most are about single words ("what kind of officer?"), and a model that has learned from them asks
   what any text answers.
+- A share of the questions is written by rules from the syntax of the texts (`recipes.write_questions`): they ask for
+  an answer with all that its clause says, and only the mark tells which answer it is.
 - A pair whose answer is unknown, or is not a run of the context's tokens, trains its question only.
 - The schedule is by time and resumes after a kill (`recipes.cpu_training`).
 Settings, losses and failures go to `recipes/LOG.md` by hand, from the `log.jsonl` this writes.
@@ -56,6 +58,7 @@ from recipes.cpu_training import Run, make_optimizer, prepare
 
 PARTS = 2  # batches of like examples that make one step
 BLOCKS = 3  # targets are decoded in this many parts of like length
+LONG_CONTEXT = 64  # tokens; a longer context gives more pairs
 MARKED_TOKENS, MARKED_ANSWERS = 96, 6  # of a text with a marked answer; inputs made of it
 LENGTHS = (0, 128, 256, 510)  # held-out losses are reported for documents of these many tokens; 0: context alone
 
@@ -117,7 +120,7 @@ class Examples:
         places = {
             (start + pair.answer_start, len(pair.answer)): pair
             for start, context in zip(starts, document, strict=False)
-            for pair in self.random.sample(context.answered, len(context.answered))
+            for pair in reversed(self.some_of(context.answered, len(context.answered)))
         }  # one question to an answer
         chosen = self.random.sample(sorted(places), min(len(places), MARKED_ANSWERS))
         ids = [token for context in document for token in context.ids]
@@ -130,7 +133,18 @@ class Examples:
             if changed:
                 return changed[0], [changed[1]]
         context = self.renamed(context)
-        return context, self.random.sample(context.pairs, min(len(context.pairs), self.args.per_context))
+        return context, self.some_of(context.pairs, self.args.per_context * (1 + len(context.ids) // LONG_CONTEXT))
+
+    def some_of(self, pairs: Sequence[Pair], most: int) -> list[Pair]:
+        """At most so many of a context's pairs, a share of them written by rules where there are both kinds."""
+        kinds: dict[bool, list[Pair]] = {True: [], False: []}
+        for pair in self.random.sample(pairs, len(pairs)):
+            kinds[pair.written].append(pair)
+        chosen = []
+        while len(chosen) < most and any(kinds.values()):
+            written = self.random.random() < self.args.written
+            chosen.append((kinds[written] or kinds[not written]).pop())
+        return chosen
 
     def renamed(self, context: Context) -> Context:
         """The context, in a share of the cases with one of its names changed wherever it occurs."""
@@ -139,17 +153,19 @@ class Examples:
     def unanswered(
         self, document: Sequence[Context], text: Sequence[int], pairs: Sequence[tuple[Context, Pair]]
     ) -> list[Target]:
-        """Questions that the text does not answer: of other contexts, near and far, and with a name replaced."""
+        """Questions that the text does not answer: of other contexts, near and far, with a name or a word replaced."""
         count = sum(self.random.random() < self.args.unanswerable for _ in range(max(len(pairs), 2)))
         inside = {id(context) for context in document}
         targets = []
         for _ in range(count):
             question, kind = None, self.random.random()
-            if pairs and kind < 0.6:
+            if pairs and kind < 0.7:
                 context, pair = self.random.choice(pairs)
                 if kind < 0.3:
                     question = self.names.confused(pair, context, document, self.random)
-                question = question or self.names.swapped(pair, text, self.random)
+                if kind < 0.5:
+                    question = question or self.names.swapped(pair, text, self.random)
+                question = question or self.names.reworded(pair, text, self.random)
             if question is None:
                 other = self.elsewhere(document[0], inside)
                 if other is None:
@@ -464,6 +480,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--highlight", type=float, default=0.4, help="share of visits that mark answers")
     parser.add_argument("--unanswerable", type=float, default=0.25, help="questions without an answer, per pair")
     parser.add_argument("--per-context", type=int, default=4, help="pairs of one context in a document, at most")
+    parser.add_argument("--written", type=float, default=0.5, help="share of written questions where there are others")
     parser.add_argument("--shortest", type=int, default=6, help="tokens of a question, at least")
     parser.add_argument("--renamed", type=float, default=0.3, help="share of contexts with a name changed everywhere")
     parser.add_argument("--replaced", type=float, default=0.1, help="share of contexts with an answer replaced")

@@ -11,7 +11,8 @@ What it does, and why:
 - The vocabulary loses what English text hardly needs (`recipes.annotated.kept_entries`).
 - A share of the visits reads a document of several contexts, up to the window: sources are long.
 - A third of the questions has no answer: its context was taken out of a document of its neighbours, it was asked of
-  another text, or one of its names was replaced by another of its kind.
+  another text, or one of its names was replaced by another of its kind, of the same document too, or one of its words
+  by any other: a question that says much is then answered only where all of it is true.
 - Answers that are names or numbers are sometimes replaced in their context: what counts is what the text says.
 The schedule is by time and resumes after a kill (`recipes.cpu_training`). Figures and failures go to
 `recipes/LOG.md` by hand, from the `log.jsonl` this writes.
@@ -88,11 +89,17 @@ class Examples:
         )
 
     def unanswerable(self, place: int, pair: Pair, length: int) -> Example:
-        """The question of a text that does not answer it: half of them by a name that the text does not have."""
-        if self.random.random() < 0.5:
+        """The question of a text that does not answer it: two in three with a name or a word replaced by another."""
+        kind = self.random.random()
+        if kind < 0.65:
             document = annotated.document(self.contexts, place, length, self.random)
             text = [token for each in document for token in each.ids]
-            question = self.names.swapped(pair, text, self.random)
+            question = None
+            if kind < 0.2:
+                question = self.names.confused(pair, self.contexts[place], document, self.random)
+            if kind < 0.45:
+                question = question or self.names.swapped(pair, text, self.random)
+            question = question or self.names.reworded(pair, text, self.random)
             if question:
                 return fit(Example(question, text))
         document = annotated.document(self.contexts, place, max(length, 60), self.random, without=True)

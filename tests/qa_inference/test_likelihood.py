@@ -37,8 +37,12 @@ def test_top_of_many_equal_logits_names_no_token_twice() -> None:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 0.25])
 @pytest.mark.parametrize("logits", [1, 2_000, 1 << 22])
-def test_chunks_change_nothing(bias: bool, scale: float, logits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(likelihood, "CPU_LOGITS", logits)
+@pytest.mark.parametrize("few, many", [(1, 1), (64, 256), (64, 7)])  # the vocabulary whole, and in parts
+def test_chunks_change_nothing(
+    bias: bool, scale: float, logits: int, few: int, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("CPU_LOGITS", logits), ("FEW_ROWS", few), ("MANY_ROWS", many)):
+        monkeypatch.setattr(likelihood, name, value)
     projection, hidden = _projection(300, bias=bias, scale=scale)
     assert projection.weight is not None
     expected = scale * hidden @ projection.weight.T + (0 if projection.bias is None else projection.bias)

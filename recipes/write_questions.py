@@ -1,0 +1,263 @@
+"""Write questions for any English text by rules on its syntax: training data for the embedded models without people.
+
+    python -m recipes.write_questions --data DATA/qa/qamr.jsonl.gz DATA/qa/fairytaleqa.jsonl.gz --out runs/written.jsonl.gz
+    python -m recipes.write_questions --data DATA/summarization/scitldr_train.jsonl.gz --rows 1200 --out runs/tldr.jsonl.gz
+
+Reads what `recipes.annotated` reads, and rows of `document, summaries`: there the questions on a summary are asked
+of the document too, so that a model learns to expect what is said in other words. Writes rows of `context, question,
+answer` with `source: "written"`. spaCy has to be installed, with an English model.
+
+Each named entity and noun phrase of a sentence is an answer, as for QAGS. Its question says all that its clause says:
+
+- a subject gives way to who or what: "who approved the new bridge on Monday?";
+- of anything else the question word comes first, with the auxiliary, or a form of do: "what did the council approve?",
+  "how many bridges did it approve?", "whose plan failed?", "when was it approved?";
+- what stands elsewhere (an apposition, a later part of a list) is asked for in its place: "Ann Lee, the mayor of what,
+  resigned?".
+
+Why: people who write questions for reading tests ask one thing and leave out the rest. Summaries are judged by whole
+statements, and a question that leaves out half of one ("who said?") has an answer in any text. These questions can
+also be written only by reading which answer is marked. They are stiff; they are for mixing with those of people.
+Long clauses lose subordinate parts; which, and which answers of a text are taken, is drawn by the text's own hash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from qa_inference.answers import MODELS, NOUN_CHUNK, AnswerCandidate, AnswerFinder
+from recipes import annotated
+
+WORDS = 22  # a longer clause loses subordinate parts
+MOST = 26  # words of a question
+PRUNED = 0.3  # share of clauses that lose a subordinate part though they are not long
+IN_PLACE = 0.35  # share of the answers without a verb's position whose question is written all the same
+RELATIVE = frozenset(("WDT", "WP", "WP$", "WRB"))
+SUBJECTS = frozenset(("nsubj", "nsubjpass"))
+LOOSE = ("advcl", "relcl", "parataxis", "appos", "acl", "npadvmod", "prep", "conj")  # subtrees a clause can lose
+PEOPLE = frozenset(
+    "man woman boy girl child children people person police officer official king queen prince princess president mayor "
+    "minister leader player manager coach driver doctor teacher student friend wife husband mother father son daughter "
+    "brother sister author researcher scientist voter fan victim suspect spokesman spokeswoman captain soldier "
+    "family couple crew team winner champion actor singer artist judge lawyer member chief director head".split()
+)
+WORDS_OF_KIND = {
+    "PERSON": "who", "NORP": "who", "DATE": "when", "TIME": "when", "MONEY": "how much", "PERCENT": "what percentage",
+    "GPE": "what place", "LOC": "what place", "FAC": "what place", "ORG": "what organization",
+    "LANGUAGE": "what language", "EVENT": "what event",
+}  # fmt: skip
+PLACES, TIMES = frozenset(("GPE", "LOC", "FAC")), frozenset(("DATE", "TIME"))
+_GAPS = re.compile(r"\s+([,.;:?!%)’'])")
+_EDGES = re.compile(r"^[\s,;:–—-]+|[\s,;:.!?–—-]+$")
+
+
+def question_word(span: Any, kind: str) -> str:
+    """What asks for a span of this kind of entity."""
+    if kind == NOUN_CHUNK:
+        return "who" if span.root.lemma_.lower() in PEOPLE else "what"
+    return WORDS_OF_KIND.get(kind, "what")
+
+
+def clause_of(token: Any) -> Any | None:
+    """The nearest verb above `token` that has a subject other than who, which or that; None if there is none."""
+    for verb in (token, *token.ancestors):
+        subjects = [child for child in verb.children if child.dep_ in SUBJECTS]
+        if verb.pos_ in ("VERB", "AUX") and subjects and subjects[0].tag_ not in RELATIVE:
+            return verb
+    return None
+
+
+def kept_tokens(verb: Any, span: Any, draw: random.Random) -> list[Any]:
+    """The tokens of the clause of `verb`, less subordinate parts without the span where it is long."""
+    gone = {t.i for child in verb.children if child.dep_ in ("mark", "cc", "preconj", "intj") for t in child.subtree}
+    if verb.dep_ == "conj":
+        gone |= {t.i for t in verb.subtree if t.i < min(s.left_edge.i for s in verb.children if s.dep_ in SUBJECTS)}
+    tokens = [t for t in verb.subtree if t.i not in gone]
+    protected = {t.i for t in span} | {verb.i}
+    prune = draw.random() < PRUNED
+    parts = [t for t in verb.subtree if t.dep_ in LOOSE and t is not verb]
+    parts = [t for t in parts if not protected & {each.i for each in t.subtree}]
+    parts.sort(key=lambda t: (LOOSE.index(t.dep_), -len(list(t.subtree))))
+    for part in parts:
+        if len(tokens) <= WORDS and not prune:
+            break
+        inside = {t.i for t in part.subtree}
+        tokens = [t for t in tokens if t.i not in inside]
+        prune = False
+    return tokens
+
+
+def phrase(tokens: Iterable[Any]) -> str:
+    """The tokens as running text; a comma left alone between two removed parts goes."""
+    text = "".join(f"{_cased(t)}{t.whitespace_ or chr(0)}" for t in tokens)
+    text = re.sub(r"\0(?=[\w])", "", text).replace("\0", "")
+    text = re.sub(r"\s*,(\s*,)+", ",", " ".join(text.split()))
+    return _GAPS.sub(r"\1", _EDGES.sub("", text))
+
+
+def _cased(token: Any) -> str:
+    """The token's text; a sentence's first word in lower case unless it is a name, as it may stand elsewhere now."""
+    return token.text.lower() if token.is_sent_start and token.pos_ != "PROPN" and token.text != "I" else token.text
+
+
+def write(span: Any, kind: str, draw: random.Random) -> str | None:
+    """A question whose answer is `span` [of a parsed text]; None where the rules find none."""
+    verb = clause_of(span.root)
+    if verb is None:
+        return None
+    tokens = kept_tokens(verb, span, draw)
+    subject = next(child for child in verb.children if child.dep_ in SUBJECTS)
+    inside = {t.i for t in subject.subtree}
+    answer = {t.i for t in span}
+    if _is_cut(span):
+        return None
+    if span.root is subject:
+        asked = _ask_subject(tokens, inside, "what" if kind in TIMES else question_word(span, kind))
+    elif not answer & inside and _has_a_place(span.root, verb):
+        asked = _ask_first(tokens, span, kind, verb, inside)
+    elif draw.random() < IN_PLACE:
+        asked = [phrase(_put(tokens, span, _word_in_place(span, kind)))]
+    else:
+        return None
+    text = " ".join(part for part in asked if part)
+    text = _EDGES.sub("", " ".join(re.sub(r'["“”]|\(\s*\)', "", text).split()))
+    words = len(text.split())
+    return f"{text}?" if 4 <= words <= MOST else None
+
+
+def _is_cut(span: Any) -> bool:
+    """Whether the span ends amid a phrase ("the instance" of "the instance of a shutdown", a list's first part)."""
+    behind = span.doc[span.end] if span.end < len(span.doc) else None
+    if behind is None or behind.head.i not in range(span.start, span.end) and span.root.head is not behind:
+        return False
+    return behind.lower_ == "of" or behind.dep_ == "cc" or (behind.pos_ in ("NOUN", "PROPN") and span.root.dep_ != "poss")
+
+
+def _word_in_place(span: Any, kind: str) -> str:
+    """What stands for a span within its clause: a noun may follow."""
+    if span.root.dep_ == "nummod":
+        return "how many"
+    return "what" if span.root.dep_ in ("amod", "compound", "nmod") else question_word(span, kind)
+
+
+class _Word:
+    """A question word in the place of an answer's tokens."""
+
+    is_sent_start = False
+
+    def __init__(self, text: str, space: bool):
+        self.text, self.whitespace_ = text, " " * space
+
+
+def _put(tokens: Sequence[Any], span: Any, word: str) -> list[Any]:
+    """The tokens with the span as one question word."""
+    first, last = span[0].i, span[len(span) - 1]
+    placed = [_Word(word, bool(last.whitespace_)) if t.i == first else t for t in tokens]
+    return [t for t in placed if isinstance(t, _Word) or not first <= t.i <= last.i]
+
+
+def _ask_subject(tokens: Sequence[Any], inside: set[int], word: str) -> list[str]:
+    """Who or what, the clause behind its subject, and what stood before it."""
+    start = min(inside)
+    before = [t for t in tokens if t.i < start]
+    after = [t for t in tokens if t.i > start and t.i not in inside]
+    return [word, phrase(after), phrase(before)]
+
+
+def _has_a_place(root: Any, verb: Any) -> bool:
+    """Whether a verb or a preposition governs the span, or a noun that is its number or possession."""
+    if root.dep_ in ("nummod", "poss"):
+        return root.head.dep_ in ("dobj", "attr", "pobj", "nsubj", "nsubjpass") and clause_of(root.head) is verb
+    return root.dep_ in ("dobj", "attr", "oprd", "dative", "pobj", "npadvmod", "acomp")
+
+
+def _ask_first(tokens: Sequence[Any], span: Any, kind: str, verb: Any, inside: set[int]) -> list[str]:
+    """The question word, the auxiliary, the subject and the rest, with the answer's place empty."""
+    word, gone = question_word(span, kind), {t.i for t in span}
+    root = span.root
+    if root.dep_ in ("nummod", "poss"):
+        noun = [t for t in root.head.subtree if span[len(span) - 1].i < t.i <= root.head.i]
+        noun = [t for t in noun if t.tag_ != "POS"]
+        word = f"{'how many' if root.dep_ == 'nummod' else 'whose'} {phrase(noun)}"
+        gone |= set(range(span[0].i, root.head.i + 1))
+    elif root.dep_ == "pobj" and root.head.lower_ in ("in", "at", "on", "during") and kind in PLACES | TIMES:
+        word, gone = ("where" if kind in PLACES else "when"), gone | {root.head.i}
+    elif root.dep_ == "pobj" and (kind in TIMES or root.head.i < min(inside)):
+        word = "how long" if word == "when" and root.head.lower_ == "for" else word
+        word, gone = f"{root.head.lower_} {word}", gone | {root.head.i}
+    helpers = [t for t in verb.children if t.dep_ in ("aux", "auxpass") and t.i < verb.i]
+    first = helpers[0] if helpers else verb
+    left = [t for t in tokens if t.i not in gone | inside]
+    before = [t for t in left if t.i < min(inside)]
+    after = [t for t in left if t.i > min(inside)]
+    subject = phrase([t for t in tokens if t.i in inside])
+    if helpers or verb.pos_ == "AUX" or verb.lemma_ == "be":
+        return [word, first.lower_, subject, phrase([t for t in after if t.i != first.i]), phrase(before)]
+    form = {"VBD": "did", "VBZ": "does"}.get(verb.tag_, "do")
+    rest = [_Word(verb.lemma_, True) if t.i == verb.i else t for t in after]
+    return [word, form, subject, phrase(rest), phrase(before)]
+
+
+# ---- texts ----------------------------------------------------------------------------------------------------------
+
+
+def questions(text: str, document: Any, candidates: Sequence[AnswerCandidate]) -> Iterator[dict[str, Any]]:
+    """Rows `question, answer` for a parsed text's candidates."""
+    draw = random.Random(zlib.crc32(text.encode()))
+    for candidate in candidates:
+        span = document.char_span(candidate.start, candidate.end)
+        if span is None or candidate.kind == "ORDINAL" or any(t.tag_ in RELATIVE for t in span):
+            continue
+        written = write(span, candidate.kind, draw)
+        if written:
+            yield {"question": written, "answer": candidate.text}
+
+
+def read_texts(names: Sequence[str], rows: int | None) -> dict[str, list[str]]:
+    """The contexts of the files, each with other texts that are asked of it: a document's summaries."""
+    texts: dict[str, list[str]] = {}
+    for name in names:
+        for index, row in enumerate(annotated.read_rows(name)):
+            if rows is not None and index >= rows:
+                break
+            text = row.get("context") or row.get("sentence")
+            if text:
+                texts.setdefault(annotated.detokenize(text), [])
+            else:
+                texts[row["document"]] = row.get("summaries") or [row["summary"]]
+    return texts
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and write."""
+    import spacy
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--rows", type=int, help="at most so many of each file")
+    parser.add_argument("--spacy", help="the spaCy model; default: the first English one that is installed")
+    args = parser.parse_args(argv)
+    pipeline = spacy.load(args.spacy or next(filter(spacy.util.is_package, MODELS)))
+    finder = AnswerFinder(pipeline)
+    asked_of = read_texts(args.data, args.rows)
+    texts = [(each, context) for context, others in asked_of.items() for each in (context, *others)]
+    texts += [(each, each) for others in asked_of.values() for each in others]
+    count = 0
+    with gzip.open(args.out, "wt", encoding="utf-8") as lines:
+        for (text, context), document in zip(texts, pipeline.pipe(text for text, _ in texts), strict=True):
+            for row in questions(text, document, finder.find([text], None)[0]):
+                count += 1
+                print(json.dumps({"context": context, **row, "source": "written"}, ensure_ascii=False), file=lines)
+    print(f"{count:,} questions for {len(texts):,} texts")
+
+
+if __name__ == "__main__":
+    main()
