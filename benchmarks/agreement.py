@@ -2,6 +2,7 @@
 
     python benchmarks/agreement.py --data qags_cnndm_dev.jsonl.gz qags_xsum_dev.jsonl.gz --out agreement.json
     python benchmarks/agreement.py --metrics qags --data …
+    python benchmarks/agreement.py --model FOLDER --prompt prompt.txt --half even --rows 60 --data …
 
 Reads JSON lines (`.gz` or not) with `document, summary, consistency` (0 to 1). For every file and metric: Pearson and
 Spearman correlation and ROC AUC (fully consistent against the rest), each with a 95 % bootstrap interval; the
@@ -29,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from qa_inference.formats import CausalFormat
 from qags_metric import QagsConfig, QagsScorer
 from quals_metric import QualsConfig, QualsResult, QualsScorer
 from quals_metric.tables import records
@@ -39,9 +41,13 @@ RESAMPLES, SEED = 1000, 12345
 NGRAMS = (1, 2, 3, 4)
 
 
-def read(path: str, rows: int | None = None) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file, or the first of them."""
-    return [row for _, row in islice(records(Path(path)), rows)]
+def read(path: str, rows: int | None = None, half: str | None = None) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file, or every other one ("even": from the first, "odd": from the second), or the first.
+
+    What is chosen on one half, a prompt say, is reported on the other.
+    """
+    every_other = islice(records(Path(path)), int(half == "odd"), None, 1 if half is None else 2)
+    return [row for _, row in islice(every_other, rows)]
 
 
 def copied_share(summary: str, source: str, n: int) -> float:
@@ -119,10 +125,13 @@ def questions(summary: Any) -> Sequence[Any]:
 
 
 def evaluate(
-    path: str, scorers: dict[str, QualsScorer] | dict[str, QagsScorer], count: int | None = None
+    path: str,
+    scorers: dict[str, QualsScorer] | dict[str, QagsScorer],
+    count: int | None = None,
+    half: str | None = None,
 ) -> dict[str, Any]:
-    """Everything about one file, or about its first rows."""
-    rows = read(path, count)
+    """Everything about one file, or about some of its rows."""
+    rows = read(path, count, half)
     summaries, sources = [row["summary"] for row in rows], [row["document"] for row in rows]
     results = {name: scorer.score(summaries=summaries, sources=sources) for name, scorer in scorers.items()}
     columns = {name: np.array(result.scores) for name, result in results.items()}
@@ -180,7 +189,9 @@ def make_scorers(metric: str, args: argparse.Namespace) -> Any:
     """The scorers of a metric, by their names in the table."""
     if metric == "qags":
         return {"QAGS": QagsScorer(QagsConfig(args.question_model, reader=args.reader, dtype=args.dtype))}
-    shared = {"dtype": args.dtype, "cache": args.cache}
+    shared = {"dtype": args.dtype, "cache": args.cache, "groups": args.groups, "gguf": args.gguf}
+    if args.prompt:
+        shared["format"] = CausalFormat(Path(args.prompt).read_text(encoding="utf-8"))
     configs = {tokens: QualsConfig(args.model, tokens=tokens, **shared) for tokens in args.tokens}
     return {f"QUALS, {tokens} tokens": QualsScorer(config) for tokens, config in configs.items()}
 
@@ -190,11 +201,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--rows", type=int, help="of each file, the first; default: all")
+    parser.add_argument("--half", choices=["even", "odd"], help="of each file, every other row")
     parser.add_argument("--metrics", nargs="+", default=["quals"], choices=["quals", "qags"])
     parser.add_argument("--model", default="embedded", help="of QUALS")
     parser.add_argument("--question-model", default="embedded", help="of QAGS")
     parser.add_argument("--reader", default="embedded", help="of QAGS")
     parser.add_argument("--tokens", nargs="+", default=["all", "answer"], choices=["all", "answer"])
+    parser.add_argument("--groups", type=int, default=60, help="of QUALS")
+    parser.add_argument("--gguf", help="of QUALS: a GGUF file in the model's folder")
+    parser.add_argument("--prompt", help="of QUALS: a file with the template of a decoder-only model, {text} in it once")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument(
         "--cache", help="a folder for what was generated and scored: both kinds of tokens then share it"
@@ -205,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for metric in args.metrics:
         scorers = make_scorers(metric, args)
         for path in args.data:
-            reports.append({"metric": metric, **evaluate(path, scorers, args.rows)})
+            reports.append({"metric": metric, **evaluate(path, scorers, args.rows, args.half)})
             print(f"{show(reports[-1])}\n\n{reports[-1]['signature']}", end="\n\n", flush=True)
     print(f"{RESAMPLES} resamples")
     if args.out:

@@ -51,8 +51,9 @@ STAGES: tuple[tuple[Any, str, str], ...] = (
     (Seq2Seq, "encode", "encode"),
     (Decoder, "__call__", "decoder"),
     (Projection, "logits", "vocabulary projection"),
-    (likelihood, "top_log_probs", "selection"),
-    (likelihood, "token_log_probs", "log-probabilities"),
+    (likelihood, "_best_of", "selection"),
+    (likelihood, "_merged", "selection"),
+    (likelihood, "_chosen", "log-probabilities"),
     (DiverseBeamSearch, "_choose", "selection"),
     (RunningRows, "select", "cache"),
 )

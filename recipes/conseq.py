@@ -351,6 +351,7 @@ def run_seed(
     mle = train(first, args.init, rows, out / "mle", seed, args)
     summaries, scores = evaluated(mle, dev, out / "mle" / "dev.json", scorers)
     check_summaries(summaries, scores, dev, out, args.least_defined)
+    rows = training_rows(splits["train"][: args.collected])
     sets = {name: collected(name, mle, rows, out / f"set-{name}", seed, scorers) for name in ("quals", "rouge")}
     systems = {"mle": mle}
     for method in METHODS:
@@ -367,7 +368,7 @@ def run_seed(
         stage = Stage("published", "conseq", 3e-6, 0.3)
         data = selected("conseq", sets["quals"], 0.3)
         systems["published"] = train(stage, str(mle), data, out / stage.name, seed, args)
-    return {name: report(model, splits["test"], scorers) for name, model in systems.items()}
+    return {name: report(model, splits["test"][: args.test_size], scorers) for name, model in systems.items()}
 
 
 def criterion(scores: Scores, name: str) -> float:
@@ -511,6 +512,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--mle-epochs", type=float, default=5)
     parser.add_argument("--mle-updates", type=int, default=-1, help="instead of epochs")
     parser.add_argument("--least-defined", type=float, default=0.8)
+    parser.add_argument("--collected", type=int, help="sample and score only so many of the training documents")
     parser.add_argument("--samples", type=int, default=6)
     parser.add_argument("--shard-rows", type=int, default=64)
     parser.add_argument("--lrs", nargs="+", type=float, default=[3e-6])
@@ -519,6 +521,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--published", action="store_true", help="also CONSEQ by 3e-6, 0.3 and 2 epochs")
     parser.add_argument("--choose-by", choices=("quals", "rouge"), default="quals")
     parser.add_argument("--dev-size", type=int, default=200)
+    parser.add_argument("--test-size", type=int, help="use only so many of the test documents")
     parser.add_argument("--beams", type=int, default=4)
     parser.add_argument("--batch", type=int, default=8, help="documents per forward pass")
     parser.add_argument("--accumulate", type=int, default=4, help="forward passes per update")

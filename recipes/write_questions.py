@@ -45,7 +45,7 @@ LOOSE = ("advcl", "relcl", "parataxis", "appos", "acl", "npadvmod", "prep", "con
 PEOPLE = frozenset(
     "man woman boy girl child children people person police officer official king queen prince princess president mayor "
     "minister leader player manager coach driver doctor teacher student friend wife husband mother father son daughter "
-    "brother sister author researcher scientist voter fan victim suspect spokesman spokeswoman captain soldier "
+    "council government court committee brother sister author researcher scientist voter fan victim suspect spokesman spokeswoman captain soldier "
     "family couple crew team winner champion actor singer artist judge lawyer member chief director head".split()
 )
 WORDS_OF_KIND = {
@@ -82,7 +82,7 @@ def kept_tokens(verb: Any, span: Any, draw: random.Random) -> list[Any]:
     tokens = [t for t in verb.subtree if t.i not in gone]
     protected = {t.i for t in span} | {verb.i}
     prune = draw.random() < PRUNED
-    parts = [t for t in verb.subtree if t.dep_ in LOOSE and t is not verb]
+    parts = [t for t in verb.subtree if t.dep_ in LOOSE and t != verb]
     parts = [t for t in parts if not protected & {each.i for each in t.subtree}]
     parts.sort(key=lambda t: (LOOSE.index(t.dep_), -len(list(t.subtree))))
     for part in parts:
@@ -118,8 +118,8 @@ def write(span: Any, kind: str, draw: random.Random) -> str | None:
     answer = {t.i for t in span}
     if _is_cut(span):
         return None
-    if span.root is subject:
-        asked = _ask_subject(tokens, inside, "what" if kind in TIMES else question_word(span, kind))
+    if span.root == subject:
+        asked = _ask_subject(tokens, inside, "what" if kind in TIMES else question_word(span, kind), verb)
     elif not answer & inside and _has_a_place(span.root, verb):
         asked = _ask_first(tokens, span, kind, verb, inside)
     elif draw.random() < IN_PLACE:
@@ -135,7 +135,7 @@ def write(span: Any, kind: str, draw: random.Random) -> str | None:
 def _is_cut(span: Any) -> bool:
     """Whether the span ends amid a phrase ("the instance" of "the instance of a shutdown", a list's first part)."""
     behind = span.doc[span.end] if span.end < len(span.doc) else None
-    if behind is None or behind.head.i not in range(span.start, span.end) and span.root.head is not behind:
+    if behind is None or behind.head.i not in range(span.start, span.end) and span.root.head != behind:
         return False
     return behind.lower_ == "of" or behind.dep_ == "cc" or (behind.pos_ in ("NOUN", "PROPN") and span.root.dep_ != "poss")
 
@@ -163,18 +163,20 @@ def _put(tokens: Sequence[Any], span: Any, word: str) -> list[Any]:
     return [t for t in placed if isinstance(t, _Word) or not first <= t.i <= last.i]
 
 
-def _ask_subject(tokens: Sequence[Any], inside: set[int], word: str) -> list[str]:
-    """Who or what, the clause behind its subject, and what stood before it."""
+def _ask_subject(tokens: Sequence[Any], inside: set[int], word: str, verb: Any) -> list[str]:
+    """Who or what, the clause behind its subject, and what stood before it: the verb first, as in "…, says Ann Lee"."""
     start = min(inside)
-    before = [t for t in tokens if t.i < start]
+    before = [t for t in tokens if t.i < start and t != verb]
     after = [t for t in tokens if t.i > start and t.i not in inside]
+    if verb.i < start:
+        return [word, verb.text, phrase(before), phrase(after)]
     return [word, phrase(after), phrase(before)]
 
 
 def _has_a_place(root: Any, verb: Any) -> bool:
     """Whether a verb or a preposition governs the span, or a noun that is its number or possession."""
     if root.dep_ in ("nummod", "poss"):
-        return root.head.dep_ in ("dobj", "attr", "pobj", "nsubj", "nsubjpass") and clause_of(root.head) is verb
+        return root.head.dep_ in ("dobj", "attr", "pobj", "nsubj", "nsubjpass") and clause_of(root.head) == verb
     return root.dep_ in ("dobj", "attr", "oprd", "dative", "pobj", "npadvmod", "acomp")
 
 

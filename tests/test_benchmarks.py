@@ -12,6 +12,7 @@ import pytest
 from tests import programs, tiny
 
 agreement = programs.load("benchmarks/agreement.py")
+processes = programs.load("benchmarks/processes.py")
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,28 @@ def test_a_table_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "| QUALS, answer tokens |" in printed and "| copied 4-grams |" in printed and "quals|model:" in printed
     (report,) = json.loads((tmp_path / "out.json").read_text())
     assert report["summaries"] == 10 and set(report["agreement"]) >= {"QUALS, all tokens", "copied 1-grams"}
+
+
+def test_halves_share_no_row_and_make_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"n": n}) for n in range(7)))
+    halves = {half: [row["n"] for row in agreement.read(str(path), half=half)] for half in ("even", "odd")}
+    assert halves == {"even": [0, 2, 4, 6], "odd": [1, 3, 5]}
+    assert [row["n"] for row in agreement.read(str(path), 2, "odd")] == [1, 3]
+    assert len(agreement.read(str(path))) == 7
+
+
+def test_texts_for_several_processes_are_distinct(tmp_path: Path) -> None:
+    rows = [{"document": f"It was {n}. It rained. It snowed.", "summary": f"Rain on day {n}."} for n in range(4)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    summaries, sources = processes.texts([str(tmp_path / "rows.jsonl")], 10)
+    assert len(set(zip(summaries, sources, strict=True))) == 10
+    assert "It rained" in sources[4] and sources[4].startswith("It rained")
+
+
+def test_scores_of_several_processes_are_compared() -> None:
+    assert processes.apart([0.5, None, -1.0], [0.5, None, -1.25]) == 0.25
+    assert processes.apart([0.5, None], [None, 0.5]) == math.inf
+    runs = {n: [{"seconds": s, "scores": [0.1], "of": "quals|x"} for s in each] for n, each in ((1, (8, 6)), (2, (4, 4)))}
+    table = processes.report(runs, 12)
+    assert "| 2 | 4.0 (4.0 to 4.0) | 3.00 | 1.75 (1.50 to 2.00) | 0e+00 |" in table and table.endswith("quals|x")

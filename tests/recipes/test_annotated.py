@@ -77,6 +77,19 @@ def test_a_confused_question_names_what_another_context_has(names: Names) -> Non
     assert names.confused(Pair((1, 2)), here, [here, there], random.Random(0)) is None
 
 
+def test_a_reworded_question_has_a_word_that_the_text_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annotated, "FUNCTION_WORDS", 0)
+    tokenizer = tiny.wordpiece()
+    first, pieces = tokenizer.get_vocab()["the"], [i for t, i in tokenizer.get_vocab().items() if t.startswith("##")]
+    a, b, c = (first + n for n in (1, 2, 3))
+    pair, other = Pair((a, b, pieces[0])), Pair((a, c))
+    words = Names([Context([a, b], [pair, other])], tokenizer)
+    for seed in range(20):  # only `a` is a whole word of its own, and of the words only `c` is not in the text
+        assert words.reworded(pair, [a, b], random.Random(seed)) in ((c, b, pieces[0]), None)
+    assert words.reworded(pair, [a, b, c], random.Random(0)) is None
+    assert words.reworded(Pair((0, b, pieces[0])), [a, b], random.Random(0)) is None
+
+
 def test_a_renamed_context_says_the_same_of_another_name() -> None:
     tokenizer = tiny.wordpiece()
     encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731  (one line)

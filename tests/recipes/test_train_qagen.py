@@ -94,7 +94,7 @@ def test_an_unanswered_question_is_given_and_its_answer_is_none(base: Path, data
     encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731  (used once)
     contexts = annotated.load_contexts(data, encode)
     args = argparse.Namespace(
-        long=0.5, highlight=0.0, unanswerable=0.5, replaced=0.2, renamed=0.3, pairs=8, per_context=4
+        long=0.5, highlight=0.0, unanswerable=0.5, replaced=0.2, renamed=0.3, pairs=8, per_context=4, written=0.5
     )
     examples = recipe.Examples(contexts, annotated.Names(contexts, tokenizer), SPECIAL, args, seed=0)
     ends = {True: 0, False: 0}
@@ -108,7 +108,7 @@ def test_an_unanswered_question_is_given_and_its_answer_is_none(base: Path, data
 def test_marked_answers_of_a_text_come_together_each_with_its_question(base: Path, data: list[str]) -> None:
     tokenizer, _ = annotated.smaller_tokenizer(base)
     contexts = annotated.load_contexts(data[:1], lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
-    args = argparse.Namespace(highlight=1.0, renamed=0.0, per_context=4)
+    args = argparse.Namespace(highlight=1.0, renamed=0.0, per_context=4, written=0.5)
     examples = recipe.Examples(contexts, annotated.Names(contexts, tokenizer), SPECIAL, args, seed=0)
     asked = {(pair.answer, pair.question) for context in contexts for pair in context.answered}
     together = 0
@@ -150,3 +150,13 @@ def test_a_smaller_vocabulary_leaves_the_kept_logits_as_they_were(base: Path) ->
         a = model(input_ids=ids, decoder_input_ids=ids).logits[..., kept]
         b = smaller(input_ids=ids, decoder_input_ids=ids).logits
     assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_a_share_of_a_context_s_pairs_is_written_where_there_are_both_kinds() -> None:
+    person, written = (annotated.Pair((10 + kind,), written=bool(kind)) for kind in (0, 1))
+    args = argparse.Namespace(written=0.25)
+    examples = recipe.Examples([], annotated.Names([], tiny.wordpiece()), SPECIAL, args, seed=0)
+    both = [pair for _ in range(400) for pair in examples.some_of([person] * 8 + [written] * 4, 3)]
+    assert len(both) == 1200 and 0.2 < sum(pair.written for pair in both) / 1200 < 0.3
+    assert examples.some_of([written] * 5, 3) == [written] * 3
+    assert len(examples.some_of([person] * 2, 3)) == 2

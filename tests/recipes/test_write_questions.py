@@ -1,0 +1,87 @@
+"""Questions written by rules, on the small English model of the development extra."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+
+from qa_inference.answers import MODELS, AnswerFinder
+from recipes import annotated
+from recipes import write_questions as recipe
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Any:
+    return spacy.load(next(filter(spacy.util.is_package, MODELS)))
+
+
+def _written(pipeline: Any, text: str) -> dict[str, str]:
+    """The questions to a text by their answers."""
+    found = AnswerFinder(pipeline).find([text], None)[0]
+    return {row["answer"]: row["question"] for row in recipe.questions(text, pipeline(text), found)}
+
+
+@pytest.mark.parametrize(
+    "text, answer, question",
+    [
+        ("The council approved the new bridge on Monday.", "The council", "who approved the new bridge on Monday?"),
+        ("The council approved the new bridge on Monday.", "the new bridge", "what did the council approve on Monday?"),
+        ("The council approved the new bridge on Monday.", "Monday", "when did the council approve the new bridge?"),
+        ("On Monday, the council has approved two bridges over the river in Perth.", "Perth",
+         "where has the council approved two bridges over the river?"),
+        ("On Monday, the council has approved two bridges over the river in Perth.", "the council",
+         "who has approved two bridges over the river in Perth on Monday?"),
+        ("Police arrested Ann Lee's brother in 1998.", "Ann Lee's", "whose brother did police arrest in 1998?"),
+        ("Klitschko has a chink in his armour after getting beat by Tyson Fury, says Lewis.", "Klitschko",
+         "who has a chink in his armour after getting beat by Tyson Fury?"),
+        ("Klitschko has a chink in his armour after getting beat by Tyson Fury, says Lewis.", "Lewis",
+         "who says Klitschko has a chink in his armour after getting beat by Tyson Fury?"),
+    ],
+)  # fmt: skip
+def test_a_question_says_what_its_clause_says(pipeline: Any, text: str, answer: str, question: str) -> None:
+    assert _written(pipeline, text)[answer] == question
+
+
+def test_no_question_has_its_answer_or_a_lone_bracket(pipeline: Any) -> None:
+    text = 'Australia\'s Football Union (AFU) is to celebrate a "Women in Sport" week, starting yesterday.'
+    written = _written(pipeline, text)
+    assert written
+    for answer, question in written.items():
+        assert question.endswith("?") and "()" not in question and answer not in question
+        assert 4 <= len(question.split()) <= recipe.MOST
+
+
+def test_a_long_clause_loses_parts(pipeline: Any) -> None:
+    text = (
+        "The old council, which had met in the town hall since the end of the war, approved the new bridge over the "
+        "river because the ferry, which carried cars and people for fifty years, had sunk in the storm of last week."
+    )
+    written = _written(pipeline, text)["the new bridge"]
+    assert written.startswith("what did the old council") and len(written.split()) <= recipe.MOST
+
+
+def test_texts_without_a_verb_have_no_question(pipeline: Any) -> None:
+    assert _written(pipeline, "A bridge in Perth.") == {}
+    assert _written(pipeline, "") == {}
+
+
+def test_summaries_are_asked_of_their_documents_and_of_themselves(tmp_path: Path) -> None:
+    rows = [
+        {"document": "Ann Lee won the cup in Perth on Monday.", "summaries": ["Ann Lee took the cup."]},
+        {"document": "Bo Ray lost.", "summary": "He lost the cup."},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    out = tmp_path / "written.jsonl.gz"
+    recipe.main(["--data", str(tmp_path / "rows.jsonl"), "--rows", "1", "--out", str(out)])
+    with gzip.open(out, "rt") as lines:
+        found = [(row["context"], row["question"]) for row in map(json.loads, lines)]
+    assert (rows[0]["document"], "who took the cup?") in found
+    assert ("Ann Lee took the cup.", "who took the cup?") in found
+    assert "Bo Ray lost." not in dict(found)
+    contexts = annotated.load_contexts([str(out)], lambda text: [ord(each) for each in text])
+    assert all(pair.written for context in contexts for pair in context.pairs)
