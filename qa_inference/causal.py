@@ -22,7 +22,7 @@ from qa_inference.prefix_decoder import PrefixDecoder, PrefixRows, padded
 from qa_inference.prefix_probe import choose_sharing
 from qa_inference.pretrained import Loading, Source, load_pretrained
 from qa_inference.rows import Array, Hypothesis
-from qa_inference.seq2seq import ROWS, Scored, Sharing, end_ids_of, pad_id_of
+from qa_inference.seq2seq import Rounds, Scored, Sharing, end_ids_of, pad_id_of
 from qa_inference.tokenization import Ids, TextTokenizer
 
 WINDOW = 2048  # tokens of an input: modern models allow many times more, but read long texts less well, and slowly
@@ -119,18 +119,15 @@ class CausalModel:
         for item in items:
             self._check_length(len(item.source), max(map(len, item.targets), default=0))
         prefix = self.decoder.read([item.source[:-1] for item in items])
-        results: list[list[Array]] = [[] for _ in items]
-        for start in range(0, max((len(item.targets) for item in items), default=0), ROWS):
-            unfinished = [i for i, item in enumerate(items) if len(item.targets) > start]
-            targets = [items[i].targets[start : start + ROWS] for i in unfinished]
+        rounds = Rounds(items)
+        for unfinished, targets in rounds:
             last = [int(items[i].source[-1]) for i in unfinished]
             some = prefix  # in the memory of all, where all are wanted
             if len(unfinished) < len(items):
                 some = prefix.selected(torch.tensor(unfinished, device=self.device))
             rows = PrefixRows(self.decoder, some)
-            for i, arrays in zip(unfinished, self._score_rows(rows, last, targets), strict=True):
-                results[i] += arrays
-        return results
+            rounds.add(unfinished, self._score_rows(rows, last, targets))
+        return rounds.results()
 
     def _score_rows(self, rows: PrefixRows, last: list[int], targets: Sequence[Sequence[Ids]]) -> list[list[Array]]:
         """Log-probabilities of some targets of every source, rows per source filled up to the most of them."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 BLOCKS = 16  # tokens per block when the best are looked for: about the root of a vocabulary over the number wanted
 CPU_LOGITS, GPU_LOGITS = 1 << 22, 1 << 28  # logits that exist at a time: 16 MB on a CPU, 1 GB on a GPU, in float32
-FEW_ROWS, MANY_ROWS = 64, 256  # where fewer rows than FEW_ROWS would fit, the vocabulary is taken in parts for MANY_ROWS
+FEW_ROWS, MANY_ROWS = 64, 1024  # where fewer rows than FEW_ROWS would fit, the vocabulary is taken in parts for MANY_ROWS
 WHOLE = slice(None)
 
 

@@ -6,7 +6,7 @@ the batches. Inputs and targets are token ids; results are arrays on the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
@@ -35,6 +35,34 @@ class Scored:
 
     source: Ids
     targets: Sequence[Ids]
+
+
+class Rounds:
+    """The targets of a batch some at a time, the longest first: those decoded together are little padding.
+
+    Iterating gives the numbers of the items that have targets left, and up to `ROWS` targets of each.
+    """
+
+    def __init__(self, items: Sequence[Scored]) -> None:
+        self._items = items
+        self._orders = [np.argsort([-len(target) for target in item.targets], kind="stable") for item in items]
+        self._found: list[list[Array]] = [[] for _ in items]
+
+    def __iter__(self) -> Iterator[tuple[list[int], list[list[Ids]]]]:
+        for start in range(0, max(map(len, self._orders), default=0), ROWS):
+            unfinished = [i for i, order in enumerate(self._orders) if len(order) > start]
+            places = [self._orders[i][start : start + ROWS] for i in unfinished]
+            yield unfinished, [[self._items[i].targets[p] for p in ps] for i, ps in zip(unfinished, places, strict=True)]
+
+    def add(self, unfinished: Sequence[int], arrays: Sequence[list[Array]]) -> None:
+        """Take what was found for the targets given last."""
+        for i, each in zip(unfinished, arrays, strict=True):
+            self._found[i] += each
+
+    def results(self) -> list[list[Array]]:
+        """What was found, in the items' own order of targets."""
+        pairs = zip(self._found, self._orders, strict=True)
+        return [[each[place] for place in np.argsort(order)] for each, order in pairs]
 
 
 class Seq2Seq:
@@ -112,20 +140,16 @@ class Seq2Seq:
         Each source is encoded once; ends and separators count as any token.
         """
         encoded, mask = self.encode([item.source for item in items])
-        # The longest first, so that those decoded together are of like length and little of it is padding.
-        orders = [np.argsort([-len(target) for target in item.targets], kind="stable") for item in items]
-        found: list[list[Array]] = [[] for _ in items]
+        rounds = Rounds(items)
         live, cross = list(range(len(items))), DynamicCache()
-        for start in range(0, max(map(len, orders), default=0), ROWS):
-            kept = [place for place, i in enumerate(live) if len(orders[i]) > start]
-            if len(kept) < len(live):
-                live, index = [live[place] for place in kept], torch.tensor(kept, device=self.device)
+        for unfinished, targets in rounds:
+            if len(unfinished) < len(live):
+                index = torch.tensor([live.index(i) for i in unfinished], device=self.device)
                 encoded, mask = encoded[index], mask[index]
                 cross.batch_select_indices(index)
-            targets = [[items[i].targets[place] for place in orders[i][start : start + ROWS]] for i in live]
-            for i, arrays in zip(live, self._score_rows(encoded, mask, targets, cross), strict=True):
-                found[i] += arrays
-        return [[each[place] for place in np.argsort(order)] for each, order in zip(found, orders, strict=True)]
+                live = unfinished
+            rounds.add(unfinished, self._score_rows(encoded, mask, targets, cross))
+        return rounds.results()
 
     def encode(self, inputs: Sequence[Ids]) -> tuple[Tensor, Tensor]:
         """The encoder's output [S, K, D] and the attention mask [S, K] for `inputs`, padded on the right."""
