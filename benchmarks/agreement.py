@@ -209,7 +209,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokens", nargs="+", default=["all", "answer"], choices=["all", "answer"])
     parser.add_argument("--groups", type=int, default=60, help="of QUALS")
     parser.add_argument("--gguf", help="of QUALS: a GGUF file in the model's folder")
-    parser.add_argument("--prompt", help="of QUALS: a file with the template of a decoder-only model, {text} in it once")
+    parser.add_argument(
+        "--prompt", help="of QUALS: a file with the template of a decoder-only model, {text} in it once"
+    )
     parser.add_argument("--dtype", default="float32")
     parser.add_argument(
         "--cache", help="a folder for what was generated and scored: both kinds of tokens then share it"

@@ -89,7 +89,8 @@ def run(processes: int, args: argparse.Namespace, folder: Path) -> dict[str, Any
         commands = [[*launch, "--standalone", f"--nproc-per-node={processes}"]]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     running = [subprocess.Popen([*command, *own], env=environment) for command in commands]
-    if any([each.wait() for each in running]):
+    codes = [each.wait() for each in running]
+    if any(codes):
         raise SystemExit(f"{processes} processes: one failed; its error is above")
     return json.loads(result.read_text(encoding="utf-8"))
 

@@ -17,7 +17,10 @@ from torch import Tensor
 
 BLOCKS = 16  # tokens per block when the best are looked for: about the root of a vocabulary over the number wanted
 CPU_LOGITS, GPU_LOGITS = 1 << 22, 1 << 28  # logits that exist at a time: 16 MB on a CPU, 1 GB on a GPU, in float32
-FEW_ROWS, MANY_ROWS = 64, 1024  # where fewer rows than FEW_ROWS would fit, the vocabulary is taken in parts for MANY_ROWS
+FEW_ROWS, MANY_ROWS = (
+    64,
+    1024,
+)  # where fewer rows than FEW_ROWS would fit, the vocabulary is taken in parts for MANY_ROWS
 WHOLE = slice(None)
 
 
@@ -38,7 +41,9 @@ class Projection:
         """The likeliest tokens after each row of `hidden` [N, D]: see `top_log_probs`."""
         best = []
         for rows, parts in self._parts(hidden):
-            found = [_best_of(self.logits(hidden[rows], part[1], part[0]), count, banned, part[0].start) for part in parts]
+            found = [
+                _best_of(self.logits(hidden[rows], part[1], part[0]), count, banned, part[0].start) for part in parts
+            ]
             best.append(_merged(found, count))
         return torch.cat([values for values, _ in best]), torch.cat([ids for _, ids in best])
 
@@ -47,7 +52,9 @@ class Projection:
         """The log-probability of the token `targets` [N] after each row of `hidden` [N, D]: [N], in nats, float32."""
         found = []
         for rows, parts in self._parts(hidden):
-            each = [_chosen(self.logits(hidden[rows], part[1], part[0]), targets[rows], part[0].start) for part in parts]
+            each = [
+                _chosen(self.logits(hidden[rows], part[1], part[0]), targets[rows], part[0].start) for part in parts
+            ]
             chosen, peaks, totals = (torch.cat(x, 1) for x in zip(*each, strict=True))
             found.append(_normalized(chosen.amax(1, keepdim=True), peaks, totals)[:, 0])
         return torch.cat(found)
@@ -77,10 +84,13 @@ class Projection:
         memory = None if self.weight is None else hidden.new_empty(size * min(columns, width))
         for start in range(0, len(hidden), size):
             rows = slice(start, min(start + size, len(hidden)))
-            yield rows, [
-                (part, None if memory is None else _shaped(memory, rows.stop - start, part.stop - part.start))
-                for part in (slice(first, min(first + columns, width)) for first in range(0, width, columns))
-            ]
+            yield (
+                rows,
+                [
+                    (part, None if memory is None else _shaped(memory, rows.stop - start, part.stop - part.start))
+                    for part in (slice(first, min(first + columns, width)) for first in range(0, width, columns))
+                ],
+            )
 
 
 def top_log_probs(logits: Tensor, count: int, banned: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
@@ -109,9 +119,7 @@ def shift_targets(prefix: Tensor, targets: Tensor) -> Tensor:
     return torch.cat([prefix.expand(len(targets), -1), targets[:, :-1]], 1)
 
 
-def _best_of(
-    logits: Tensor, count: int, banned: Sequence[int], start: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _best_of(logits: Tensor, count: int, banned: Sequence[int], start: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Of a part of the vocabulary from `start` on: the best logits and their ids [N, K], the peak and `_log_total`.
 
     `logits` [N, V'] are overwritten.

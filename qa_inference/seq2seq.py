@@ -52,7 +52,10 @@ class Rounds:
         for start in range(0, max(map(len, self._orders), default=0), ROWS):
             unfinished = [i for i, order in enumerate(self._orders) if len(order) > start]
             places = [self._orders[i][start : start + ROWS] for i in unfinished]
-            yield unfinished, [[self._items[i].targets[p] for p in ps] for i, ps in zip(unfinished, places, strict=True)]
+            yield (
+                unfinished,
+                [[self._items[i].targets[p] for p in ps] for i, ps in zip(unfinished, places, strict=True)],
+            )
 
     def add(self, unfinished: Sequence[int], arrays: Sequence[list[Array]]) -> None:
         """Take what was found for the targets given last."""

@@ -117,7 +117,9 @@ class Quals(evaluate.Metric):
         dtype: "float32", "bfloat16", "float16"; None: the device's.
         token_budget: how many tokens a batch may hold; None: the device's.
         gguf: a GGUF file in the folder or repository of `model`, which is a decoder-only one.
+        device_map: spreads a decoder-only model over devices as accelerate does ("auto"), instead of `device`.
         cache: a folder that keeps what was generated and scored for the next time, on this machine; None: none.
+        cache_size: the most bytes of it; None: 1 GiB.
         groups: this and the next are described with `compute`, which can override them.
         strength: see `compute`.
         min_new_tokens: see `compute`.
@@ -147,7 +149,9 @@ class Quals(evaluate.Metric):
         dtype: str | None = None,
         token_budget: int | None = None,
         gguf: str | None = None,
+        device_map: str | None = None,
         cache: str | os.PathLike[str] | None = None,
+        cache_size: int | None = None,
         groups: int | None = None,
         strength: float | None = None,
         min_new_tokens: int | None = None,
@@ -167,7 +171,9 @@ class Quals(evaluate.Metric):
             dtype=dtype,
             token_budget=token_budget,
             gguf=gguf,
+            device_map=device_map,
             cache=cache,
+            cache_size=cache_size,
             groups=groups,
             strength=strength,
             min_new_tokens=min_new_tokens,

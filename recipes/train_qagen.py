@@ -18,9 +18,9 @@ What it does, and why:
   an input of its own: next to each other in a batch, only the mark tells them apart. With one target a visit where
   others have sixteen, a model writes the text's likeliest question whatever is marked.
 - A question that the document does not answer has the answer `<none>`: its context is elsewhere, or one of its names
-  was replaced by another, of the same document too, or one of its words by any other. Trained only on what was asked of a text, a model answers whatever
-  it is asked, and the probability of an answer says little about the source. The question itself is given there, not
-  learned.
+  was replaced by another, of the same document too, or one of its words by any other. Trained only on what was asked
+  of a text, a model answers whatever it is asked, and the probability of an answer says little about the source. The
+  question itself is given there, not learned.
 - Answers that are names or numbers are sometimes replaced in their context: what counts is what the text says. Names
   in questions are sometimes replaced wherever they occur, also by made-up ones: a name can only be copied, and a
   decoder that has not learned to writes another that it knows better.

@@ -1,7 +1,7 @@
 """Write questions for any English text by rules on its syntax: training data for the embedded models without people.
 
-    python -m recipes.write_questions --data DATA/qa/qamr.jsonl.gz DATA/qa/fairytaleqa.jsonl.gz --out runs/written.jsonl.gz
-    python -m recipes.write_questions --data DATA/summarization/scitldr_train.jsonl.gz --rows 1200 --out runs/tldr.jsonl.gz
+    python -m recipes.write_questions --data DATA/qa/*.jsonl.gz --out runs/written.jsonl.gz
+    python -m recipes.write_questions --data scitldr_train.jsonl.gz --rows 1200 --out runs/written_summaries.jsonl.gz
 
 Reads what `recipes.annotated` reads, and rows of `document, summaries`: there the questions on a summary are asked
 of the document too, so that a model learns to expect what is said in other words. Writes rows of `context, question,
@@ -42,12 +42,15 @@ IN_PLACE = 0.35  # share of the answers without a verb's position whose question
 RELATIVE = frozenset(("WDT", "WP", "WP$", "WRB"))
 SUBJECTS = frozenset(("nsubj", "nsubjpass"))
 LOOSE = ("advcl", "relcl", "parataxis", "appos", "acl", "npadvmod", "prep", "conj")  # subtrees a clause can lose
-PEOPLE = frozenset(
-    "man woman boy girl child children people person police officer official king queen prince princess president mayor "
-    "minister leader player manager coach driver doctor teacher student friend wife husband mother father son daughter "
-    "council government court committee brother sister author researcher scientist voter fan victim suspect spokesman spokeswoman captain soldier "
-    "family couple crew team winner champion actor singer artist judge lawyer member chief director head".split()
-)
+PEOPLE = frozenset((
+    "man", "woman", "boy", "girl", "child", "children", "people", "person", "police", "officer", "official", "king",
+    "queen", "prince", "princess", "president", "mayor", "minister", "leader", "player", "manager", "coach",
+    "driver", "doctor", "teacher", "student", "friend", "wife", "husband", "mother", "father", "son", "daughter",
+    "council", "government", "court", "committee", "brother", "sister", "author", "researcher", "scientist",
+    "voter", "fan", "victim", "suspect", "spokesman", "spokeswoman", "captain", "soldier", "family", "couple",
+    "crew", "team", "winner", "champion", "actor", "singer", "artist", "judge", "lawyer", "member", "chief",
+    "director", "head",
+))  # fmt: skip
 WORDS_OF_KIND = {
     "PERSON": "who", "NORP": "who", "DATE": "when", "TIME": "when", "MONEY": "how much", "PERCENT": "what percentage",
     "GPE": "what place", "LOC": "what place", "FAC": "what place", "ORG": "what organization",
@@ -135,9 +138,11 @@ def write(span: Any, kind: str, draw: random.Random) -> str | None:
 def _is_cut(span: Any) -> bool:
     """Whether the span ends amid a phrase ("the instance" of "the instance of a shutdown", a list's first part)."""
     behind = span.doc[span.end] if span.end < len(span.doc) else None
-    if behind is None or behind.head.i not in range(span.start, span.end) and span.root.head != behind:
+    if behind is None or (behind.head.i not in range(span.start, span.end) and span.root.head != behind):
         return False
-    return behind.lower_ == "of" or behind.dep_ == "cc" or (behind.pos_ in ("NOUN", "PROPN") and span.root.dep_ != "poss")
+    return (
+        behind.lower_ == "of" or behind.dep_ == "cc" or (behind.pos_ in ("NOUN", "PROPN") and span.root.dep_ != "poss")
+    )
 
 
 def _word_in_place(span: Any, kind: str) -> str:

@@ -80,6 +80,8 @@ def test_texts_for_several_processes_are_distinct(tmp_path: Path) -> None:
 def test_scores_of_several_processes_are_compared() -> None:
     assert processes.apart([0.5, None, -1.0], [0.5, None, -1.25]) == 0.25
     assert processes.apart([0.5, None], [None, 0.5]) == math.inf
-    runs = {n: [{"seconds": s, "scores": [0.1], "of": "quals|x"} for s in each] for n, each in ((1, (8, 6)), (2, (4, 4)))}
+    runs = {
+        n: [{"seconds": s, "scores": [0.1], "of": "quals|x"} for s in each] for n, each in ((1, (8, 6)), (2, (4, 4)))
+    }
     table = processes.report(runs, 12)
     assert "| 2 | 4.0 (4.0 to 4.0) | 3.00 | 1.75 (1.50 to 2.00) | 0e+00 |" in table and table.endswith("quals|x")

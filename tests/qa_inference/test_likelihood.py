@@ -7,6 +7,7 @@ import torch
 
 from qa_inference import likelihood
 from qa_inference.likelihood import Projection, token_log_probs, top_log_probs
+from qa_inference.prefix_decoder import CappedProjection
 
 
 def _projection(size: int, *, bias: bool, scale: float = 1.0) -> tuple[Projection, torch.Tensor]:
@@ -37,7 +38,7 @@ def test_top_of_many_equal_logits_names_no_token_twice() -> None:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 0.25])
 @pytest.mark.parametrize("logits", [1, 2_000, 1 << 22])
-@pytest.mark.parametrize("few, many", [(1, 1), (64, 256), (64, 7)])  # the vocabulary whole, and in parts
+@pytest.mark.parametrize(("few", "many"), [(1, 1), (64, 256), (64, 7)])  # the vocabulary whole, and in parts
 def test_chunks_change_nothing(
     bias: bool, scale: float, logits: int, few: int, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,6 +55,17 @@ def test_chunks_change_nothing(
     assert not (ids == 3).any()
     torch.testing.assert_close(projection.log_probs(hidden, targets), expected.gather(-1, targets[:, None])[:, 0])
     assert torch.equal(hidden, before)
+
+
+def test_bent_logits_are_bent_in_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, hidden = _projection(300, bias=True)
+    bent = CappedProjection(plain.weight, plain.bias, 1.0, 2.0)
+    expected = (2 * (plain.logits(hidden) / 2).tanh()).log_softmax(-1)
+    monkeypatch.setattr(likelihood, "CPU_LOGITS", 2_000)
+    monkeypatch.setattr(likelihood, "MANY_ROWS", 40)
+    values, ids = bent.top(hidden, 5)
+    torch.testing.assert_close(values, expected.topk(5).values)
+    torch.testing.assert_close(values, expected.gather(-1, ids))
 
 
 def test_logits_may_stand_for_hidden_states() -> None:

@@ -89,13 +89,14 @@ def test_loaded_with_options(fake_scorer: Any) -> None:
     pair_format = PairFormat(separator="|")
     quals = Quals(
         model="folder/of/mine", format=pair_format, model_revision="main", device="cpu", tokens="answer", max_pairs=3,
-        gguf="weights.gguf", cache="kept",
+        gguf="weights.gguf", cache="kept", cache_size=1 << 24, device_map="auto",
     )  # fmt: skip
     quals.compute(predictions=["Ann won."], sources=["Ann won."])
     (config,) = fake_scorer.made
     assert (config.model, config.format, config.revision) == ("folder/of/mine", pair_format, "main")
     assert (config.device, config.tokens, config.max_pairs) == ("cpu", "answer", 3)
     assert (config.gguf, config.cache) == ("weights.gguf", "kept")
+    assert (config.cache_size, config.device_map) == (1 << 24, "auto")
     # The file is another model; the cache is another scorer on the same.
     assert [(one.gguf, one.cache) for one in fake_scorer.loaded] == [("weights.gguf", None)]
 

@@ -27,7 +27,7 @@ def _written(pipeline: Any, text: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "text, answer, question",
+    ("text", "answer", "question"),
     [
         ("The council approved the new bridge on Monday.", "The council", "who approved the new bridge on Monday?"),
         ("The council approved the new bridge on Monday.", "the new bridge", "what did the council approve on Monday?"),
