@@ -1,6 +1,7 @@
 """How near QUALS comes to what the machine can do.
 
     python benchmarks/limit.py --data rows.jsonl [--limit 32] [--dtype float32 bfloat16] [--threads 1]
+    python benchmarks/limit.py --data rows.jsonl --model FOLDER --groups 60     a decoder-only model too
 
 A row holds `document` and `summary`. For every dtype: the floating-point operations of the call, counted by torch as
 they are carried out, in each stage; the rate at which this machine multiplies matrices of the shapes that occurred,
@@ -33,9 +34,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from qa_inference import likelihood
+from qa_inference.causal import CausalModel
 from qa_inference.decoder import Decoder, RunningRows
 from qa_inference.decoding import DiverseBeamSearch
 from qa_inference.likelihood import Projection
+from qa_inference.prefix_decoder import PrefixDecoder, PrefixRows
 from qa_inference.seq2seq import Seq2Seq
 from quals_metric import QualsConfig, QualsScorer
 from quals_metric.tables import records
@@ -48,14 +51,19 @@ STAGES: tuple[tuple[Any, str, str], ...] = (
     (QualsScorer, "_read", "tokenize"),
     (Seq2Seq, "generate", "search: the rest"),
     (Seq2Seq, "log_likelihood", "score: the rest"),
+    (CausalModel, "generate", "search: the rest"),
+    (CausalModel, "log_likelihood", "score: the rest"),
     (Seq2Seq, "encode", "encode"),
+    (PrefixDecoder, "read", "encode"),
     (Decoder, "__call__", "decoder"),
+    (PrefixDecoder, "continue_rows", "decoder"),
     (Projection, "logits", "vocabulary projection"),
     (likelihood, "_best_of", "selection"),
     (likelihood, "_merged", "selection"),
     (likelihood, "_chosen", "log-probabilities"),
     (DiverseBeamSearch, "_choose", "selection"),
     (RunningRows, "select", "cache"),
+    (PrefixRows, "select", "cache"),
 )
 MEASURED_SHARE = 0.95  # of the operations; the rarest shapes are left out of the measured rate
 
@@ -92,7 +100,9 @@ class Stages:
         return watched
 
     def _name(self, stage: str) -> str:
-        """The stage with the operation it is part of."""
+        """The stage with the operation it is part of; a decoder-only model encodes with its decoder."""
+        if stage == "decoder" and self._open[-1].startswith("encode"):
+            return self._open[-1]
         operation = next((name.split(":")[0] for name in self._open if ":" in name), "")
         if stage == "encode":
             return "encode summaries" if operation == "search" else "encode sources"
@@ -217,13 +227,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=32, help="rows to read")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--groups", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     texts = read(args.data, args.limit)
     scores = []
     for dtype in args.dtype:
-        scorer = QualsScorer(QualsConfig(args.model, device="cpu", dtype=dtype))
+        scorer = QualsScorer(QualsConfig(args.model, device="cpu", dtype=dtype, groups=args.groups))
         scores.append(report(scorer, texts, dtype))
         if len(scores) > 1:
             print(compare([args.dtype[0], dtype], scores[0], scores[-1]))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from qa_inference.causal import CausalModel
 from qa_inference.seq2seq import Scored, Seq2Seq
-from tests import programs, tiny
+from tests import programs, tiny, tiny_causal
 
 limit = programs.load("benchmarks/limit.py")
 
@@ -26,6 +27,13 @@ def test_operations_are_counted_where_they_happen() -> None:
     assert found.shapes[4, width, size] == 1
     assert found.by_stage["encode sources"] > 0 and found.by_stage["score: decoder"] > 0
     assert found.by_stage["encode summaries"] == found.by_stage[limit.REST] == 0
+
+
+def test_a_decoder_only_model_encodes_with_its_decoder() -> None:
+    model = CausalModel(*tiny_causal.checkpoint("llama"))
+    found = limit.count(lambda: model.log_likelihood([Scored([5, 9, 30, 11, 3], [[9, 12, 4], [30]])]))
+    assert found.by_stage["encode sources"] > 0 and found.by_stage["score: decoder"] > 0
+    assert found.by_stage["score: vocabulary projection"] > 0 and found.by_stage[limit.REST] == 0
 
 
 def test_time_is_booked_to_the_innermost_stage() -> None:
