@@ -1,0 +1,54 @@
+"""Average the weights of two checkpoints, one of which was trained on from the other: what both do well is mostly kept.
+
+    python -m recipes.average_checkpoints OLD NEW --out runs/reader/averaged [--share 0.5]
+
+`--share` is NEW's part. Both must have the same architecture and vocabulary; what is no weight comes from NEW. Written
+in NEW's type as a plain `from_pretrained` folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+WEIGHTS = "model.safetensors"
+
+
+def average(old: Path, new: Path, share: float, out: Path) -> None:
+    """Write `share` of the weights of `new` and the rest of `old` to `out`, computed in float32."""
+    if not 0 <= share <= 1:
+        raise SystemExit(f"--share: must be between 0 and 1; got {share}")
+    with safe_open(old / WEIGHTS, "pt") as first, safe_open(new / WEIGHTS, "pt") as second:
+        if set(first.keys()) != set(second.keys()):
+            raise SystemExit(f"{old} and {new}: must have the same weights; their names differ")
+        pairs = {name: (first.get_tensor(name), second.get_tensor(name)) for name in second.keys()}  # noqa: SIM118
+        for name, (a, b) in pairs.items():
+            if a.shape != b.shape:
+                raise SystemExit(f"{name}: must have one shape; it has {tuple(a.shape)} and {tuple(b.shape)}")
+        mixed = {name: (a.float().lerp(b.float(), share)).to(b.dtype) for name, (a, b) in pairs.items()}
+        metadata = second.metadata()
+    out.mkdir(parents=True, exist_ok=True)
+    for file in new.iterdir():
+        if file.is_file() and file.name != WEIGHTS:
+            shutil.copyfile(file, out / file.name)
+    save_file(mixed, out / WEIGHTS, metadata)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and average."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("old", type=Path)
+    parser.add_argument("new", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--share", type=float, default=0.5)
+    args = parser.parse_args(argv)
+    average(args.old, args.new, args.share, args.out)
+
+
+if __name__ == "__main__":
+    main()
