@@ -14,14 +14,14 @@ from quals_metric.demo import EXAMPLES
 SUMMARIES = [text for example in EXAMPLES for text in (example.faithful, example.unfaithful)]
 SOURCES = [example.source for example in EXAMPLES for _ in range(2)]
 GOLDEN = [  # score, questions kept, the first question
-    (0.294118, 17, "who has a chink in his armour?"),
-    (0.166667, 12, "who has a chink in his armour?"),
-    (0.782857, 20, "what was found in the shaft?"),
-    (0.222460, 17, "what was found in the engine?"),
-    (0.791923, 20, "when did bellwood buy tarn farms?"),
-    (0.377778, 20, "who bought bellwood in 1998?"),
-    (0.558480, 19, "who worked at night slept less than their colleagues?"),
-    (0.000000, 20, "how many doctors were found?"),
+    (0.715385, 20, "what does klitschko have a chink in after getting beat by tyson fury?"),
+    (0.650000, 20, "who has a chink in his armour?"),
+    (0.766429, 20, "what was found in the shaft?"),
+    (0.048571, 20, "what was found in the engine?"),
+    (0.900000, 20, "what has bought tarn farms, which marta oyelaran founded in 1998?"),
+    (0.468182, 20, "what has bought bellwood, which ian strand founded in 1998?"),
+    (0.450000, 20, "who worked at night slept less than their colleagues, a study of 3, 000 nurse found?"),
+    (0.225000, 20, "who worked at night slept longer than their patients?"),
 ]
 
 

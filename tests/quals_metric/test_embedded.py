@@ -20,14 +20,14 @@ SUMMARIES = [text for example in EXAMPLES for text in (example.faithful, example
 SOURCES = [example.source for example in EXAMPLES for _ in range(2)]
 TOLERANCE = 1e-4
 GOLDEN = [  # score, pairs kept, the first question
-    (-0.423638, 12, "who has a chink in his armour?"),
-    (-0.349342, 12, "who has a chink in his armour?"),
-    (-2.096909, 10, "where did the passengers spend the night?"),
-    (-2.548227, 16, "what was found in the engine?"),
-    (-0.673545, 10, "when did bellwood buy tarn farms?"),
-    (-1.597903, 11, "in what year did ian strand founded?"),
-    (-0.765885, 13, "where did nurse work at night?"),
-    (-1.356094, 11, "how many doctors were found?"),
+    (-0.528540, 14, "who has a chink in his armour?"),
+    (-0.501716, 14, "who has a chink in his armour?"),
+    (-2.502149, 10, "what was found in the shaft?"),
+    (-3.591687, 11, "what was found in the engine?"),
+    (-1.638186, 10, "what has bellwood bought tarn farms, which marta oyelaran founded in 1998?"),
+    (-2.195689, 12, "what has tarn farms bought bellwood, which ian strand founded in 1998?"),
+    (-2.086704, 13, "what did nurse work at night slept less than their colleagues, a study of?"),
+    (-3.775925, 14, "who found a study of 50 doctors?"),
 ]
 
 
