@@ -57,6 +57,7 @@ def child(args: argparse.Namespace) -> None:
     import torch
     from accelerate import PartialState
 
+    from qa_inference import results
     from quals_metric import QualsConfig, QualsScorer
 
     torch.set_num_threads(1)
@@ -69,7 +70,7 @@ def child(args: argparse.Namespace) -> None:
     result = scorer.score(summaries=summaries, sources=sources, spread=True)
     state.wait_for_everyone()
     if state.is_main_process:
-        found = {"seconds": time.monotonic() - began, "scores": result.to_dict()["scores"], "of": result.signature}
+        found = {"seconds": time.monotonic() - began, "scores": results.plain(result.scores), "of": result.signature}
         Path(args.result).write_text(json.dumps(found), encoding="utf-8")
 
 
