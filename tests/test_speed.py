@@ -36,10 +36,11 @@ def test_published_quals_has_the_scores_of_ours(tmp_path: Path) -> None:
 def test_published_qags_has_the_scores_of_ours(tmp_path: Path) -> None:
     args = _args(models.generator(tmp_path / "generator"), models.reader(tmp_path / "reader"))
     batched, one_by_one, ours = (speed.make(name, args) for name in ("a'", "a", "b"))
-    expected = ours.score(SUMMARIES, SOURCES)
+    summaries = [tiny.CORPUS[0], tiny.CORPUS[3]]  # what the toys know by heart, whatever the processor
+    expected = ours.score(summaries, SOURCES)
     assert not all(map(math.isnan, expected))
     for published in (batched, one_by_one):
-        assert published.score(SUMMARIES, SOURCES) == pytest.approx(expected, abs=1e-4, nan_ok=True)
+        assert published.score(summaries, SOURCES) == pytest.approx(expected, abs=1e-4, nan_ok=True)
     assert set(ours.stages) == {"candidates", "generate", "read"} == set(batched.stages)
 
 
