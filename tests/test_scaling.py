@@ -157,7 +157,7 @@ def test_sizes_are_what_they_are_called() -> None:
 
 
 def test_epochs_with_a_cache(data: str, model: str) -> None:
-    point = scaling.Point("", 0, data, model, summaries=2, source_words=50, summary_words=12, groups=20)
+    point = scaling.Point("", 0, data, model, summaries=4, source_words=50, summary_words=24)
     rows = scaling.epochs(replace(point, threads=torch.get_num_threads()))
     assert [name for name, *_ in rows] == ["no cache", "first epoch", "second epoch"]
     assert len({score for *_, score in rows}) == 1 and not math.isnan(rows[0][-1])
