@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from quals_metric.training import QualsCallback, make_compute_metrics
 from quals_metric.training.measuring import MeasuringError
 from tests import tiny
@@ -78,3 +80,5 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    # Left to the interpreter's end, the threads of the group that the trainer opened may abort the process.
+    torch.distributed.destroy_process_group()

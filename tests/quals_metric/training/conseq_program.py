@@ -69,3 +69,6 @@ def main(folder: str, *jobs: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    # Left to the interpreter's end, the threads of the group that the trainer opened may abort the process.
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
