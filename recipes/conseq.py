@@ -15,9 +15,10 @@ each seed goes through, every stage in a folder of its own under `--out`:
    against the summary (the same samples: same seed, same model).
 3. Retrained from `mle`: `rouge` and `conseq` on the documents selected by the one and the other, `positives` on those
    of `conseq` without their negatives. For each `--lrs` x `--ratios`, by as many updates for all (`--updates`); which
-   is kept is chosen on the dev documents by `--choose-by`, the same for all. With `--published` also CONSEQ with the
-   published 3e-6, 0.3 and 2 epochs. A summary is its own ROUGE reference, so all of them tie for S+ of `rouge`: its
-   ratio counts for S- only.
+   is kept is chosen on the dev documents by `--choose-by`, the same for all. With `--keep-ends` also `ends`: CONSEQ
+   that unlearns the words of the negatives, not that they end; with `--published` also CONSEQ with the published 3e-6,
+   0.3 and 2 epochs. A summary is its own ROUGE reference, so all of them tie for S+ of `rouge`: its ratio counts for
+   S- only.
 4. `test`: the summaries of the test documents by each, and what the metrics say of them: ROUGE-1, -2 and -L (against
    the summary of several that suits best), QUALS, QAGS, FactCC (share called CORRECT), length in words, the share of
    1- to 4-grams that the document has (contrastive training can win by copying). A metric whose model cannot be had
@@ -66,15 +67,19 @@ from quals_metric.training.generation import GenerationSettings, generate_summar
 from quals_metric.training.rouge import RougeScorer
 from quals_metric.training.selection import reselect
 
-METHODS = ("rouge", "positives", "conseq")
+METHODS = ("rouge", "positives", "conseq", "ends")
 NAMES = {
     "mle": "maximum likelihood", "rouge": "contrastive, ROUGE", "positives": "positives only", "conseq": "CONSEQ",
-    "published": "CONSEQ, published settings",
+    "ends": "CONSEQ, ends kept", "published": "CONSEQ, published settings",
 }  # fmt: skip
 COLUMNS = (
     "rouge1", "rouge2", "rougeL", "quals", "qags", "factcc", "length",
     "copied1", "copied2", "copied3", "copied4",
 )  # fmt: skip
+TRAINED = {
+    "documents": "documents trained on", "positive": "score of the ground truths", "negative": "of the negatives",
+    "updates": "updates", "lr": "learning rate", "ratio": "ratio",
+}  # fmt: skip
 FACTCC = "manueldeprada/FactCC"
 CORRECT = 0  # FactCC's label
 Scores = dict[str, list[float]]
@@ -154,7 +159,7 @@ def train(stage: Stage, start: str, rows: Dataset, folder: Path, seed: int, args
     )  # fmt: skip
     trainer = ConseqTrainer(
         model, settings, train_dataset=rows, processing_class=tokenizer, text_format=text_format(args),
-        positives_only=stage.method == "positives",
+        positives_only=stage.method == "positives", unlearn_end=stage.method != "ends",
     )  # fmt: skip
     state = folder / "state"
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state)) if state.is_dir() else None)
@@ -164,6 +169,7 @@ def train(stage: Stage, start: str, rows: Dataset, folder: Path, seed: int, args
         "lr": stage.lr,
         "ratio": stage.ratio,
         "documents": len(trainer.train_dataset),
+        **contrast(rows),
         "updates": trainer.state.global_step,
         "moved": moved(model, AutoModelForSeq2SeqLM.from_pretrained(start, dtype=torch.float32)),
         "log": trainer.state.log_history,
@@ -171,6 +177,15 @@ def train(stage: Stage, start: str, rows: Dataset, folder: Path, seed: int, args
     write_json(done, found)
     shutil.rmtree(state, ignore_errors=True)
     return folder
+
+
+def contrast(rows: Dataset) -> dict[str, float]:
+    """What the selected ground truths and their negatives score on average; NaN where none was scored."""
+    chosen = [row for row in rows if row.get("selected")]
+    return {
+        "positive": results.mean(row["ground_truth_score"] for row in chosen),
+        "negative": results.mean(row["sample_scores"][row["lowest"]] for row in chosen),
+    }
 
 
 def moved(model: Any, start: Any) -> float:
@@ -354,7 +369,7 @@ def run_seed(
     rows = training_rows(splits["train"][: args.collected])
     sets = {name: collected(name, mle, rows, out / f"set-{name}", seed, scorers) for name in ("quals", "rouge")}
     systems = {"mle": mle}
-    for method in METHODS:
+    for method in METHODS if args.keep_ends else METHODS[:-1]:
         data = sets["rouge" if method == "rouge" else "quals"]
         trials = []
         for lr, ratio in itertools.product(args.lrs, args.ratios):
@@ -399,7 +414,7 @@ def report(model: Path, documents: Sequence[Document], scorers: Scorers) -> dict
     """A system's scores on the test documents, and how it was trained."""
     _, scores = evaluated(model, documents, model / "test.json", scorers, optional=("qags", "factcc"))
     about = json.loads((model / "trained.json").read_text(encoding="utf-8"))
-    return {"scores": scores, **{key: about[key] for key in ("lr", "ratio", "documents", "updates", "moved")}}
+    return {"scores": scores, **{key: about[key] for key in (*TRAINED, "moved")}}
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------
@@ -413,11 +428,11 @@ def make_table(seeds: list[dict[str, Any]], missing: dict[str, str], args: argpa
     for name in systems:
         cells = [spread_cell([cell(seed[name]["scores"], column) for seed in seeds]) for column in columns]
         lines.append(f"| {NAMES[name]} | " + " | ".join(cells) + " |")
-    lines += ["", "| system | documents trained on | updates | learning rate | ratio | weights moved |"]
-    lines += ["| --- " * 6 + "|"]
+    lines += ["", "| system | " + " | ".join(TRAINED.values()) + " | weights moved |"]
+    lines += ["| --- " * (len(TRAINED) + 2) + "|"]
     for name in systems:
         rows = [seed[name] for seed in seeds]
-        parts = [", ".join(f"{row[key]:g}" for row in rows) for key in ("documents", "updates", "lr", "ratio")]
+        parts = [", ".join(filter(None, (known(row[key]) for row in rows))) for key in TRAINED]
         lines.append(
             f"| {NAMES[name]} | " + " | ".join([*parts, ", ".join(f"{row['moved']:.2e}" for row in rows)]) + " |"
         )
@@ -431,6 +446,11 @@ def make_table(seeds: list[dict[str, Any]], missing: dict[str, str], args: argpa
     counts = f"seeds {', '.join(map(str, args.seeds))}"
     head = f"{counts}; {len(per_document(seeds, 'mle', 'length'))} test documents; from `{Path(args.init).name}`."
     return "\n".join([head, "", *lines]).rstrip() + "\n"
+
+
+def known(value: float | None) -> str:
+    """A number of the second table; nothing where there is none."""
+    return "" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
 def cell(scores: Scores, column: str) -> float | None:
@@ -519,6 +539,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ratios", nargs="+", type=float, default=[0.3])
     parser.add_argument("--updates", type=int, default=50, help="of every retraining")
     parser.add_argument("--published", action="store_true", help="also CONSEQ by 3e-6, 0.3 and 2 epochs")
+    parser.add_argument("--keep-ends", action="store_true", help="also CONSEQ that does not unlearn negatives' ends")
     parser.add_argument("--choose-by", choices=("quals", "rouge"), default="quals")
     parser.add_argument("--dev-size", type=int, default=200)
     parser.add_argument("--test-size", type=int, help="use only so many of the test documents")

@@ -109,6 +109,7 @@ class ConseqTrainer(Seq2SeqTrainer):
         processing_class: the model's tokenizer.
         text_format: how texts become token ids.
         positives_only: whether to train on the ground truths of the selected documents only.
+        unlearn_end: whether a negative's end is made unlikely like its words, as published; see `PairCollator`.
         **more: see `Seq2SeqTrainer`; no `compute_loss_func`.
 
     Raises:
@@ -125,6 +126,7 @@ class ConseqTrainer(Seq2SeqTrainer):
         processing_class: Any = None,
         text_format: TextFormat | None = None,
         positives_only: bool = False,
+        unlearn_end: bool = True,
         **more: Any,
     ) -> None:
         if processing_class is None:
@@ -149,7 +151,7 @@ class ConseqTrainer(Seq2SeqTrainer):
             raise ValueError(f"model: must be an encoder-decoder; got {type(unwrapped).__name__}")
         encoder = TextEncoder(unwrapped, processing_class, text_format)
         if more.get("data_collator") is None:
-            self.data_collator = PairCollator(encoder.prefix, encoder.pad)
+            self.data_collator = PairCollator(encoder.prefix, encoder.pad, unlearn_end)
         self.train_dataset = _encoded(train_dataset, encoder, positives_only)
         self.eval_dataset = (
             {name: _encoded(data, encoder, positives_only) for name, data in eval_dataset.items()}

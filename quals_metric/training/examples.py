@@ -132,10 +132,14 @@ class PairCollator:
     have the same graph. The batch has `input_ids` and `attention_mask` [rows, S], `decoder_input_ids` and `labels`
     [rows, T]; if an example has a negative, `negative` [rows] says which rows are; if one has a weight, `weight`
     [rows] has it for both its rows.
+
+    A negative's end is unlearned like its words, as published, unless `unlearn_end` is False: a summary ends where it
+    is complete, whether what it says is true or not.
     """
 
     prefix: tuple[int, ...]
     pad: int
+    unlearn_end: bool = True
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The batch of some `Examples`, or of rows tokenized elsewhere into `input_ids`, `labels`, `negative_labels`.
@@ -148,6 +152,9 @@ class PairCollator:
         sources = [list(row["input_ids"]) for row in rows]
         # What is forced is no target: nothing is to be learned there, and nothing to be unlearned.
         labels = [[IGNORED] * (len(self.prefix) - 1) + target for target in targets]
+        if not self.unlearn_end:
+            for row in labels[len(examples) :]:
+                row[-1] = IGNORED
         batch = {
             "input_ids": _pad(sources, self.pad),
             "attention_mask": _pad([[1] * len(source) for source in sources], 0),

@@ -68,19 +68,22 @@ def test_from_a_data_set_to_a_table(
     command = [
         *data, "--out", str(out), "--results", str(results), "--init", qagen, "--quals-model", qagen,
         "--quals-groups", "12", "--seeds", "5", "--mle-updates", "2", "--updates", "2", "--lrs", "1e-4", "1e-3",
-        "--ratios", "0.9", "--published", "--batch", "4", "--accumulate", "1", "--max-target-tokens", "12",
-        "--samples", "3", "--beams", "1", "--least-defined", "0", "--factcc", factcc, "--without", "qags", "--cpu",
+        "--ratios", "0.9", "--published", "--keep-ends", "--batch", "4", "--accumulate", "1",
+        "--max-target-tokens", "12", "--samples", "3", "--beams", "1", "--least-defined", "0", "--factcc", factcc,
+        "--without", "qags", "--cpu",
     ]  # fmt: skip
     recipe.main(command)
     found = json.loads((out / "results.json").read_text())
     assert list(found) == ["5"]
     for seed in found.values():
-        assert list(seed) == ["mle", "rouge", "positives", "conseq", "published"]
+        assert list(seed) == ["mle", "rouge", "positives", "conseq", "ends", "published"]
         for name, system in seed.items():
             scores = system["scores"]
             assert scores.keys() == set(recipe.COLUMNS) - {"qags"} and all(len(each) == 4 for each in scores.values())
             assert set(scores["factcc"]) <= {0.0, 1.0} and system["moved"] > 0
             assert system["updates"] == 2 or name == "published"
+            assert (system["negative"] is None) == (name == "mle")
+            assert name != "rouge" or system["negative"] < system["positive"] == 1.0  # each its own reference
             assert system["documents"] == 12 if name == "mle" else 0 < system["documents"] <= 11
         assert seed["conseq"]["documents"] == seed["positives"]["documents"]
         assert any(score is not None for score in seed["conseq"]["scores"]["quals"])
@@ -91,7 +94,7 @@ def test_from_a_data_set_to_a_table(
     assert written.startswith("# Results\n") and table in written
     # The same command does nothing twice; a stage that is missing is made anew, and the same.
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("trained.json")}
-    assert len(stamps) == 1 + 3 * 2 + 1 and not list(out.rglob("state"))
+    assert len(stamps) == 1 + 4 * 2 + 1 and not list(out.rglob("state"))
     monkeypatch.setattr(recipe, "summarize", lambda *_: pytest.fail("the summaries are there"))
     recipe.main(command)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("trained.json")} == stamps
@@ -161,7 +164,7 @@ def test_a_trial_is_chosen_by_dev() -> None:
 
 def _seed(conseq: float, other: float) -> dict[str, Any]:
     """Two documents' scores by two systems."""
-    about = {"lr": 1e-3, "ratio": 0.3, "documents": 2, "updates": 4, "moved": 0.01}
+    about = {"lr": 1e-3, "ratio": 0.3, "documents": 2, "updates": 4, "moved": 0.01, "positive": -2.0, "negative": None}
     system = lambda value: {"scores": {"quals": [value, value], "length": [3.0, math.nan]}, **about}  # noqa: E731  (two uses)
     return {"mle": system(other), "conseq": system(conseq)}
 
@@ -172,6 +175,7 @@ def test_the_table_has_means_over_seeds() -> None:
     assert "seeds 3, 4; 2 test documents; from `b`" in table
     assert "-0.400 (-0.500 to -0.300)" in table  # CONSEQ's QUALS
     assert "| quals | +0.600 [+0.600, +0.600] p " in table and "1 left out" in table
+    assert "| CONSEQ | 2, 2 | -2, -2 |  | 4, 4 |" in table
 
 
 def test_the_table_replaces_its_own_section(tmp_path: Path) -> None:

@@ -194,6 +194,20 @@ def test_only_selected_rows_are_trained_on() -> None:
         Examples(rows.remove_columns("selected").add_column("selected", [False] * 4), encoder)
 
 
+def test_the_end_of_a_negative_can_be_kept() -> None:
+    """Every other label is the same, and what the decoder reads too."""
+    encoder = TextEncoder(*tiny.checkpoint("t5"))
+    examples = Examples(Dataset.from_list(ROWS), encoder)
+    batch = [examples[i] for i in range(4)]
+    published = PairCollator(encoder.prefix, encoder.pad)(batch)
+    kept = PairCollator(encoder.prefix, encoder.pad, unlearn_end=False)(batch)
+    differ = published["labels"] != kept["labels"]
+    assert differ.sum(1).tolist() == [0] * 4 + [1] * 4
+    assert set(published["labels"][differ].tolist()) == {encoder.target("")[-1]}
+    assert set(kept["labels"][differ].tolist()) == {-100}
+    assert all((published[key] == kept[key]).all() for key in published if key != "labels")
+
+
 # ---- the trainer ----------------------------------------------------------------------------------------------------
 
 
