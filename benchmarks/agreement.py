@@ -39,6 +39,7 @@ Array = NDArray[np.float64]
 Statistic = Callable[[Array, Array], float]
 RESAMPLES, SEED = 1000, 12345
 NGRAMS = (1, 2, 3, 4)
+PERCENTILES = (5, 25, 50, 75, 95)
 
 
 def read(path: str, rows: int | None = None, half: str | None = None) -> list[dict[str, Any]]:
@@ -119,6 +120,17 @@ def evidence_by_length(result: QualsResult, rows: Sequence[dict[str, Any]]) -> l
     return [{"words": float(p[:, 0].mean()), "log_prob": float(p[:, 1].mean()), "summaries": len(p)} for p in thirds]
 
 
+def pair_scores(result: QualsResult, rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """The `PERCENTILES` of the pairs' scores, of fully consistent summaries and of the others."""
+    scored = [(row["consistency"] >= 1.0, [pair.score for pair in summary.pairs])
+              for row, summary in zip(rows, result.summaries, strict=True)]  # fmt: skip
+    found = {
+        name: [score for good, scores in scored if good == wanted for score in scores]
+        for name, wanted in (("consistent", True), ("others", False))
+    }
+    return {name: np.nanpercentile(scores, PERCENTILES).tolist() for name, scores in found.items() if scores}
+
+
 def questions(summary: Any) -> Sequence[Any]:
     """What was asked about a summary, by either metric."""
     return summary.pairs if hasattr(summary, "pairs") else summary.questions
@@ -157,7 +169,10 @@ def evaluate(
     about |= {"floor": floor, "windowed_sources": first.num_windowed_sources, "signature": first.signature}
     quals = {name: result for name, result in results.items() if isinstance(result, QualsResult)}
     by_length = {name: evidence_by_length(result, rows) for name, result in quals.items()}
-    return {"file": Path(path).name, **about, "agreement": table, "evidence_by_length": by_length}
+    pairs = {name: pair_scores(result, rows) for name, result in quals.items()}
+    return {
+        "file": Path(path).name, **about, "agreement": table, "evidence_by_length": by_length, "pair_scores": pairs
+    }  # fmt: skip
 
 
 def show(report: dict[str, Any]) -> str:
@@ -177,6 +192,9 @@ def show(report: dict[str, Any]) -> str:
     for name, thirds in report["evidence_by_length"].items():
         text = "; ".join(f"{t['words']:.0f} words: {t['log_prob']:.3f} ({t['summaries']})" for t in thirds)
         lines += ["", f"{name}: mean log p(token | source) of consistent summaries' pairs by source length: {text}"]
+    for name, kinds in report["pair_scores"].items():
+        text = "; ".join(f"{kind}: {', '.join(f'{v:.2f}' for v in values)}" for kind, values in kinds.items())
+        lines += ["", f"{name}: pairs' scores at the percentiles {', '.join(map(str, PERCENTILES))}: {text}"]
     return "\n".join(lines)
 
 

@@ -58,6 +58,9 @@ def test_a_table_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "| QUALS, answer tokens |" in printed and "| copied 4-grams |" in printed and "quals|model:" in printed
     (report,) = json.loads((tmp_path / "out.json").read_text())
     assert report["summaries"] == 10 and set(report["agreement"]) >= {"QUALS, all tokens", "copied 1-grams"}
+    for name, kinds in report["pair_scores"].items():
+        assert f"{name}: pairs' scores at the percentiles 5, 25, 50, 75, 95: consistent: " in printed
+        assert all(len(values) == 5 and values == sorted(values) for values in kinds.values()) and len(kinds) == 2
 
 
 def test_halves_share_no_row_and_make_the_whole(tmp_path: Path) -> None:

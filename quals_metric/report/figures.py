@@ -132,7 +132,7 @@ def environment() -> Environment:
 
 @dataclass(frozen=True)
 class _Run:
-    """Characters of a summary under the same answers: their lowest quarter, and which answers end here."""
+    """Characters of a summary under the same answers: their lowest band, and which answers end here."""
 
     text: str
     band: int | None

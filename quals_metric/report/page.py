@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import Any
 
 from markupsafe import Markup
 
 from quals_metric.numbers import number
-from quals_metric.report.evidence import BANDS, Evidence
+from quals_metric.report.evidence import BANDS, LIMITS, Evidence
 from quals_metric.report.figures import STYLE, environment, figure_svg, histogram_svg, marked_summary_html
 from quals_metric.report.passages import Passage, Source
 from quals_metric.report.rows import SHOWN_TEXT, Entry, Histogram, Selection
@@ -74,7 +74,7 @@ def page(metric: Metric, selection: Selection, about: Mapping[str, Any], max_byt
         "metric": metric,
         "style": _CSS,
         "digest": base64.b64encode(hashlib.sha256(_CSS.encode()).digest()).decode(),
-        "bands": list(enumerate(BANDS, 1))[::-1],
+        "bands": _legend(metric),
         "facts": _facts(metric, selection, about),
         "bars": [] if few else selection.histogram.bars(),
         "histogram": Markup("") if few else _histogram(selection.histogram),
@@ -84,6 +84,13 @@ def page(metric: Metric, selection: Selection, about: Mapping[str, Any], max_byt
     parts = [(name, [shown[entry.number] for entry in group if entry.number in shown]) for name, group in groups]
     left_out = sum(len(group) for _, group in groups) - len(shown)
     return template.render(**fixed, groups=parts, left_out=left_out).encode()
+
+
+def _legend(metric: Metric) -> list[tuple[int, str, str]]:
+    """The bands, from the highest: number, name and which scores are in it."""
+    limits = [f"{limit:g}" for limit in LIMITS[metric.key]]
+    ranges = [f"below {limits[0]}", *(f"{low} to {high}" for low, high in pairwise(limits)), f"{limits[-1]} and above"]
+    return [*zip(range(1, len(BANDS) + 1), BANDS, ranges, strict=True)][::-1]
 
 
 def _fitted(metric: Metric, groups: Sequence[Sequence[Entry]], is_open: bool, room: int) -> dict[int, Markup]:

@@ -137,7 +137,7 @@ def written(tmp_path: Path, result: Any, **options: Any) -> str:
 
 QUALS = QualsResult(
     (
-        SummaryScore(-0.45, (pair("Ann Lee", 0.1), pair("5 million pounds", -1.0, "How much did Ann win?"))),
+        SummaryScore(-0.45, (pair("Ann Lee", 0.1), pair("5 million pounds", -2.0, "How much did Ann win?"))),
         SummaryScore(math.nan, (), "no pair kept"),
     ),
     "quals|model:x",
@@ -154,7 +154,8 @@ def test_a_page_of_two(tmp_path: Path) -> None:
     assert page.all("title")[0] == {} and "QUALS report" in page.text
     for text in (
         "Summary 1: QUALS -0.450", "Between 0 and 1: 0.638", "Summary 2: QUALS undefined", "No score: no pair kept",
-        "How much did Ann win?", "hardly supported", "supported", "quals|model:x", "Sources longer than the model's",
+        "How much did Ann win?", "hardly supported", "supported", "-1.6 to -0.9", "quals|model:x",
+        "Sources longer than the model's",
     ):  # fmt: skip
         assert text in page.text
     assert len(page.all("details", open="")) == len(page.all("details")) == 6  # two rows, two sources, two pairs
@@ -421,7 +422,7 @@ def test_tokens_as_people_write_them(token: str, expected: str) -> None:
 def test_marks_that_overlap() -> None:
     score = SummaryScore(
         -1.0,
-        (pair("5 million pounds", -2.0), pair("million", 0.0), pair("million pounds in", -0.5), pair("Perth", math.nan),
+        (pair("5 million pounds", -4.0), pair("million", 0.0), pair("million pounds in", -1.0), pair("Perth", math.nan),
          pair("", 0.0, start=3), pair("beyond", 0.0, start=90)),
     )  # fmt: skip
     html = marked_summary_html(SUMMARY, score)
