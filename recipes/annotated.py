@@ -259,6 +259,28 @@ class Names:
         fitting = [run for run in sorted(others) if self._kind(run) == kind and find_run(run, context.ids) < 0]
         return (*pair.question[:start], *draw.choice(fitting), *pair.question[end:]) if fitting else None
 
+    def mistaken(
+        self,
+        pair: Pair,
+        context: Context,
+        document: Sequence[Context],
+        text: Sequence[int],
+        draw: random.Random,
+        chances: tuple[float, float],
+    ) -> Ids | None:
+        """The question, altered so that `text`, that of `document`, does not answer it; None if that is not possible.
+
+        `confused` and `swapped` have these chances, `reworded` the rest; where one is not possible, the next is taken.
+        """
+        ways = (
+            lambda: self.confused(pair, context, document, draw),
+            lambda: self.swapped(pair, text, draw),
+            lambda: self.reworded(pair, text, draw),
+        )
+        drawn = draw.random()
+        first = 0 if drawn < chances[0] else 1 if drawn < sum(chances) else 2
+        return next((question for way in ways[first:] if (question := way())), None)
+
     def renamed(self, context: Context, draw: random.Random) -> Context:
         """The context and its pairs with a name that a question has replaced everywhere by another, or a made-up one.
 

@@ -158,14 +158,10 @@ class Examples:
         inside = {id(context) for context in document}
         targets = []
         for _ in range(count):
-            question, kind = None, self.random.random()
-            if pairs and kind < 0.7:
+            question = None
+            if pairs and self.random.random() < 0.7:
                 context, pair = self.random.choice(pairs)
-                if kind < 0.3:
-                    question = self.names.confused(pair, context, document, self.random)
-                if kind < 0.5:
-                    question = question or self.names.swapped(pair, text, self.random)
-                question = question or self.names.reworded(pair, text, self.random)
+                question = self.names.mistaken(pair, context, document, text, self.random, chances=(0.4, 0.3))
             if question is None:
                 other = self.elsewhere(document[0], inside)
                 if other is None:

@@ -90,16 +90,10 @@ class Examples:
 
     def unanswerable(self, place: int, pair: Pair, length: int) -> Example:
         """The question of a text that does not answer it: two in three with a name or a word replaced by another."""
-        kind = self.random.random()
-        if kind < 0.65:
+        if self.random.random() < 0.65:
             document = annotated.document(self.contexts, place, length, self.random)
             text = [token for each in document for token in each.ids]
-            question = None
-            if kind < 0.2:
-                question = self.names.confused(pair, self.contexts[place], document, self.random)
-            if kind < 0.45:
-                question = question or self.names.swapped(pair, text, self.random)
-            question = question or self.names.reworded(pair, text, self.random)
+            question = self.names.mistaken(pair, self.contexts[place], document, text, self.random, chances=(0.3, 0.4))
             if question:
                 return fit(Example(question, text))
         document = annotated.document(self.contexts, place, max(length, 60), self.random, without=True)
