@@ -436,6 +436,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for axis, values in AXES.items():
         parser.add_argument(f"--{axis}", nargs="+", type=int, default=values, metavar="N")
     parser.add_argument("--base-summaries", type=int, default=16, help="how many, where that is not the axis")
+    parser.add_argument("--base-groups", type=int, default=60, help="of the search, where that is not the axis")
     parser.add_argument("--source-words", type=int, default=400)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--dtype", default="float32")
@@ -455,8 +456,8 @@ def main(argv: Sequence[str] | None = None, measure: Measure = alone) -> None:
     """Parse the command line, measure, print and write; `measure` says where a point is measured."""
     args = _arguments(argv)
     base = Point(
-        "", 0, args.data, args.model, args.base_summaries, source_words=args.source_words, dtype=args.dtype,
-        threads=args.threads,
+        "", 0, args.data, args.model, args.base_summaries, source_words=args.source_words, groups=args.base_groups,
+        dtype=args.dtype, threads=args.threads,
     )  # fmt: skip
     print(f"{about(base)}\n", flush=True)
     if args.large:

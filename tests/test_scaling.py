@@ -124,14 +124,15 @@ def test_large_divides_what_the_work_took() -> None:
 
 def test_a_point_of_a_checkpoint(data: str, model: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     threads = torch.get_num_threads()
-    arguments = ["--data", data, "--model", model, "--base-summaries", "2", "--source-words", "50"]
+    arguments = ["--data", data, "--model", model]
+    arguments += ["--base-summaries", "2", "--source-words", "50", "--base-groups", "24"]
     files = ["--plots", str(tmp_path / "plots"), "--out", str(tmp_path / "out.jsonl")]
     try:
         scaling.main([*arguments, *files, "--axes", "summaries", "--summaries", "1", "3"], measure=scaling.run)
     finally:
         torch.set_num_threads(threads)
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert [row["summaries"] for row in rows] == [1, 3]
+    assert [row["summaries"] for row in rows] == [1, 3] and {row["groups"] for row in rows} == {24}
     assert all(row["processor"] > 0 and 0 < row["loaded"] <= row["peak"] and row["pairs"] > 0 for row in rows)
     assert (tmp_path / "plots" / "summaries.svg").exists()
     assert "| 3 | 3 | " in capsys.readouterr().out
