@@ -1,0 +1,98 @@
+"""What it takes until quals-metric begins to work: imports, the command's help, evaluate's door, the embedded model.
+
+    python benchmarks/startup.py --rouge evaluate/metrics/rouge --repeats 5
+
+`--rouge` is the folder of evaluate's own ROUGE, of a checkout of github.com/huggingface/evaluate (it needs the package
+rouge_score). Each line of the table is a Python of its own, started in turns with the others; seconds are the clock's,
+with those of the processor beside them. The last line is the time that `QualsScorer()` takes in such a process after
+its imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LOADING = "loading the embedded model"
+PROGRAMS = {
+    "python": "",
+    "import transformers": "import transformers",
+    "import quals_metric": "import quals_metric",
+    "quals --help": "import sys; from quals_metric.cli import main; sys.argv = ['quals', '--help']; main()",
+    "evaluate.load(ROUGE)": "import evaluate; evaluate.load({rouge!r})",
+    'evaluate.load("quals")': "import evaluate; evaluate.load('quals')",
+    LOADING: (
+        "import time, torch, transformers.models.bart.modeling_bart; from quals_metric.scorer import QualsScorer; "
+        "began = time.perf_counter(), time.process_time(); QualsScorer(); "
+        "print(time.perf_counter() - began[0], time.process_time() - began[1])"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Seconds of the clock and of the processor."""
+
+    clock: float
+    processor: float
+
+
+def run(name: str, program: str, environment: Mapping[str, str]) -> Taken:
+    """Start a Python with a program and wait for its end. Raises SystemExit if it fails."""
+    clock, before = time.perf_counter(), os.times()
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    clock, after = time.perf_counter() - clock, os.times()
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr}")
+    if name == LOADING:
+        return Taken(*map(float, done.stdout.split()))
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return Taken(clock, spent)
+
+
+def measure(rouge: str | None, repeats: int) -> dict[str, list[Taken]]:
+    """Every program's runs, after one that is not counted: the first reads files that are in no cache yet."""
+    programs = {name: text.format(rouge=rouge) for name, text in PROGRAMS.items() if rouge or "{rouge" not in text}
+    with tempfile.TemporaryDirectory() as modules:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_MODULES_CACHE": modules, "HF_EVALUATE_OFFLINE": "1"}
+        run("registering", "import quals_metric; quals_metric.register()", environment)
+        turns = [{name: run(name, text, environment) for name, text in programs.items()} for _ in range(repeats + 1)]
+    return {name: [turn[name] for turn in turns[1:]] for name in programs}
+
+
+def table(found: Mapping[str, Sequence[Taken]]) -> str:
+    """Medians and ranges, and each as a share of `import transformers`."""
+    lines = ["| | seconds, median (range) | processor | ÷ import transformers |", "| --- | ---: | ---: | ---: |"]
+    base = [one.clock for one in found["import transformers"]]
+    for name, runs in found.items():
+        clock = [one.clock for one in runs]
+        ratio = statistics.median(a / b for a, b in zip(clock, base, strict=True))
+        lines.append(
+            f"| {name} | {statistics.median(clock):.2f} ({min(clock):.2f} to {max(clock):.2f}) "
+            f"| {statistics.median(one.processor for one in runs):.2f} | {ratio:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rouge", help="a folder; default: without that line")
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args(argv)
+    if args.repeats < 1:
+        parser.error(f"--repeats: must be at least 1; got {args.repeats}")
+    print(table(measure(args.rouge, args.repeats)))
+
+
+if __name__ == "__main__":
+    main()
