@@ -206,7 +206,9 @@ def _cell(value: dict[str, Any] | None) -> str:
 def make_scorers(metric: str, args: argparse.Namespace) -> Any:
     """The scorers of a metric, by their names in the table."""
     if metric == "qags":
-        return {"QAGS": QagsScorer(QagsConfig(args.question_model, reader=args.reader, dtype=args.dtype))}
+        models = {"model": args.question_model, "reader": args.reader, "dtype": args.dtype}
+        limits = {"QAGS" if most is None else f"QAGS, {most} an answer": most for most in args.per_answer}
+        return {name: QagsScorer(QagsConfig(**models, max_per_answer=most)) for name, most in limits.items()}
     shared = {"dtype": args.dtype, "cache": args.cache, "groups": args.groups, "gguf": args.gguf}
     if args.prompt:
         shared["format"] = CausalFormat(Path(args.prompt).read_text(encoding="utf-8"))
@@ -224,6 +226,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="embedded", help="of QUALS")
     parser.add_argument("--question-model", default="embedded", help="of QAGS")
     parser.add_argument("--reader", default="embedded", help="of QAGS")
+    parser.add_argument(
+        "--per-answer", nargs="+", default=[None], type=lambda text: None if text == "any" else int(text),
+        help="of QAGS: how many questions may ask for the same answer; any: as published",
+    )  # fmt: skip
     parser.add_argument("--tokens", nargs="+", default=["all", "answer"], choices=["all", "answer"])
     parser.add_argument("--groups", type=int, default=60, help="of QUALS")
     parser.add_argument("--gguf", help="of QUALS: a GGUF file in the model's folder")

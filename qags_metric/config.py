@@ -25,8 +25,9 @@ class QagsConfig:
     Of a summary's names and noun phrases the first `num_candidates` are asked for (10), each by beam search of
     `beam_width` (10), of whose results the `hypotheses` best count (10), with `min_question_tokens` before the end (5)
     and `max_question_tokens` with it (32: of 7,190 questions of SQuAD 9 are longer in the embedded model's tokens). At
-    most `max_questions` are kept (20; also published: 5, 10, 50). `exact`: the reader must give the intended answer to
-    the character, as published; else after SQuAD's normalization.
+    most `max_questions` are kept (20; also published: 5, 10, 50), the likeliest. Those are often one question in twenty
+    forms: `max_per_answer` is how many may ask for the same answer (None: any number, as published). `exact`: the
+    reader must give the intended answer to the character, as published; else after SQuAD's normalization.
 
     `device`, `dtype` None: chosen (`qa_inference.engine`); `token_budget` is the engine's, in tokens per batch.
     `sharing`: whether rows share one text in attention (`qa_inference.seq2seq.Seq2Seq`). `revision` (of `model`),
@@ -44,6 +45,7 @@ class QagsConfig:
     min_question_tokens: int = 5
     max_question_tokens: int = 32
     max_questions: int = 20
+    max_per_answer: int | None = None
     exact: bool = False
     device: str | None = None
     dtype: str | None = None
@@ -69,8 +71,9 @@ class QagsConfig:
                 f"{self.beam_width}"
             )
         check_choices(self, sharing=get_args(Sharing))
-        if self.token_budget is not None:
-            check_integers(self, token_budget=1)
+        for name in ("token_budget", "max_per_answer"):
+            if getattr(self, name) is not None:
+                check_integers(self, **{name: 1})
 
     def preset(self) -> Preset[QuestionFormat]:
         """The preset that `model` names by its name or its checkpoint, or one made for another checkpoint.

@@ -44,6 +44,7 @@ Args:
     beam_width, hypotheses (int): the width of the beam search for questions, and how many of its results count.
     min_question_tokens, max_question_tokens (int): how short a question may be, and how long, its end included.
     max_questions (int): how many questions of a summary are kept at most.
+    max_per_answer (int): how many of them may ask for the same answer; by default any number, as published.
     exact (bool): whether the reader must give the intended answer to the character for a question to be kept.
     return_questions (bool): also return the questions and answers behind every score.
     Of these, what is None stays as it was when the metric was loaded.
@@ -140,6 +141,7 @@ class Qags(evaluate.Metric):
         min_question_tokens: see `compute`.
         max_question_tokens: see `compute`.
         max_questions: see `compute`.
+        max_per_answer: see `compute`.
         exact: see `compute`.
         **evaluate_options: those of `evaluate.Metric`: keep_in_memory, cache_dir, experiment_id, seed, …
 
@@ -170,6 +172,7 @@ class Qags(evaluate.Metric):
         min_question_tokens: int | None = None,
         max_question_tokens: int | None = None,
         max_questions: int | None = None,
+        max_per_answer: int | None = None,
         exact: bool | None = None,
         **evaluate_options: Any,
     ) -> None:
@@ -195,6 +198,7 @@ class Qags(evaluate.Metric):
             min_question_tokens=min_question_tokens,
             max_question_tokens=max_question_tokens,
             max_questions=max_questions,
+            max_per_answer=max_per_answer,
             exact=exact,
         )
         super().__init__(config_name=config_name, **evaluate_options)
@@ -229,6 +233,7 @@ class Qags(evaluate.Metric):
         min_question_tokens: int | None = None,
         max_question_tokens: int | None = None,
         max_questions: int | None = None,
+        max_per_answer: int | None = None,
         exact: bool | None = None,
         return_questions: bool = False,
     ) -> dict[str, Any]:
@@ -240,6 +245,7 @@ class Qags(evaluate.Metric):
             min_question_tokens=min_question_tokens,
             max_question_tokens=max_question_tokens,
             max_questions=max_questions,
+            max_per_answer=max_per_answer,
             exact=exact,
         )
         result = _scorer(config).score(summaries=list(predictions), sources=list(sources))

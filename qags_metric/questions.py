@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -49,7 +50,11 @@ def parse(hypotheses: Iterable[Hypothesis], answer: AnswerCandidate, tokenizer: 
 
 
 def select(
-    asked: Iterable[AskedQuestion], answers: Mapping[str, Answer], most: int = 20, exact: bool = False
+    asked: Iterable[AskedQuestion],
+    answers: Mapping[str, Answer],
+    most: int = 20,
+    exact: bool = False,
+    per_answer: int | None = None,
 ) -> list[AskedQuestion]:
     """The `most` likeliest distinct questions that the summary answers as intended.
 
@@ -58,6 +63,7 @@ def select(
         answers: what the reader answered from the summary, by question.
         most: how many are kept at most.
         exact: the answer must be the intended one to the character; else after SQuAD's normalization.
+        per_answer: how many may ask for the same answer; None: any number, as published.
     """
     kept: dict[str, AskedQuestion] = {}
     for one in sorted(asked, key=lambda one: -one.log_prob):
@@ -65,4 +71,17 @@ def select(
         same = found.text == one.answer.text if exact else exact_match(found.text, one.answer.text)
         if same and not found.is_null:
             kept.setdefault(one.question, one)
+    if per_answer is not None:
+        kept = _first_of_each(kept, per_answer)
     return list(kept.values())[:most]
+
+
+def _first_of_each(kept: Mapping[str, AskedQuestion], count: int) -> dict[str, AskedQuestion]:
+    """The first `count` of the questions for each answer, in their order."""
+    seen: Counter[AnswerCandidate] = Counter()
+    found = {}
+    for question, one in kept.items():
+        seen[one.answer] += 1
+        if seen[one.answer] <= count:
+            found[question] = one
+    return found

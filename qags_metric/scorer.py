@@ -120,7 +120,7 @@ class QagsScorer:
             "beams": config.beam_width,
             "hypotheses": config.hypotheses,
             "length": f"{config.min_question_tokens}-{config.max_question_tokens}",
-            "questions": config.max_questions,
+            "questions": f"{config.max_questions}" + (f"-{config.max_per_answer}" if config.max_per_answer else ""),
             "exact": "yes" if config.exact else "no",
             "attention": "shared" if self.generator.shared else "expanded",
             "dtype": str(model.dtype).removeprefix("torch."),
@@ -210,7 +210,7 @@ class QagsScorer:
     def _kept(self, text: str, asked: list[AskedQuestion], answers: dict[Place, Answer]) -> list[AskedQuestion]:
         """Step 3: the questions about a summary that count."""
         own = {one.question: answers[one.question, text] for one in asked}
-        return select(asked, own, self.config.max_questions, self.config.exact)
+        return select(asked, own, self.config.max_questions, self.config.exact, self.config.max_per_answer)
 
     def _summary_score(
         self,

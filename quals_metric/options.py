@@ -42,6 +42,9 @@ SpacyModelOption = Annotated[
 MaxQuestionsOption = Annotated[
     int | None, typer.Option(help="QAGS: how many questions of a summary are kept at most.  [default: 20]")
 ]
+MaxPerAnswerOption = Annotated[
+    int | None, typer.Option(help="QAGS: how many of them may ask for the same answer.  [default: any number]")
+]
 CacheOption = Annotated[
     Path | None, typer.Option(help="QUALS: a folder that keeps what was computed, for the next time.", file_okay=False)
 ]
@@ -64,6 +67,7 @@ _ONLY = {
     "reader_revision": Metric.QAGS,
     "spacy_model": Metric.QAGS,
     "max_questions": Metric.QAGS,
+    "max_per_answer": Metric.QAGS,
 }
 """The options that one metric knows and the other does not."""
 

@@ -46,13 +46,16 @@ def test_options(qags: Qags, fake_scorer: Any) -> None:
     form = QuestionFormat(opening="<a>", closing="<b>")
     other = Qags(
         model="folder/of/mine", format=form, model_revision="main", reader="tinyroberta-squad2", reader_revision="v1",
-        device="cpu", beam_width=12, max_questions=5,
+        device="cpu", beam_width=12, max_questions=5, max_per_answer=4,
     )  # fmt: skip
     assert other.compute(predictions=["Ann won."], sources=["Ann won."], max_questions=3)["signature"] == "fake:3"
     config = fake_scorer.made[-1]
     assert (config.model, config.format, config.revision) == ("folder/of/mine", form, "main")
     assert (config.reader, config.reader_revision) == ("tinyroberta-squad2", "v1")
     assert (config.device, config.beam_width, other.config.max_questions) == ("cpu", 12, 5)
+    assert config.max_per_answer == 4
+    other.compute(predictions=["Ann won."], sources=["Ann won."], max_per_answer=1)
+    assert fake_scorer.made[-1].max_per_answer == 1
 
 
 def test_models_load_once_per_process(fake_scorer: Any) -> None:

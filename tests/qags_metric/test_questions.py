@@ -80,6 +80,26 @@ def test_select() -> None:
     assert select(asked, answers | {"where is it built?": _answer("Perth")}, exact=True) == [asked[0]]
 
 
+def test_so_many_of_an_answer() -> None:
+    """The likeliest of each, before the likeliest of all are counted off; a repeat counts for none."""
+    texts = ["who won the cup?", "who did win?", "what did she win?", "who has won?", "when was it won?"]
+    ann, cup, year = (AnswerCandidate(text, 0, len(text), "X") for text in ("Ann", "the cup", "1998"))
+    answers = {text: _answer(one.text) for text, one in zip(texts, (ann, ann, cup, ann, year), strict=True)}
+    asked = [
+        AskedQuestion(text, one, -i / 8)
+        for i, (text, one) in enumerate(zip(texts, (ann, ann, cup, ann, year), strict=True))
+    ]
+    asked.insert(1, AskedQuestion(texts[0], ann, -0.05))
+
+    def kept(**limits: int) -> list[str]:
+        return [one.question for one in select(asked, answers, **limits)]
+
+    assert kept() == texts and kept(most=2) == texts[:2]
+    assert kept(per_answer=2) == [*texts[:3], texts[4]]
+    assert kept(per_answer=1) == [texts[0], texts[2], texts[4]]
+    assert kept(per_answer=1, most=2) == [texts[0], texts[2]]
+
+
 def test_no_answer_is_never_the_intended_one() -> None:
     article = AnswerCandidate("The", 0, 3, "WORK_OF_ART")
     assert select([AskedQuestion("what is it called?", article, -0.1)], {"what is it called?": NONE}) == []

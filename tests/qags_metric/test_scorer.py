@@ -244,7 +244,8 @@ def test_the_signature_names_what_could_change_a_number(make: Make, folders: tup
     for part in (f"qags|model:{folders[0]}@", f"|reader:{folders[1]}@", "|beams:4|", "|finder:capitals|", "|exact:no|"):
         assert part in signature
     changes = {"exact": True, "max_questions": 5, "num_candidates": 3, "hypotheses": 2, "min_question_tokens": 4}
-    assert len({signature, *(make(**{name: value}).signature for name, value in changes.items())}) == 6
+    changes["max_per_answer"] = 3
+    assert len({signature, *(make(**{name: value}).signature for name, value in changes.items())}) == 7
     assert "|b:4|" in QagsResult((), signature).short_signature
 
 
@@ -255,6 +256,7 @@ def test_the_signature_names_what_could_change_a_number(make: Make, folders: tup
         ({"reader": "bert"}, "reader: must be a preset .*roberta-base-squad2.*; got 'bert'"),
         ({"num_candidates": 0}, "num_candidates: must be an integer of at least 1; got 0"),
         ({"max_questions": 2.5}, "max_questions: must be an integer"),
+        ({"max_per_answer": 0}, "max_per_answer: must be an integer of at least 1; got 0"),
         ({"hypotheses": 11}, "hypotheses: must be at most beam_width"),
         ({"max_question_tokens": 5}, "min_question_tokens: must be less than max_question_tokens"),
         ({"sharing": "no"}, "sharing: must be one of auto, shared, expanded; got 'no'"),

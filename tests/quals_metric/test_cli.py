@@ -118,11 +118,12 @@ def test_demo_by_qags_as_json(qags: Callable[..., Result]) -> None:
 
 def test_options_reach_the_scorer_of_qags(qags: Callable[..., Result]) -> None:
     options = "--model t5-base-qg-hl --reader tinyroberta-squad2 --max-questions 3 --reader-revision v1 --spacy-model x"
+    options += " --max-per-answer 2"
     result = qags("explain", "--source", "a", "--summary", "b", *options.split())
     assert result.exit_code == 0, result.output
     (config,) = FakeQags.made
     assert (config.model, config.reader, config.max_questions) == ("t5-base-qg-hl", "tinyroberta-squad2", 3)
-    assert (config.reader_revision, config.spacy_model) == ("v1", "x")
+    assert (config.reader_revision, config.spacy_model, config.max_per_answer) == ("v1", "x", 2)
 
 
 @pytest.mark.parametrize(
