@@ -72,6 +72,7 @@ def child(args: argparse.Namespace) -> None:
     if state.is_main_process:
         found = {"seconds": time.monotonic() - began, "scores": results.plain(result.scores), "of": result.signature}
         Path(args.result).write_text(json.dumps(found), encoding="utf-8")
+    state.destroy_process_group()  # left to the interpreter's end, its threads may abort the process
 
 
 def run(processes: int, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
