@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -48,15 +49,20 @@ class Taken:
 
 def run(name: str, program: str, environment: Mapping[str, str]) -> Taken:
     """Start a Python with a program and wait for its end. Raises SystemExit if it fails."""
-    clock, before = time.perf_counter(), os.times()
+    clock, before = time.perf_counter(), _of_children()
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    clock, after = time.perf_counter() - clock, os.times()
+    clock, spent = time.perf_counter() - clock, _of_children() - before
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr}")
     if name == LOADING:
         return Taken(*map(float, done.stdout.split()))
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
     return Taken(clock, spent)
+
+
+def _of_children() -> float:
+    """Seconds of processor that all ended child processes took, to the microsecond (`os.times` counts hundredths)."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def measure(rouge: str | None, repeats: int) -> dict[str, list[Taken]]:

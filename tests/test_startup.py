@@ -16,7 +16,7 @@ def test_a_process_is_timed_as_a_whole() -> None:
     waiting = startup.run("waiting", "import time; time.sleep(0.5)", os.environ)
     working = startup.run("working", "import time\nwhile time.process_time() < 0.5: pass", os.environ)
     assert waiting.clock > 0.5 and waiting.processor < 0.4
-    assert 0.45 < working.processor < working.clock + 0.1  # the system counts in hundredths of a second
+    assert 0.5 <= working.processor <= working.clock + 0.1
 
 
 def test_what_the_program_measured_itself() -> None:
