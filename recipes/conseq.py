@@ -1,7 +1,7 @@
 r"""Contrastive retraining of a summarizer with QUALS (CONSEQ), beside its baselines: from a data set to a table.
 
     python recipes/conseq.py --train scitldr_train.jsonl.gz --dev scitldr_dev.jsonl.gz --test scitldr_test.jsonl.gz \
-        --out runs/conseq --lrs 3e-6 1e-5 3e-5 --ratios 0.3 0.5 --updates 60
+        --out runs/conseq --lrs 3e-6 1e-5 3e-5 --ratios 0.3 0.5 --updates 30 60
     python recipes/conseq.py --hub EdinburghNLP/xsum --columns document summary --init facebook/bart-large \
         --out runs/xsum --mle-epochs 10 --mle-lr 3e-5
 
@@ -9,16 +9,16 @@ A row of the JSON-lines files (`.gz` or not) has `document` and `summaries`, a l
 encoder-decoder the summarizer starts from (default: the embedded QAGen, whose decoder writes English already). What
 each seed goes through, every stage in a folder of its own under `--out`:
 
-1. `mle`: maximum likelihood on the (first) summaries. If less than `--least-defined` of its summaries of the dev
-   documents have a defined QUALS, the recipe stops and says where to look: nothing can be learned from noise.
+1. `mle`: maximum likelihood on the (first) summaries. If less than `--least-defined` of its greedy summaries of the
+   dev documents have a defined QUALS, the recipe stops and says where to look: nothing can be learned from noise.
 2. `set-quals`, `set-rouge`: six samples of every training document, scored by QUALS against the document or by ROUGE
    against the summary (the same samples: same seed, same model).
 3. Retrained from `mle`: `rouge` and `conseq` on the documents selected by the one and the other, `positives` on those
-   of `conseq` without their negatives. For each `--lrs` x `--ratios`, by as many updates for all (`--updates`); which
-   is kept is chosen on the dev documents by `--choose-by`, the same for all. With `--keep-ends` also `ends`: CONSEQ
-   that unlearns the words of the negatives, not that they end; with `--published` also CONSEQ with the published 3e-6,
-   0.3 and 2 epochs. A summary is its own ROUGE reference, so all of them tie for S+ of `rouge`: its ratio counts for
-   S- only.
+   of `conseq` without their negatives. For each of `--lrs` x `--ratios` x `--updates`, the same for all; which is kept
+   is chosen on the dev documents by `--choose-by`, the same for all, for each seed or, with `--search-once`, for the
+   first and then taken by the others. With `--keep-ends` also `ends`: CONSEQ that unlearns the words of the negatives,
+   not that they end; with `--published` also CONSEQ with the published 3e-6, 0.3 and 2 epochs. A summary is its own
+   ROUGE reference, so all of them tie for S+ of `rouge`: its ratio counts for S- only.
 4. `test`: the summaries of the test documents by each, and what the metrics say of them: ROUGE-1, -2 and -L (against
    the summary of several that suits best), QUALS, QAGS, FactCC (share called CORRECT), length in words, the share of
    1- to 4-grams that the document has (contrastive training can win by copying). A metric whose model cannot be had
@@ -220,13 +220,13 @@ def selected(method: str, rows: Dataset, ratio: float) -> Dataset:
 # ---- evaluation -----------------------------------------------------------------------------------------------------
 
 
-def summarize(model: Path, documents: Sequence[Document], args: argparse.Namespace) -> list[str]:
-    """The summaries of documents by beam search; `--beams 1`: greedy."""
+def summarize(model: Path, documents: Sequence[Document], args: argparse.Namespace, beams: int) -> list[str]:
+    """The summaries of documents by beam search; one beam: greedy."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     loaded = AutoModelForSeq2SeqLM.from_pretrained(model, dtype=torch.float32).eval()
     device = "cpu" if args.cpu or not torch.cuda.is_available() else "cuda"
     settings = GenerationSettings(
-        max_new_tokens=args.max_target_tokens, num_beams=args.beams, batch_size=args.batch,
+        max_new_tokens=args.max_target_tokens, num_beams=beams, batch_size=args.batch,
         max_source_tokens=args.max_source_tokens, template=args.template,
     )  # fmt: skip
     found = generate_summaries(loaded.to(device), tokenizer, [each.text for each in documents], settings)
@@ -331,11 +331,11 @@ def copied_share(summary: str, source: str, n: int) -> float:
 
 
 def evaluated(
-    model: Path, documents: Sequence[Document], path: Path, scorers: Scorers, optional: Sequence[str] = ()
+    model: Path, documents: Sequence[Document], path: Path, scorers: Scorers, beams: int, optional: Sequence[str] = ()
 ) -> tuple[list[str], Scores]:
     """The model's summaries and their scores, `optional` ones where they can be had; computed once, kept in `path`."""
     if not path.exists():
-        summaries = summarize(model, documents, scorers.args)
+        summaries = summarize(model, documents, scorers.args, beams)
         write_json(path, {"summaries": summaries, "scores": scorers.of(summaries, documents)})
     found = json.loads(path.read_text(encoding="utf-8"))
     for name in optional:
@@ -356,29 +356,41 @@ def write_json(path: Path, value: Any) -> None:
 # ---- one seed -------------------------------------------------------------------------------------------------------
 
 
+Setting = tuple[float, float, int]  # learning rate, ratio, updates
+
+
 def run_seed(
-    seed: int, splits: dict[str, list[Document]], scorers: Scorers, say: Callable[[str], None]
+    seed: int,
+    splits: dict[str, list[Document]],
+    scorers: Scorers,
+    settings: dict[str, list[Setting]],
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """All stages of a seed: for every system its scores on the test documents and how it was trained."""
+    """All stages of a seed: for every system its scores on the test documents and how it was trained.
+
+    `settings` has what each method is to be trained with; with `--search-once` only the one that was chosen is left.
+    """
     args, out = scorers.args, Path(scorers.args.out) / f"seed-{seed}"
     dev, rows = splits["dev"][: args.dev_size], training_rows(splits["train"])
     first = Stage("mle", "mle", args.mle_lr, epochs=args.mle_epochs, updates=args.mle_updates)
     mle = train(first, args.init, rows, out / "mle", seed, args)
-    summaries, scores = evaluated(mle, dev, out / "mle" / "dev.json", scorers)
+    summaries, scores = evaluated(mle, dev, out / "mle" / "greedy.json", scorers, beams=1)
     check_summaries(summaries, scores, dev, out, args.least_defined)
     rows = training_rows(splits["train"][: args.collected])
     sets = {name: collected(name, mle, rows, out / f"set-{name}", seed, scorers) for name in ("quals", "rouge")}
     systems = {"mle": mle}
-    for method in METHODS if args.keep_ends else METHODS[:-1]:
+    for method, grid in settings.items():
         data = sets["rouge" if method == "rouge" else "quals"]
-        trials = []
-        for lr, ratio in itertools.product(args.lrs, args.ratios):
-            stage = Stage(f"{method}-lr{lr:g}-ratio{ratio:g}", method, lr, ratio, args.updates)
+        trials: list[tuple[float, Path, Setting]] = []
+        for lr, ratio, updates in grid:
+            stage = Stage(f"{method}-lr{lr:g}-ratio{ratio:g}-updates{updates}", method, lr, ratio, updates)
             model = train(stage, str(mle), selected(method, data, ratio), out / stage.name, seed, args)
-            _, found = evaluated(model, dev, model / "dev.json", scorers)
-            trials.append((criterion(found, args.choose_by), model))
+            _, found = evaluated(model, dev, model / "dev.json", scorers, args.beams)
+            trials.append((criterion(found, args.choose_by), model, (lr, ratio, updates)))
             say(f"seed {seed}: {stage.name}: {args.choose_by} on dev {trials[-1][0]:.4f}")
-        systems[method] = max(trials, key=lambda trial: trial[0])[1]
+        _, systems[method], chosen = max(trials, key=lambda trial: trial[0])
+        if args.search_once:
+            grid[:] = [chosen]
     if args.published:
         stage = Stage("published", "conseq", 3e-6, 0.3)
         data = selected("conseq", sets["quals"], 0.3)
@@ -412,7 +424,9 @@ def check_summaries(
 
 def report(model: Path, documents: Sequence[Document], scorers: Scorers) -> dict[str, Any]:
     """A system's scores on the test documents, and how it was trained."""
-    _, scores = evaluated(model, documents, model / "test.json", scorers, optional=("qags", "factcc"))
+    _, scores = evaluated(
+        model, documents, model / "test.json", scorers, scorers.args.beams, optional=("qags", "factcc")
+    )
     about = json.loads((model / "trained.json").read_text(encoding="utf-8"))
     return {"scores": scores, **{key: about[key] for key in (*TRAINED, "moved")}}
 
@@ -537,7 +551,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--shard-rows", type=int, default=64)
     parser.add_argument("--lrs", nargs="+", type=float, default=[3e-6])
     parser.add_argument("--ratios", nargs="+", type=float, default=[0.3])
-    parser.add_argument("--updates", type=int, default=50, help="of every retraining")
+    parser.add_argument("--updates", nargs="+", type=int, default=[50], help="of every retraining")
+    parser.add_argument("--search-once", action="store_true", help="what the first seed chooses, the others take")
     parser.add_argument("--published", action="store_true", help="also CONSEQ by 3e-6, 0.3 and 2 epochs")
     parser.add_argument("--keep-ends", action="store_true", help="also CONSEQ that does not unlearn negatives' ends")
     parser.add_argument("--choose-by", choices=("quals", "rouge"), default="quals")
@@ -567,7 +582,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     claim(args, out)
     splits, scorers = load_splits(args), Scorers(args)
-    seeds = [run_seed(seed, splits, scorers, lambda text: print(text, flush=True)) for seed in args.seeds]
+    grid = list(itertools.product(args.lrs, args.ratios, args.updates))
+    settings = {method: list(grid) for method in (METHODS if args.keep_ends else METHODS[:-1])}
+    seeds = [run_seed(seed, splits, scorers, settings, lambda text: print(text, flush=True)) for seed in args.seeds]
     write_json(out / "results.json", dict(zip(map(str, args.seeds), seeds, strict=True)))
     table = make_table(seeds, scorers.missing, args)
     durable.write(out / "table.md", table.encode())

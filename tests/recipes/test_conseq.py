@@ -99,7 +99,7 @@ def test_from_a_data_set_to_a_table(
     recipe.main(command)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("trained.json")} == stamps
     assert (out / "table.md").read_text() == table and results.read_text() == written
-    with pytest.raises(SystemExit, match="was begun with --updates 2, not 3"):
+    with pytest.raises(SystemExit, match=r"was begun with --updates \[2\], not \[3\]"):
         recipe.main([*command, "--updates", "3"])
 
 
