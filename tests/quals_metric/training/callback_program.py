@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import gc
 import json
 import os
 import sys
@@ -80,5 +81,7 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
-    # Left to the interpreter's end, the threads of the group that the trainer opened may abort the process.
+    # Left to the interpreter's end, the threads of the group that the trainer opened may abort the process; and they
+    # live as long as anything holds the group, as the trainers' reference cycles do.
+    gc.collect()
     torch.distributed.destroy_process_group()

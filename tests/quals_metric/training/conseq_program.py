@@ -5,6 +5,7 @@ A job names the toy architecture, the rows, and the arguments; rank 0 writes `JO
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -69,6 +70,8 @@ def main(folder: str, *jobs: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    # Left to the interpreter's end, the threads of the group that the trainer opened may abort the process.
+    # Left to the interpreter's end, the threads of the group that the trainer opened may abort the process; and they
+    # live as long as anything holds the group, as the trainers' reference cycles do.
+    gc.collect()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
