@@ -49,6 +49,11 @@ def parse(hypotheses: Iterable[Hypothesis], answer: AnswerCandidate, tokenizer: 
     return asked
 
 
+def by_likelihood(asked: Iterable[AskedQuestion]) -> list[AskedQuestion]:
+    """The questions by their mean log-probability, the likeliest first."""
+    return sorted(asked, key=lambda one: -one.log_prob)
+
+
 def select(
     asked: Iterable[AskedQuestion],
     answers: Mapping[str, Answer],
@@ -66,7 +71,7 @@ def select(
         per_answer: how many may ask for the same answer; None: any number, as published.
     """
     kept: dict[str, AskedQuestion] = {}
-    for one in sorted(asked, key=lambda one: -one.log_prob):
+    for one in by_likelihood(asked):
         found = answers[one.question]
         same = found.text == one.answer.text if exact else exact_match(found.text, one.answer.text)
         if same and not found.is_null:

@@ -18,7 +18,7 @@ from qa_inference.seq2seq import Seq2Seq
 from qa_inference.spans import Answer, Window
 from qags_metric.config import QagsConfig, load_generator, load_reader
 from qags_metric.overlap import token_f1
-from qags_metric.questions import AskedQuestion, parse, select
+from qags_metric.questions import AskedQuestion, by_likelihood, parse, select
 from qags_metric.result import FoundAnswer, QagsResult, QuestionScore, SummaryScore
 
 __all__ = ["QagsConfig", "QagsScorer"]
@@ -85,12 +85,11 @@ class QagsScorer:
         progress = _Progress(on_batch, len(real))
         candidates = self._candidates(list(dict.fromkeys(summary for summary, _ in real)), spread, progress)
         asked, windowed = self._questions(candidates, spread, progress)
-        places = [(one.question, summary) for summary, each in asked.items() for one in each]
-        answers = self._read(places, spread, progress, stage=2)
-        kept = {summary: self._kept(summary, each, answers) for summary, each in asked.items()}
+        kept, answers = self._kept(asked, spread, progress)
         places = [(one.question, source) for summary, source in real for one in kept[summary]]
         unread = [place for place in places if place not in answers]  # a source may be somebody's summary
-        found = answers | self._read(unread, spread, progress, stage=3)
+        found = answers | self._read(unread, spread, progress, 3, 4)
+        progress.reach(4)
         scored = [
             self._summary_score(summary, source, candidates, kept, answers, found)
             for summary, source in zip(summaries, sources, strict=True)
@@ -175,23 +174,55 @@ class QagsScorer:
         progress.reach(2)
         return asked, windowed
 
-    def _read(self, places: Iterable[Place], spread: bool, progress: _Progress, stage: int) -> dict[Place, Answer]:
-        """Steps 3 and 4: the reader's answer to every distinct question to a text."""
+    def _kept(
+        self, asked: dict[str, list[AskedQuestion]], spread: bool, progress: _Progress
+    ) -> tuple[dict[str, list[AskedQuestion]], dict[Place, Answer]]:
+        """Step 3: the questions about every summary that count, and what the reader answered from the summaries.
+
+        The likeliest questions are read first, and no more of them once enough are kept: those that are left could not
+        be among the likeliest.
+        """
+        config = self.config
+        waiting = {summary: by_likelihood(each) for summary, each in asked.items()}
+        read: dict[str, list[AskedQuestion]] = {summary: [] for summary in asked}
+        kept: dict[str, list[AskedQuestion]] = {summary: [] for summary in asked}
+        answers: dict[Place, Answer] = {}
+        start = 2.0
+        while unfinished := [summary for summary, each in waiting.items() if each]:
+            left = sum(len(waiting[summary]) for summary in unfinished)
+            for summary in unfinished:
+                read[summary] += waiting[summary][: config.max_questions]
+                del waiting[summary][: config.max_questions]
+            places = [(one.question, summary) for summary in unfinished for one in read[summary]]
+            end = start + (3 - start) * (left - sum(map(len, waiting.values()))) / left
+            answers |= self._read([place for place in places if place not in answers], spread, progress, start, end)
+            start = end
+            for summary in unfinished:
+                own = {one.question: answers[one.question, summary] for one in read[summary]}
+                kept[summary] = select(read[summary], own, config.max_questions, config.exact, config.max_per_answer)
+                if len(kept[summary]) == config.max_questions:
+                    waiting[summary] = []
+        progress.reach(3)
+        return kept, answers
+
+    def _read(
+        self, places: Iterable[Place], spread: bool, progress: _Progress, start: float, end: float
+    ) -> dict[Place, Answer]:
+        """Steps 3 and 4: the reader's answer to every distinct question to a text, from stage `start` to `end`."""
         distinct = list(dict.fromkeys(places))
         answers: dict[Place, Answer] = {}
         for part in self._parts(distinct):
-            start, end = (stage + count / len(distinct) for count in (len(answers), len(answers) + len(part)))
+            shares = (count / len(distinct) for count in (len(answers), len(answers) + len(part)))
             spans = self._engine.map(
                 self.reader.spans,
                 [window for _, windows in part for window in windows],
                 lambda window: window.cost,
                 spread=spread,
-                on_batch=progress.part(start, end),
+                on_batch=progress.part(*(start + (end - start) * share for share in shares)),
             )
             found = iter(spans)
             for place, windows in part:
                 answers[place] = self.reader.answer(place[1], windows, [next(found) for _ in windows])
-        progress.reach(stage + 1)
         return answers
 
     def _parts(self, places: Iterable[Place]) -> Iterator[list[tuple[Place, list[Window]]]]:
@@ -206,11 +237,6 @@ class QagsScorer:
                 part, size = [], 0
         if part:
             yield part
-
-    def _kept(self, text: str, asked: list[AskedQuestion], answers: dict[Place, Answer]) -> list[AskedQuestion]:
-        """Step 3: the questions about a summary that count."""
-        own = {one.question: answers[one.question, text] for one in asked}
-        return select(asked, own, self.config.max_questions, self.config.exact, self.config.max_per_answer)
 
     def _summary_score(
         self,

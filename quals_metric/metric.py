@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import evaluate
 from qa_inference.formats import PairFormat
 from qa_inference.options import choose_model, given, only, refuse_unknown, storable_texts
 from qa_inference.presets import PRESETS
-from quals_metric.scorer import Model, QualsConfig, QualsScorer, load_model
+from quals_metric.scorer import Model, QualsConfig, QualsScorer, dtype_of, load_model
 
 if TYPE_CHECKING:
     from quals_metric.result import SummaryScore
@@ -100,7 +100,12 @@ def _loaded(config: QualsConfig) -> Model:
 @lru_cache(maxsize=8)
 def _scorer(config: QualsConfig) -> QualsScorer:
     """A scorer on the loaded model; how it searches and averages does not need another."""
-    return QualsScorer(config, model=_loaded(only(config, _LOADING)))
+    loading = only(config, _LOADING)
+    model = _loaded(loading)
+    same = config.search_dtype is None or config.search_dtype == dtype_of(model)
+    return QualsScorer(
+        config, model=model, searcher=model if same else _loaded(replace(loading, dtype=config.search_dtype))
+    )
 
 
 class Quals(evaluate.Metric):
@@ -115,6 +120,7 @@ class Quals(evaluate.Metric):
         local_files_only: never ask the Hub.
         device: where to compute; None: the machine's best.
         dtype: "float32", "bfloat16", "float16"; None: the device's.
+        search_dtype: that of the search alone, by a copy of the model; None: `dtype`.
         token_budget: how many tokens a batch may hold; None: the device's.
         gguf: a GGUF file in the folder or repository of `model`, which is a decoder-only one.
         device_map: spreads a decoder-only model over devices as accelerate does ("auto"), instead of `device`.
@@ -147,6 +153,7 @@ class Quals(evaluate.Metric):
         local_files_only: bool = False,
         device: str | None = None,
         dtype: str | None = None,
+        search_dtype: str | None = None,
         token_budget: int | None = None,
         gguf: str | None = None,
         device_map: str | None = None,
@@ -169,6 +176,7 @@ class Quals(evaluate.Metric):
             token=token,
             device=device,
             dtype=dtype,
+            search_dtype=search_dtype,
             token_budget=token_budget,
             gguf=gguf,
             device_map=device_map,

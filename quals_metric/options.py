@@ -50,6 +50,9 @@ CacheOption = Annotated[
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="Where to compute, say cpu or cuda:0.  [default: the best]")]
 DtypeOption = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.  [default: the device's]")]
+SearchDtypeOption = Annotated[
+    str | None, typer.Option(help="QUALS: that of the search alone, by a copy of the model.  [default: --dtype]")
+]
 RevisionOption = Annotated[str | None, typer.Option(help="The commit or branch of a model on the Hub.")]
 GgufOption = Annotated[
     str | None, typer.Option(help="QUALS: a GGUF file in the model's folder or repository, of a decoder-only model.")
@@ -62,6 +65,7 @@ _ONLY = {
     "tokens": Metric.QUALS,
     "max_pairs": Metric.QUALS,
     "cache": Metric.QUALS,
+    "search_dtype": Metric.QUALS,
     "gguf": Metric.QUALS,
     "reader": Metric.QAGS,
     "reader_revision": Metric.QAGS,

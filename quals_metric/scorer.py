@@ -55,6 +55,8 @@ class QualsConfig:
     published code; its last round may give a few more). `tokens`:
     "all" averages over all tokens of a pair (the paper), "answer" over those of the answer and the end only.
     `device`, `dtype` None: chosen (`qa_inference.engine`); `token_budget` is the engine's, in tokens per batch.
+    `search_dtype`: that of the search alone, by a copy of the model (None: `dtype`). A search in half precision finds
+    other pairs, as its choices are a chain of near ties; one in float32 beside half-precision scoring does not.
     `sharing`: whether rows share one source in attention (`qa_inference.seq2seq.Seq2Seq`). `revision`, `token`,
     `cache_dir` and `local_files_only` go to the Hub loader. Decoder-only models: `gguf` is a GGUF file in the folder or
     repository, `device_map` accelerate's ("auto": over all devices). `cache`: a folder that keeps what was generated
@@ -72,6 +74,7 @@ class QualsConfig:
     tokens: Literal["all", "answer"] = "all"
     device: str | None = None
     dtype: str | None = None
+    search_dtype: str | None = None
     token_budget: int | None = None
     sharing: Sharing = "auto"
     revision: str | None = None
@@ -154,6 +157,9 @@ def _open_cache(config: QualsConfig) -> ResultCache | None:
 class QualsScorer:
     """Scores summaries against their sources; the model is loaded once, here, unless a loaded `model` is given.
 
+    So is its copy that searches, where the configuration has a `search_dtype` other than the model's, unless a loaded
+    `searcher` is given.
+
     >>> scorer = QualsScorer()
     >>> result = scorer.score(summaries=["The bridge was approved."], sources=["The council approved the bridge."])
     >>> result.score, result.summaries[0].pairs[0].question  # doctest: +SKIP
@@ -163,12 +169,15 @@ class QualsScorer:
     has computed. A scorer with a given `model` is pickled with it.
     """
 
-    def __init__(self, config: QualsConfig | None = None, *, model: Model | None = None) -> None:
+    def __init__(
+        self, config: QualsConfig | None = None, *, model: Model | None = None, searcher: Model | None = None
+    ) -> None:
         self.config = config or QualsConfig()
         preset = self.config.preset()
         self._cache = _open_cache(self.config)  # first: loading a model takes longer than being told what is wrong
         self._model_is_given = model is not None
         self.model = model or load_model(self.config)
+        self.searcher = searcher or self._load_searcher()
         is_unknown = self.config.format is None and find_preset("model", self.config.model, PRESETS) is None
         self.format = CausalFormat() if is_unknown and isinstance(self.model, CausalModel) else preset.format
         self._name, self._checkpoint = preset.name, preset.place if preset.is_at_hand else preset.model
@@ -179,6 +188,13 @@ class QualsScorer:
         self._search = DiverseBeamSearch(
             self.config.groups, self.config.strength, self.config.min_new_tokens, self.config.max_new_tokens
         )
+
+    def _load_searcher(self) -> Model:
+        """The model, or a copy of it in the type that the search is to have."""
+        wanted = self.config.search_dtype
+        if wanted in (None, dtype_of(self.model)):
+            return self.model
+        return load_model(replace(self.config, dtype=wanted))
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         if self._model_is_given:
@@ -237,7 +253,8 @@ class QualsScorer:
             "pairs": config.max_pairs,
             "window": self._window,
             "attention": "shared" if self.model.shared else "expanded",
-            "dtype": str(model.dtype).removeprefix("torch."),
+            "dtype": dtype_of(self.model),
+            **({} if self.searcher is self.model else {"search": dtype_of(self.searcher)}),
             "device": self.model.device.type,
             "version": __version__,
         }
@@ -246,12 +263,20 @@ class QualsScorer:
     @cached_property
     def _asking(self) -> Asker:
         """The model, with its cache if there is one."""
+        return self._cached(self.model)
+
+    @cached_property
+    def _searching(self) -> Asker:
+        """The model that searches, with its cache if there is one."""
+        return self._asking if self.searcher is self.model else self._cached(self.searcher)
+
+    def _cached(self, model: Model) -> Asker:
         if self._cache is None:
-            return self.model
+            return model
         from qa_inference.cache import CachedModel
 
         settings = [part for part in self.signature.split("|") if part.split(":")[0] not in NOT_OF_THE_MODEL]
-        return CachedModel(self.model, self._cache, "|".join([*settings, repr(self.model.vocabulary)]))
+        return CachedModel(model, self._cache, "|".join([*settings, repr(model.vocabulary)]))
 
     def _read(self, distinct: set[str], order: Sequence[str]) -> dict[str, _Text]:
         """Tokenize every distinct text once, in the order given, and cut the long ones into windows."""
@@ -272,7 +297,7 @@ class QualsScorer:
         """Steps 1 and 2: every distinct summary's hypotheses, from all its windows, and the pairs kept of them."""
         inputs = [window for text in texts.values() for window in text.inputs()]
         found = self._engine.map(
-            lambda batch: self._asking.generate(batch, self._search, end_ids=self._end_ids),
+            lambda batch: self._searching.generate(batch, self._search, end_ids=self._end_ids),
             inputs,
             lambda ids: len(ids) + TOKENS_PER_ROW * self.config.groups,
             spread=spread,
@@ -350,6 +375,11 @@ class _Counter:
         """The engine's callback for a stage that begins with `before` windows done."""
         on_batch = self.on_batch
         return None if on_batch is None else lambda done, _: on_batch(before + done, self.total)
+
+
+def dtype_of(model: Model) -> str:
+    """The type of a model's weights, as `QualsConfig.dtype` says it."""
+    return str(model.model.dtype).removeprefix("torch.")
 
 
 def _key(pair: Candidate) -> bytes:

@@ -34,6 +34,7 @@ Ids = tuple[int, ...]
 class Pair:
     """Token ids of a question and its answer; `answer_start` is the answer's token offset in the context.
 
+    -1: its place is not known; an answer without a place is said in other words there (`recipes.reword_contexts`).
     `names` are slices [start, end) of the question that are a name or a number which the context has too. `written`:
     the question is not a person's (`recipes.write_questions`).
     """
@@ -55,8 +56,8 @@ class Context:
 
     @property
     def answered(self) -> list[Pair]:
-        """The pairs whose answer is known."""
-        return [pair for pair in self.pairs if pair.answer]
+        """The pairs whose answer is a run of the context."""
+        return [pair for pair in self.pairs if pair.answer_start >= 0]
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -96,31 +97,37 @@ def load_contexts(
     """All annotated contexts in file order: neighbours are often from the same article.
 
     Questions of fewer than `shortest` tokens ("who said?") are left out. `whole` encodes by the whole vocabulary, so
-    that the same contexts are held out whatever a checkpoint keeps of it.
+    that the same contexts are held out whatever a checkpoint keeps of it; a context in other words is where its
+    `original` is.
     """
-    questions: dict[str, list[tuple[str, str | None, bool]]] = defaultdict(list)
+    questions: dict[str, list[tuple[str, str | None, dict]]] = defaultdict(list)
+    originals: dict[str, str] = {}
     for name in names:
         for row in read_rows(name):
             text = detokenize(row.get("context") or row["sentence"])
             answer = row.get("answer")
-            written = row.get("source") == "written"
-            questions[text].append((detokenize(row["question"]), detokenize(answer) if answer else None, written))
+            originals[text] = row.get("original", text)
+            questions[text].append((detokenize(row["question"]), detokenize(answer) if answer else None, row))
     contexts = []
     for text, pairs in questions.items():
-        context = Context(encode(text)[: WINDOW - 2], held_out=is_held_out((whole or encode)(text)[: WINDOW - 2]))
-        for question, answer, written in pairs:
-            made = make_pair(encode(question), encode(answer) if answer else None, context.ids)
+        held_out = is_held_out((whole or encode)(originals[text])[: WINDOW - 2])
+        context = Context(encode(text)[: WINDOW - 2], held_out=held_out)
+        for question, answer, row in pairs:
+            ids = encode(answer) if answer else None
+            made = make_pair(encode(question), ids, context.ids, loose=row.get("loose", False))
             if len(made.question) >= shortest:
                 names = find_names(question, made.question, context.ids, encode)
-                context.pairs.append(replace(made, names=names, written=written))
+                context.pairs.append(replace(made, names=names, written=row.get("source") == "written"))
         contexts.append(context)
     return contexts
 
 
-def make_pair(question: Sequence[int], answer: Sequence[int] | None, context: Sequence[int]) -> Pair:
-    """A pair with its answer's place; an answer that is not a run of the context counts as unknown."""
+def make_pair(
+    question: Sequence[int], answer: Sequence[int] | None, context: Sequence[int], loose: bool = False
+) -> Pair:
+    """A pair with its answer's place; unless `loose`, an answer that is not a run of the context counts as unknown."""
     start = find_run(answer, context) if answer else -1
-    if start < 0 or len(question) + len(answer or []) + 2 > LONGEST_TARGET:
+    if (start < 0 and not (loose and answer)) or len(question) + len(answer or []) + 2 > LONGEST_TARGET:
         return Pair(tuple(question[: LONGEST_TARGET - 1]))
     return Pair(tuple(question), tuple(answer), start)
 
@@ -185,6 +192,32 @@ def document(
     return chosen
 
 
+def scattered(
+    document: Sequence[Context], pairs: Sequence[tuple[Context, Pair]], lengths: tuple[int, int],
+    word_parts: set[int], draw: random.Random,
+) -> list[int]:  # fmt: skip
+    """The document's tokens with its parts, of `lengths` tokens, in a random order; the pairs' answers stay whole.
+
+    `word_parts` has the tokens before which nothing is cut.
+    """
+    chunks = []
+    for context in document:
+        whole = {
+            i
+            for owner, pair in pairs
+            if owner is context and pair.answer_start >= 0
+            for i in range(pair.answer_start + 1, pair.answer_start + len(pair.answer))
+        }
+        start, end, total = 0, draw.randint(*lengths), len(context.ids)
+        while start < total:
+            while end < total and (end in whole or context.ids[end] in word_parts):
+                end += 1
+            chunks.append(context.ids[start:end])
+            start, end = end, end + draw.randint(*lengths)
+    draw.shuffle(chunks)
+    return [token for chunk in chunks for token in chunk]
+
+
 _LETTERS = re.compile("(?:##)?[a-z]{1,4}")
 
 
@@ -200,7 +233,7 @@ class Names:
         letters = sorted((token, i) for token, i in vocab.items() if _LETTERS.fullmatch(token))
         self._starts = [i for token, i in letters if not token.startswith("##")]
         self._endings = [i for token, i in letters if token.startswith("##")]
-        self._continuing = {i for token, i in vocab.items() if token.startswith("##")}
+        self.continuing = {i for token, i in vocab.items() if token.startswith("##")}
         self._kind = lambda run: "number" if run[0] in digits else min(len(run), 4)
         self._runs: dict[object, list[Ids]] = defaultdict(list)
         for context in contexts:
@@ -210,7 +243,7 @@ class Names:
                     self._runs[self._kind(run)].append(run)
         self._known = {run for runs in self._runs.values() for run in runs}
         first = vocab.get("the", 0) + FUNCTION_WORDS
-        self._telling = lambda word: word >= first and word not in self._continuing
+        self._telling = lambda word: word >= first and word not in self.continuing
         self._words = [word for c in contexts for pair in c.pairs for word in pair.question if self._telling(word)]
 
     def swapped(self, pair: Pair, text: Sequence[int], draw: random.Random) -> Ids | None:
@@ -235,7 +268,7 @@ class Names:
         question, ends = pair.question, [*pair.question[1:], -1]
         places = [
             i for i, (word, behind) in enumerate(zip(question, ends, strict=True))
-            if self._telling(word) and behind not in self._continuing
+            if self._telling(word) and behind not in self.continuing
         ]  # fmt: skip
         if not places or not self._words:
             return None
@@ -271,11 +304,13 @@ class Names:
         """The question, altered so that `text`, that of `document`, does not answer it; None if that is not possible.
 
         `confused` and `swapped` have these chances, `reworded` the rest; where one is not possible, the next is taken.
+        No word of a person's question is replaced: these are in other words than the text, which would then mean that
+        there is no answer.
         """
         ways = (
             lambda: self.confused(pair, context, document, draw),
             lambda: self.swapped(pair, text, draw),
-            lambda: self.reworded(pair, text, draw),
+            lambda: self.reworded(pair, text, draw) if pair.written else None,
         )
         drawn = draw.random()
         first = 0 if drawn < chances[0] else 1 if drawn < sum(chances) else 2
@@ -300,10 +335,12 @@ class Names:
         for pair in context.pairs:
             question, _ = self._exchanged(pair.question, old, new)
             answer, _ = self._exchanged(pair.answer or (), old, new)
-            start = pair.answer_start + self._exchanged(context.ids[: max(0, pair.answer_start)], old, new)[1]
-            fits = bool(answer) and ids[start : start + len(answer)] == answer
-            place = {"answer": tuple(answer), "answer_start": start} if fits else {"answer": None, "answer_start": -1}
-            changed.pairs.append(replace(pair, question=tuple(question), names=(), **place))
+            made = replace(pair, question=tuple(question), names=(), answer=tuple(answer) or None)
+            if pair.answer_start >= 0:
+                start = pair.answer_start + self._exchanged(context.ids[: pair.answer_start], old, new)[1]
+                fits = ids[start : start + len(answer)] == answer
+                made = replace(made, answer_start=start) if fits else replace(made, answer=None, answer_start=-1)
+            changed.pairs.append(made)
         return changed
 
     def _exchanged(self, ids: Sequence[int], old: Ids, new: Ids) -> tuple[list[int], int]:
@@ -312,7 +349,7 @@ class Names:
         place, width = 0, len(old)
         while place < len(ids):
             behind = ids[place + width] if place + width < len(ids) else None
-            if tuple(ids[place : place + width]) == old and behind not in self._continuing:
+            if tuple(ids[place : place + width]) == old and behind not in self.continuing:
                 found += new
                 place += width
             else:

@@ -29,6 +29,9 @@ What it does, and why:
   what any text answers.
 - A share of the questions is written by rules from the syntax of the texts (`recipes.write_questions`): they ask for
   an answer with all that its clause says, and only the mark tells which answer it is.
+- Contexts in other words (`recipes.reword_contexts`), and a share of the documents with their parts in a random order
+  (`--scattered`): a summary puts together what its source says in several places, in other words. A model that has
+  only copied whole clauses finds a word of the source in another place almost as unlikely as an invented one.
 - A pair whose answer is unknown, or is not a run of the context's tokens, trains its question only.
 - The schedule is by time and resumes after a kill (`recipes.cpu_training`).
 Settings, losses and failures go to `recipes/LOG.md` by hand, from the `log.jsonl` this writes.
@@ -54,11 +57,12 @@ from transformers import BartConfig, BartForConditionalGeneration, BertModel, Pr
 
 from recipes import annotated
 from recipes.annotated import HIGHLIGHT, NO_ANSWER, SEPARATOR, WINDOW, Context, Names, Pair
-from recipes.cpu_training import Run, make_optimizer, prepare
+from recipes.cpu_training import DTYPE, Run, autocast, make_optimizer, prepare
 
 PARTS = 2  # batches of like examples that make one step
 BLOCKS = 3  # targets are decoded in this many parts of like length
 LONG_CONTEXT = 64  # tokens; a longer context gives more pairs
+CHUNKS = (3, 14)  # tokens of the parts of a scattered document
 MARKED_TOKENS, MARKED_ANSWERS = 96, 6  # of a text with a marked answer; inputs made of it
 LENGTHS = (0, 128, 256, 510)  # held-out losses are reported for documents of these many tokens; 0: context alone
 
@@ -108,7 +112,11 @@ class Examples:
         asked = [self.asked(context) for context in document]
         pairs = [(context, pair) for context, chosen in asked for pair in chosen]
         pairs = self.random.sample(pairs, min(len(pairs), self.args.pairs))
-        text = [token for context, _ in asked for token in context.ids]
+        inside = [context for context, _ in asked]
+        if self.random.random() < self.args.scattered:
+            text = annotated.scattered(inside, pairs, CHUNKS, self.names.continuing, self.random)
+        else:
+            text = [token for context in inside for token in context.ids]
         unanswered = self.unanswered(document, text, pairs) if self.args.unanswerable else []
         return [Example(self.wrap(text), [*(self.target(pair) for _, pair in pairs), *unanswered])]
 
@@ -336,7 +344,9 @@ def with_vocabulary(model: BartForConditionalGeneration, origin: Sequence[int]) 
     return smaller
 
 
-def token_losses(model: BartForConditionalGeneration, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
+def token_losses(
+    model: BartForConditionalGeneration, batch: dict[str, Any], smoothing: float = 0.0
+) -> list[tuple[Tensor, Tensor]]:
     """Per block the negative log-likelihoods of the targets' tokens in nats, zero at padding, and the labels, [N, T].
 
     All ids are looked up at once and all hidden states projected at once: each use of the shared embedding costs a
@@ -346,9 +356,9 @@ def token_losses(model: BartForConditionalGeneration, batch: dict[str, Any]) -> 
     ids = [batch["input_ids"], *(part["decoder_input_ids"] for part in blocks)]
     looked_up = model.model.shared(torch.cat([i.flatten() for i in ids])).split([i.numel() for i in ids])
     source, *targets = (rows.view(*i.shape, -1) for rows, i in zip(looked_up, ids, strict=True))
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         encoded = model.model.encoder(inputs_embeds=source, attention_mask=batch["attention_mask"]).last_hidden_state
-        mask = (1.0 - batch["attention_mask"][:, None, None].float()) * torch.finfo(torch.bfloat16).min
+        mask = (1.0 - batch["attention_mask"][:, None, None].float()) * torch.finfo(DTYPE).min
         hidden = []
         for part, embedded in zip(blocks, targets, strict=True):
             rows = part["rows"]
@@ -361,7 +371,8 @@ def token_losses(model: BartForConditionalGeneration, batch: dict[str, Any]) -> 
             hidden.append(output.last_hidden_state[part["labels"] >= 0])
         logits = model.lm_head(torch.cat(hidden)).float()
     labels = [part["labels"] for part in blocks]
-    flat = F.cross_entropy(logits, torch.cat([each[each >= 0] for each in labels]), reduction="none")
+    kept = torch.cat([each[each >= 0] for each in labels])
+    flat = F.cross_entropy(logits, kept, reduction="none", label_smoothing=smoothing)
     losses = flat.split([int((each >= 0).sum()) for each in labels])
     filled = [
         torch.zeros(each.shape).masked_scatter(each >= 0, loss) for each, loss in zip(labels, losses, strict=True)
@@ -409,6 +420,12 @@ def evaluate(model, contexts: list[Context], names: Names, special, args: argpar
     return found
 
 
+def some(contexts: list[Context], most: int | None, final: bool) -> list[Context]:
+    """Evenly chosen, at most so many; a third of these before the end."""
+    wanted = min(most or len(contexts), len(contexts)) / (1 if final else 3)
+    return contexts[:: max(1, round(len(contexts) / max(1, wanted)))]
+
+
 def pair_losses(model, batch: Sequence[Example], special: dict[str, int]) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Per block `loss` and `answer_loss`: the losses [N, T], zero where they do not count, and where they do."""
     with torch.no_grad():
@@ -420,9 +437,11 @@ def pair_losses(model, batch: Sequence[Example], special: dict[str, int]) -> Ite
         yield "answer_loss", losses * answer, answer
 
 
-def losses(model, batches: Sequence[Sequence[Example]], special: dict[str, int]) -> tuple[Tensor, int, int]:
+def losses(
+    model, batches: Sequence[Sequence[Example]], special: dict[str, int], smoothing: float
+) -> tuple[Tensor, int, int]:
     """The summed loss of a step's batches in nats, of how many tokens, and how many targets."""
-    blocks = [block for batch in batches for block in token_losses(model, collate(batch, special))]
+    blocks = [block for batch in batches for block in token_losses(model, collate(batch, special), smoothing)]
     total = torch.stack([each.sum() for each, _ in blocks]).sum()
     count = sum(int((labels >= 0).sum()) for _, labels in blocks)
     return total, count, sum(len(e.targets) for batch in batches for e in batch)
@@ -470,6 +489,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--save-minutes", type=float, default=10)
     parser.add_argument("--max-steps", type=int, help="stop after this many steps, whatever the time: for a trial")
+    parser.add_argument("--evaluated", type=int, help="held-out contexts that figures are taken of, at the end; all")
     parser.add_argument("--tokens", type=int, default=6144, help="source tokens per batch, two of which are a step")
     parser.add_argument("--pairs", type=int, default=16, help="pairs decoded per document")
     parser.add_argument("--long", type=float, default=0.5, help="share of visits that make a longer document")
@@ -480,6 +500,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--shortest", type=int, default=6, help="tokens of a question, at least")
     parser.add_argument("--renamed", type=float, default=0.3, help="share of contexts with a name changed everywhere")
     parser.add_argument("--replaced", type=float, default=0.1, help="share of contexts with an answer replaced")
+    parser.add_argument("--scattered", type=float, default=0.25, help="share of documents in a random order of parts")
+    parser.add_argument("--smoothing", type=float, default=0.0, help="of the labels")
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--encoder-lr", type=float, default=2e-4)
     parser.add_argument("--warmup", type=float, default=0.04)
@@ -507,13 +529,13 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
     run = Run(
         model, optimizer, Path(args.out), args.minutes, args.save_minutes, args.warmup,
         write=lambda folder: save(model, tokenizer, folder),
-        evaluate=lambda final: evaluate(model, test if final else test[::3], names, special, args),
+        evaluate=lambda final: evaluate(model, some(test, args.evaluated, final), names, special, args),
         max_steps=args.max_steps,
     )  # fmt: skip
     run.resume()
     run.log(settings=vars(args), contexts=len(kept), held_out=len(test), pairs=sum(len(c.pairs) for c in kept))
     examples = Examples(kept, names, special, args, seed=args.seed + run.step)
-    run.train(examples.steps(args.tokens), lambda batches: losses(model, batches, special))
+    run.train(examples.steps(args.tokens), lambda batches: losses(model, batches, special, args.smoothing))
 
 
 if __name__ == "__main__":

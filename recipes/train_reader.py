@@ -35,7 +35,7 @@ from transformers import AutoModel, BertConfig, BertForQuestionAnswering, PreTra
 
 from recipes import annotated
 from recipes.annotated import Context, Names, Pair
-from recipes.cpu_training import Run, make_optimizer, prepare
+from recipes.cpu_training import Run, autocast, make_optimizer, prepare
 
 WINDOW = 384  # question and text, as QAGS reads
 LONGEST_ANSWER = 30
@@ -147,7 +147,7 @@ def collate(batch: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> dic
 def span_logits(model: BertForQuestionAnswering, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Start and end logits [B, T] in float32, of the text's tokens and of the first, which stands for no answer."""
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         output = model(**inputs)
     allowed = (batch["token_type_ids"] == 1) & (batch["input_ids"] != model.config.sep_token_id)
     allowed[:, 0] = True

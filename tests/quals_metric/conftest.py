@@ -19,7 +19,7 @@ class FakeScorer:
     made: list[QualsConfig]
     loaded: list[QualsConfig]
 
-    def __init__(self, config: QualsConfig | None = None, *, model: object = None) -> None:
+    def __init__(self, config: QualsConfig | None = None, *, model: object = None, searcher: object = None) -> None:
         config = config or QualsConfig()
         FakeScorer.made.append(config)
         self.config = config

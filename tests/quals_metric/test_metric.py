@@ -101,6 +101,16 @@ def test_loaded_with_options(fake_scorer: Any) -> None:
     assert [(one.gguf, one.cache) for one in fake_scorer.loaded] == [("weights.gguf", None)]
 
 
+def test_the_search_can_have_a_type_of_its_own(fake_scorer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metric_file, "dtype_of", lambda _: "bfloat16")
+    for search_dtype, loaded in (("float32", ["bfloat16", "float32"]), ("bfloat16", [])):
+        fake_scorer.loaded.clear()
+        quals = Quals(device="cpu", dtype="bfloat16", search_dtype=search_dtype)
+        quals.compute(predictions=["Ann won."], sources=["Ann won."])
+        assert [one.dtype for one in fake_scorer.loaded] == loaded  # the first is loaded already
+        assert fake_scorer.made[-1].search_dtype == search_dtype
+
+
 def test_options_of_one_call(quals: Quals, fake_scorer: Any) -> None:
     results = quals.compute(predictions=["Ann won."], sources=["Ann won."], tokens="answer", groups=5)
     assert results["signature"] == "fake:answer"

@@ -188,6 +188,23 @@ def test_the_signature_names_what_could_change_a_number(folder: str) -> None:
     assert "|g:30|" in short and f"|m:{folder}@" in short and len(short) < len(signature)
 
 
+def test_a_search_in_float32_beside_scoring_in_half_precision(folder: str, result: QualsResult, tmp_path: Path) -> None:
+    scorer = _scorer(folder, dtype="bfloat16", search_dtype="float32", cache=tmp_path / "cache")
+    assert scorer.searcher is not scorer.model
+    assert "|dtype:bfloat16|search:float32|" in scorer.signature
+    mixed = scorer.score(summaries=SUMMARIES, sources=SOURCES)
+    for ours, theirs in zip(mixed.summaries, result.summaries, strict=True):
+        assert [(p.tokens, p.summary_log_probs) for p in ours.pairs] == [
+            (p.tokens, p.summary_log_probs) for p in theirs.pairs
+        ]
+    sources = [[p.source_log_probs for p in s.pairs] for s in mixed.summaries]
+    assert sources != [[p.source_log_probs for p in s.pairs] for s in result.summaries]
+    np.testing.assert_allclose(mixed.scores, result.scores, atol=0.05)
+    assert scorer.score(summaries=SUMMARIES, sources=SOURCES) == mixed  # from the cache
+    same = _scorer(folder, search_dtype="float32")
+    assert same.searcher is same.model and same.signature == _scorer(folder).signature
+
+
 def test_a_format_that_does_not_fit_is_said(folder: str) -> None:
     scorer = _scorer(folder, format=PairFormat(separator=" =====> "))
     with pytest.warns(UserWarning, match="none of 30 hypotheses is a question, the separator ' =====> ' and an answer"):

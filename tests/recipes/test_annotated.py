@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -28,6 +29,40 @@ def test_an_answer_that_is_no_run_of_the_context_trains_its_question_only() -> N
     assert annotated.make_pair([1, 2], [7, 8], [5, 7, 8]).answer_start == 1
     assert annotated.make_pair([1, 2], [7, 9], [5, 7, 8]).answer is None
     assert annotated.make_pair([1] * 70, [7], [7]).answer is None
+    loose = annotated.make_pair([1, 2], [7, 9], [5, 7, 8], loose=True)
+    assert (loose.answer, loose.answer_start) == ((7, 9), -1)
+    assert Context([5, 7, 8], [loose]).answered == []
+    assert annotated.make_pair([1] * 70, [7, 9], [7], loose=True).answer is None
+
+
+def test_a_context_in_other_words_is_held_out_with_its_original(tmp_path: Path) -> None:
+    tokenizer = tiny.wordpiece()
+    encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731  (one line, used twice)
+    texts = [f"{one} {number}" for number in range(60) for one in tiny.CORPUS]
+    held_out = [text for text in texts if annotated.is_held_out(encode(annotated.detokenize(text)))]
+    assert 0 < len(held_out) < len(texts) / 4
+    path = tmp_path / "reworded.jsonl"
+    rows = [
+        {"context": f"so {text}", "original": text, "question": "who?", "answer": "elsewhere", "loose": True}
+        for text in texts
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    contexts = annotated.load_contexts([str(path)], encode)
+    assert sum(context.held_out for context in contexts) == len(held_out)
+    assert all(context.pairs[0].answer and not context.answered for context in contexts)
+
+
+def test_scattered_parts_keep_answers_and_words_whole() -> None:
+    pair = Pair((1,), (13, 14, 15, 16), 3)
+    document = [Context(list(range(10, 30)), [pair]), Context(list(range(40, 60)))]
+    orders = set()
+    for seed in range(50):
+        found = annotated.scattered(document, [(document[0], pair)], (2, 4), {21, 45}, random.Random(seed))
+        assert sorted(found) == [*range(10, 30), *range(40, 60)]
+        for run in ([13, 14, 15, 16], [20, 21], [44, 45]):
+            assert annotated.find_run(run, found) >= 0
+        orders.add(tuple(found))
+    assert len(orders) == 50
 
 
 def test_names_are_capitals_and_numbers_that_the_context_has_too(data: list[str]) -> None:

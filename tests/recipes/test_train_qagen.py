@@ -94,8 +94,9 @@ def test_an_unanswered_question_is_given_and_its_answer_is_none(base: Path, data
     encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731  (used once)
     contexts = annotated.load_contexts(data, encode)
     args = argparse.Namespace(
-        long=0.5, highlight=0.0, unanswerable=0.5, replaced=0.2, renamed=0.3, pairs=8, per_context=4, written=0.5
-    )
+        long=0.5, highlight=0.0, unanswerable=0.5, replaced=0.2, renamed=0.3, pairs=8, per_context=4, written=0.5,
+        scattered=0.5,
+    )  # fmt: skip
     examples = recipe.Examples(contexts, annotated.Names(contexts, tokenizer), SPECIAL, args, seed=0)
     ends = {True: 0, False: 0}
     for target in (target for _ in range(100) for example in examples.draw() for target in example.targets):
