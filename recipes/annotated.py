@@ -159,7 +159,10 @@ def is_held_out(ids: list[int]) -> bool:
 
 def encoder_of(tokenizer: PreTrainedTokenizerFast) -> Encode:
     """Its tokens of a text, without special ones."""
-    return lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
+    backend = (
+        tokenizer.backend_tokenizer
+    )  # several times as fast as the tokenizer around it, for millions of short texts
+    return lambda text: backend.encode(text, add_special_tokens=False).ids
 
 
 def whole_vocabulary(base: Path) -> Encode:

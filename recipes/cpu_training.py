@@ -54,7 +54,7 @@ def prepare(model: PreTrainedModel, encoder: nn.Module) -> None:
 
 def autocast() -> torch.autocast:
     """Products in `DTYPE`."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=DTYPE == torch.bfloat16)
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.bfloat16 == DTYPE)
 
 
 def make_optimizer(model: nn.Module, rate_of: Callable[[str], float]) -> torch.optim.AdamW:

@@ -38,7 +38,7 @@ PARTS = {"NOUN": "noun", "VERB": "verb", "ADJ": "adj", "ADV": "adv"}
 SENSES = 2  # a synonym has the shared sense among so many of its commonest
 LEFT_ALONE = frozenset(("be", "have", "do", "say", "get", "go", "make", "take", "come", "year", "day", "people"))
 INFLECTED = frozenset(("VBD", "VBG", "VBN", "VBZ", "NNS", "JJR", "JJS", "RBR", "RBS"))
-NUMBERS = ("zero one two three four five six seven eight nine ten eleven twelve").split()
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 LONGEST_TITLE = 6  # words
 
 
@@ -174,7 +174,7 @@ def _called(words: Sequence[Any]) -> str | None:
 def called(text: str, names: dict[str, str]) -> str:
     """The text with each of the names, and its title before it, as the title."""
     for name, title in names.items():
-        before = rf"(?:(?:the )?{re.escape(title.removeprefix('the '))} )?"
+        before = rf"(?:the )?(?:{re.escape(title.removeprefix('the '))} )?"
         text = re.sub(rf"(?<!\w){before}{re.escape(name)}(?!\w)", title, text, flags=re.IGNORECASE)
     return text
 
@@ -196,7 +196,13 @@ def changed(
         elif context == text:
             continue
         kept = {key: row[key] for key in ("source",) if key in row}
-        yield {"context": context, "original": text, "question": question, "answer": answer or None, "loose": True} | kept
+        yield {
+            "context": context,
+            "original": text,
+            "question": question,
+            "answer": answer or None,
+            "loose": True,
+        } | kept
 
 
 def rows_by_context(names: Iterable[str]) -> dict[str, list[dict]]:

@@ -106,6 +106,30 @@ def test_by_hand() -> None:
     assert len(hand.read) == len(set(hand.read)) == 7  # four questions to the summary, three to the source
 
 
+def test_no_more_questions_are_read_than_may_count() -> None:
+    """Likeliest first: what is left once enough are kept is not read, and the result is that of reading all."""
+    summary, source = "Joshua beat Klitschko on Saturday.", "Anthony Joshua lost."
+    written = {
+        "joshua": [(f"who is number {i}?", -0.1 * i) for i in range(1, 9)],
+        "klitschko": [("who lost then?", -0.05), ("who is number 3?", -0.35)],
+    }
+    asks_for = {("who lost then?", summary): "Joshua"} | {
+        (f"who is number {i}?", summary): "Joshua" if i > 2 else "Saturday" for i in range(1, 9)
+    }
+    for most, read in ((2, 5), (3, 8), (20, 9)):
+        hand: Any = HandWritten(written, asks_for)
+        finder: Any = models.Finder()
+        dones: list[int] = []
+        scorer = QagsScorer(QagsConfig(max_questions=most), finder=finder, generator=hand, reader=hand)
+        (scored,) = scorer.score(
+            summaries=[summary], sources=[source], on_batch=lambda done, _, dones=dones: dones.append(done)
+        ).summaries
+        asked = [q.question for q in scored.questions]
+        assert asked == [f"who is number {i}?" for i in range(3, 9)][:most]
+        assert len([place for place in hand.read if place[1] == summary]) == read
+        assert dones == sorted(dones) and dones[-1] == 4
+
+
 @pytest.fixture(scope="module")
 def result(make: Make) -> QagsResult:
     return make().score(summaries=SUMMARIES, sources=SOURCES)

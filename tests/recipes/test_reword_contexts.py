@@ -94,7 +94,8 @@ def test_rows_keep_their_questions_and_name_their_original(folder: Path, tmp_pat
     data, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl.gz"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe.main(["--data", str(data), "--out", str(out), "--wordnet", str(folder), "--share", "1", "--unnamed", "1"])
-    found = [json.loads(line) for line in gzip.open(out, "rt")]
+    with gzip.open(out, "rt") as lines:
+        found = [json.loads(line) for line in lines]
     assert found == [
         {
             "context": "John Smith purchased an auto. He sold it.", "original": "John Smith bought a car. He sold it.",
