@@ -158,10 +158,8 @@ def is_held_out(ids: list[int]) -> bool:
 
 
 def encoder_of(tokenizer: PreTrainedTokenizerFast) -> Encode:
-    """Its tokens of a text, without special ones."""
-    backend = (
-        tokenizer.backend_tokenizer
-    )  # several times as fast as the tokenizer around it, for millions of short texts
+    """Its tokens of a text, without special ones: by what is inside it, which is faster for a million short texts."""
+    backend = tokenizer.backend_tokenizer
     return lambda text: backend.encode(text, add_special_tokens=False).ids
 
 
