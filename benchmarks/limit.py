@@ -2,6 +2,7 @@
 
     python benchmarks/limit.py --data rows.jsonl [--limit 32] [--dtype float32 bfloat16] [--threads 1]
     python benchmarks/limit.py --data rows.jsonl --model FOLDER --groups 60     a decoder-only model too
+    python benchmarks/limit.py --data rows.jsonl --search-dtype float32         scoring alone in bfloat16
 
 A row holds `document` and `summary`. For every dtype: the floating-point operations of the call, counted by torch as
 they are carried out, in each stage; the rate at which this machine multiplies matrices of the shapes that occurred,
@@ -115,27 +116,30 @@ class Stages:
         self._since = now
 
 
+Product = tuple[int, int, int, torch.dtype]  # rows, inner, columns
+
+
 class _Shapes(TorchDispatchMode):
-    """Counts the products of matrices by the shapes of their factors: (rows, inner, columns) of plain ones."""
+    """Counts the products of matrices by the shapes and the type of their factors, plain ones."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: Counter[tuple[int, int, int]] = Counter()
+        self.found: Counter[Product] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         factors = {"aten::mm": 0, "aten::addmm": 1}.get(func._schema.name)
         if factors is not None:
             left, right = args[factors], args[factors + 1]
-            self.found[left.shape[0], left.shape[1], right.shape[1]] += 1
+            self.found[left.shape[0], left.shape[1], right.shape[1], left.dtype] += 1
         return func(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
 class Operations:
-    """Floating-point operations by stage, and the shapes of the matrix products among them with their numbers."""
+    """Floating-point operations by stage, and the matrix products among them with their numbers."""
 
     by_stage: Counter[str]
-    shapes: Counter[tuple[int, int, int]]
+    products: Counter[Product]
 
 
 def count(call: Callable[[], Any]) -> Operations:
@@ -147,26 +151,25 @@ def count(call: Callable[[], Any]) -> Operations:
     return Operations(stages.spent, shapes.found)
 
 
-def rate(shapes: Counter[tuple[int, int, int]], dtype: torch.dtype, seconds: float = 5.0) -> float:
-    """Operations per second of products of these shapes, mixed as they occurred; about `seconds` are spent on it.
+def rate(products: Counter[Product], seconds: float = 5.0) -> float:
+    """Operations per second of these products, mixed as they occurred; about `seconds` are spent on it.
 
-    Every shape has its median time of several, into memory that is there already.
+    Every product has its median time of several, into memory that is there already.
     """
-    ordered = sorted(shapes, key=lambda shape: -math.prod(shape) * shapes[shape])
-    total = sum(math.prod(shape) * times for shape, times in shapes.items())
+    work = {product: math.prod(product[:3]) * times for product, times in products.items()}
+    total = sum(work.values())
     done = taken = 0.0
-    for shape in ordered:
+    for product in sorted(work, key=lambda product: -work[product]):
         if done >= MEASURED_SHARE * total:
             break
-        share = math.prod(shape) * shapes[shape] / total
-        taken += shapes[shape] * _time(shape, dtype, seconds * share)
-        done += math.prod(shape) * shapes[shape]
+        taken += products[product] * _time(product, seconds * work[product] / total)
+        done += work[product]
     return 2 * done / taken
 
 
-def _time(shape: tuple[int, int, int], dtype: torch.dtype, seconds: float) -> float:
+def _time(product: Product, seconds: float) -> float:
     """The median processor time of one product; the second factor is laid out as a linear layer's weights are."""
-    rows, inner, columns = shape
+    rows, inner, columns, dtype = product
     left, right = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype).T
     out = torch.empty(rows, columns, dtype=dtype)
     times: list[float] = []
@@ -185,7 +188,7 @@ def report(scorer: QualsScorer, texts: dict[str, list[str]], dtype: str) -> list
         result = scorer.score(**texts)
     clock, busy = time.perf_counter() - clock, stages.spent.total()
     operations = count(lambda: scorer.score(**texts))
-    speed = rate(operations.shapes, scorer.model.model.dtype)
+    speed = rate(operations.products)
     total = operations.by_stage.total()
     print(
         f"\n**{dtype}**: {len(result.scores)} summaries, {busy:.2f} s of processor time ({clock:.2f} s by the clock), "
@@ -227,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=32, help="rows to read")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--search-dtype", help="of the search alone, by a copy of the model")
     parser.add_argument("--groups", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
@@ -234,7 +238,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts = read(args.data, args.limit)
     scores = []
     for dtype in args.dtype:
-        scorer = QualsScorer(QualsConfig(args.model, device="cpu", dtype=dtype, groups=args.groups))
+        config = QualsConfig(args.model, device="cpu", dtype=dtype, search_dtype=args.search_dtype, groups=args.groups)
+        scorer = QualsScorer(config)
         scores.append(report(scorer, texts, dtype))
         if len(scores) > 1:
             print(compare([args.dtype[0], dtype], scores[0], scores[-1]))

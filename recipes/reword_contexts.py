@@ -1,7 +1,6 @@
 """Say the same in other words: annotated contexts with synonyms, their questions as they were, for training.
 
     apt-get install wordnet-base                       # or any folder with WordNet's index.* and data.* files
-    pip install lemminflect
     python -m recipes.reword_contexts --data DATA/qa/qamr.jsonl.gz runs/written.jsonl.gz --out runs/reworded.jsonl.gz
 
 Reads what `recipes.annotated` reads; writes rows of `context, question, answer` with `original`, the context as it
@@ -31,8 +30,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qa_inference.answers import MODELS
 from recipes import annotated
+from recipes.write_questions import load_pipeline
 
 PARTS = {"NOUN": "noun", "VERB": "verb", "ADJ": "adj", "ADV": "adv"}
 SENSES = 2  # a synonym has the shared sense among so many of its commonest
@@ -216,8 +215,6 @@ def rows_by_context(names: Iterable[str]) -> dict[str, list[dict]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and write."""
-    import spacy
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--out", required=True)
@@ -226,8 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--unnamed", type=float, default=0.4, help="share of the rows whose people lose their names")
     parser.add_argument("--spacy", help="the spaCy model; default: the first English one that is installed")
     args = parser.parse_args(argv)
-    pipeline = spacy.load(args.spacy or next(filter(spacy.util.is_package, MODELS)))
-    wordnet, found = WordNet(args.wordnet), rows_by_context(args.data)
+    pipeline, wordnet, found = load_pipeline(args.spacy), WordNet(args.wordnet), rows_by_context(args.data)
     count = 0
     with gzip.open(args.out, "wt", encoding="utf-8") as lines:
         for (text, rows), document in zip(found.items(), pipeline.pipe(found, batch_size=64), strict=True):

@@ -242,17 +242,22 @@ def read_texts(names: Sequence[str], rows: int | None) -> dict[str, list[str]]:
     return texts
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line and write."""
+def load_pipeline(name: str | None) -> Any:
+    """The spaCy model of a name; None: the first English one that is installed."""
     import spacy
 
+    return spacy.load(name or next(filter(spacy.util.is_package, MODELS)))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--rows", type=int, help="at most so many of each file")
     parser.add_argument("--spacy", help="the spaCy model; default: the first English one that is installed")
     args = parser.parse_args(argv)
-    pipeline = spacy.load(args.spacy or next(filter(spacy.util.is_package, MODELS)))
+    pipeline = load_pipeline(args.spacy)
     finder = AnswerFinder(pipeline)
     asked_of = read_texts(args.data, args.rows)
     texts = [(each, context) for context, others in asked_of.items() for each in (context, *others)]

@@ -46,7 +46,8 @@ def test_time_is_booked_to_the_innermost_stage() -> None:
 
 
 def test_the_rate_is_that_of_plain_products() -> None:
-    measured = limit.rate(Counter({(8, 16, 32): 3, (64, 16, 32): 2}), torch.float32, seconds=0.01)
+    products = {(8, 16, 32, torch.float32): 3, (64, 16, 32, torch.bfloat16): 2}
+    measured = limit.rate(Counter(products), seconds=0.01)
     assert 1e6 < measured < 1e15
 
 
