@@ -24,7 +24,7 @@ def test_operations_are_counted_where_they_happen() -> None:
     found = limit.count(lambda: model.log_likelihood([Scored([5, 9, 30, 11, 3], targets)]))
     # four target tokens are projected; a product of [m, k] and [k, n] is 2 m k n operations
     assert found.by_stage["score: vocabulary projection"] == 2 * 4 * width * size
-    assert found.shapes[4, width, size] == 1
+    assert found.products[4, width, size, torch.float32] == 1
     assert found.by_stage["encode sources"] > 0 and found.by_stage["score: decoder"] > 0
     assert found.by_stage["encode summaries"] == found.by_stage[limit.REST] == 0
 
