@@ -194,6 +194,26 @@ PAIRS = [
 ]
 
 
+def train(model: Any, inputs: dict[str, torch.Tensor], steps: int, *, mode: bool, rate: float = 3e-3) -> float:
+    """Teach a toy by heart, with dropout (`mode` True) or without; the last loss.
+
+    In float64 on one thread, so that every processor makes the same toy: in float32 the order of sums, which depends on
+    the processor, is another toy after some hundred steps, one that writes other things or nothing.
+    """
+    model.double().train(mode)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for _ in range(steps):
+        loss = model(**inputs).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    torch.set_num_threads(threads)
+    model.float()
+    return float(loss.detach())
+
+
 def trained(folder: Path) -> Path:
     """A toy BART taught for a few seconds to write the pairs above from the corpus, as a `from_pretrained` folder."""
     model, tokenizer = checkpoint("bart")
@@ -202,15 +222,8 @@ def trained(folder: Path) -> Path:
     batch = tokenizer([text for text, _ in rows], padding=True, return_tensors="pt")
     width = max(len(target) for _, target in rows)
     labels = torch.tensor([target + [-100] * (width - len(target)) for _, target in rows])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    model.train()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in another order would train another model
-    for _ in range(150):
-        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    torch.set_num_threads(threads)
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
+    train(model, inputs, 150, mode=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -30,7 +30,7 @@ from transformers import (
 
 from qa_inference.formats import CausalFormat
 from qa_inference.tokenization import TextTokenizer
-from tests.tiny import CORPUS, PAIRS, WORDS
+from tests.tiny import CORPUS, PAIRS, WORDS, train
 
 SHARING = ("llama", "gemma2", "gemma3", "gpt2", "qwen3", "cohere")
 ARCHITECTURES = (*SHARING, "bloom")
@@ -130,15 +130,7 @@ def trained(folder: Path) -> Path:
     hidden = torch.tensor([[-100] * len(given) + [0] * len(written) + [-100] * (width - len(given) - len(written))
                            for given, written in rows])  # fmt: skip
     labels = torch.where(hidden == 0, ids, hidden)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    model.train()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in another order would train another model
-    for _ in range(120):
-        model(input_ids=ids, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    torch.set_num_threads(threads)
+    train(model, {"input_ids": ids, "labels": labels}, 120, mode=True)
     model.save_pretrained(folder)
     made.save_pretrained(folder)
     return folder

@@ -48,7 +48,7 @@ def generator(folder: Path) -> Path:
     labels = torch.tensor([target + [-100] * (width - len(target)) for target in targets])
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
-    _train(model, inputs, 150, 3e-3)
+    tiny.train(model, inputs, 150, mode=False)  # without dropout it learns by heart sooner
     return _save(model, tokenizer, folder)
 
 
@@ -65,7 +65,8 @@ def reader(folder: Path) -> Path:
               for row, (i, _, _, answer) in enumerate(rows)]  # fmt: skip
     starts, ends = (torch.tensor(column) for column in zip(*places, strict=True))
     names = ("input_ids", "attention_mask", "token_type_ids")
-    _train(model, {name: batch[name] for name in names} | {"start_positions": starts, "end_positions": ends}, 50)
+    inputs = {name: batch[name] for name in names} | {"start_positions": starts, "end_positions": ends}
+    tiny.train(model, inputs, 50, mode=False)
     return _save(model, tokenizer, folder)
 
 
@@ -75,21 +76,6 @@ def _place(batch: object, row: int, text: str, answer: str) -> tuple[int, int]:
     ends = (first, first + len(answer) - 1)
     found = [batch.char_to_token(row, place, sequence_index=1) for place in ends]  # type: ignore[attr-defined]
     return found[0], found[1]
-
-
-def _train(model: torch.nn.Module, inputs: dict[str, torch.Tensor], steps: int, rate: float = 3e-3) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
-    model.eval()  # without dropout it learns by heart sooner
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in another order would train another model
-    torch.manual_seed(7)
-    for _ in range(steps):
-        loss = model(**inputs).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    torch.set_num_threads(threads)
-    print(float(loss.detach()))
 
 
 def _save(model: torch.nn.Module, tokenizer: object, folder: Path) -> Path:
