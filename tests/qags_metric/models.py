@@ -48,7 +48,7 @@ def generator(folder: Path) -> Path:
     labels = torch.tensor([target + [-100] * (width - len(target)) for target in targets])
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
-    tiny.train(model, inputs, 150, mode=False)  # without dropout it learns by heart sooner
+    tiny.train(model, inputs, 300, mode=False)  # without dropout it learns by heart sooner
     return _save(model, tokenizer, folder)
 
 

@@ -14,13 +14,13 @@ from quals_metric.demo import EXAMPLES
 SUMMARIES = [text for example in EXAMPLES for text in (example.faithful, example.unfaithful)]
 SOURCES = [example.source for example in EXAMPLES for _ in range(2)]
 GOLDEN = [  # score, questions kept, the first question
-    (0.715385, 20, "what does klitschko have a chink in after getting beat by tyson fury?"),
-    (0.650000, 20, "who has a chink in his armour?"),
-    (0.766429, 20, "what was found in the shaft?"),
+    (0.815385, 20, "what does klitschko have a chink in after getting beat by tyson fury?"),
+    (0.500000, 20, "who has a chink in his armour?"),
+    (0.789286, 20, "what was found in the shaft?"),
     (0.048571, 20, "what was found in the engine?"),
-    (0.900000, 20, "what has bought tarn farms, which marta oyelaran founded in 1998?"),
-    (0.468182, 20, "what has bought bellwood, which ian strand founded in 1998?"),
-    (0.450000, 20, "who worked at night slept less than their colleagues, a study of 3, 000 nurse found?"),
+    (0.805952, 20, "what founded in 1998?"),
+    (0.611905, 20, "what founded in 1998?"),
+    (0.616667, 20, "what did nurse who worked at night slept less than?"),
     (0.225000, 20, "who worked at night slept longer than their patients?"),
 ]
 

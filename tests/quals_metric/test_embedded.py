@@ -20,14 +20,14 @@ SUMMARIES = [text for example in EXAMPLES for text in (example.faithful, example
 SOURCES = [example.source for example in EXAMPLES for _ in range(2)]
 TOLERANCE = 1e-4
 GOLDEN = [  # score, pairs kept, the first question
-    (-0.528540, 14, "who has a chink in his armour?"),
-    (-0.501716, 14, "who has a chink in his armour?"),
-    (-2.502149, 10, "what was found in the shaft?"),
-    (-3.591687, 11, "what was found in the engine?"),
-    (-1.638186, 10, "what has bellwood bought tarn farms, which marta oyelaran founded in 1998?"),
-    (-2.195689, 12, "what has tarn farms bought bellwood, which ian strand founded in 1998?"),
-    (-2.086704, 13, "what did nurse work at night slept less than their colleagues, a study of?"),
-    (-3.775925, 14, "who found a study of 50 doctors?"),
+    (-0.403744, 10, "who has a chink in his armour?"),
+    (-0.583034, 14, "who has a chink in his armour?"),
+    (-2.646379, 10, "what was found in the shaft?"),
+    (-3.204095, 10, "what was found in the engine?"),
+    (-1.245001, 10, "what has bellwood bought?"),
+    (-1.850061, 12, "when did tarn farms purchase bellwood?"),
+    (-1.745905, 12, "what did nurse who worked at night slept less than?"),
+    (-2.485291, 16, "who found a study of 50 doctors?"),
 ]
 
 
