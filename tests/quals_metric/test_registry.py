@@ -25,7 +25,7 @@ def no_model(tmp_path: Path) -> dict[str, str]:
     start = tmp_path / "start"
     start.mkdir()
     text = "import quals_metric.scorer\nquals_metric.scorer.load_model = lambda config: None\n"
-    text += "quals_metric.scorer.QualsScorer = lambda config, model: None\n"
+    text += "quals_metric.scorer.QualsScorer = lambda config, model, searcher: None\n"
     text += "import qags_metric.metric\n"
     text += "qags_metric.metric._scorer = lambda config: None\n"
     (start / "sitecustomize.py").write_text(text)
