@@ -17,7 +17,7 @@ from datasets.fingerprint import Hasher
 from quals_metric import QualsConfig, QualsScorer
 from quals_metric.demo import EXAMPLES
 from tests import tiny
-from tests.quals_metric.test_scorer import SOURCES, SUMMARIES
+from tests.quals_metric.test_scorer import SOURCES, SUMMARIES, _same
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -69,7 +69,8 @@ def test_a_given_model_is_pickled_with_its_scorer(scorer: QualsScorer, tmp_path:
     data = pickle.dumps(given)
     assert len(data) > sum(parameter.numel() for parameter in scorer.model.model.parameters())
     again = pickle.loads(data)
-    assert again.score(summaries=SUMMARIES, sources=SOURCES) == given.score(summaries=SUMMARIES, sources=SOURCES)
+    # but for rounding: how copied weights lie in memory can change the last digit
+    _same(*(each.score(summaries=SUMMARIES, sources=SOURCES) for each in (again, given)))
 
 
 def test_the_hash_is_of_what_scores_depend_on(scorer: QualsScorer, tmp_path: Path) -> None:
