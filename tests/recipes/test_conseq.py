@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,6 +102,34 @@ def test_from_a_data_set_to_a_table(
     assert (out / "table.md").read_text() == table and results.read_text() == written
     with pytest.raises(SystemExit, match=r"was begun with --updates \[2\], not \[3\]"):
         recipe.main([*command, "--updates", "3"])
+
+
+def test_what_the_first_seed_chooses_the_others_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[tuple[int, str]] = []
+
+    def train(stage: Any, start: str, rows: Any, folder: Path, seed: int, args: Any) -> Path:
+        trained.append((seed, stage.name))
+        return folder
+
+    def evaluated(model: Path, *_: Any, **__: Any) -> Any:
+        return ["a summary"], {"quals": [("lr2" in model.parent.name) + ("updates3" in model.parent.name) - 2.0]}
+
+    monkeypatch.setattr(recipe, "train", train)
+    monkeypatch.setattr(recipe, "evaluated", lambda model, documents, path, *rest, **more: evaluated(path))
+    monkeypatch.setattr(recipe, "report", lambda model, *_: model.name)
+    for name in ("collected", "selected"):
+        monkeypatch.setattr(recipe, name, lambda *_: None)
+    document = recipe.Document("a text", ("a summary",))
+    splits = {name: [document] for name in ("train", "dev", "test")}
+    for flags, left in (([], 4), (["--search-once"], 1)):
+        trained.clear()
+        scorers: Any = SimpleNamespace(args=recipe.make_parser().parse_args(["--out", str(tmp_path), *flags]))
+        settings = {"conseq": [(lr, 0.5, updates) for lr in (1.0, 2.0) for updates in (3, 4)]}
+        for seed in (0, 1):
+            systems = recipe.run_seed(seed, splits, scorers, settings, lambda _: None)
+            assert systems["conseq"] == "conseq-lr2-ratio0.5-updates3"
+        assert len(settings["conseq"]) == left
+        assert [seed for seed, _ in trained] == [0] * 5 + [1] * (1 + left)
 
 
 def test_it_stops_where_the_first_model_writes_nothing_that_can_be_scored(data: list[str], tmp_path: Path) -> None:
