@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import evaluate
 from qa_inference.formats import PairFormat
 from qa_inference.options import choose_model, given, only, refuse_unknown, storable_texts
 from qa_inference.presets import PRESETS
-from quals_metric.scorer import Model, QualsConfig, QualsScorer, dtype_of, load_model
+from quals_metric.scorer import Model, QualsConfig, QualsScorer, load_model, load_searcher
 
 if TYPE_CHECKING:
     from quals_metric.result import SummaryScore
@@ -97,15 +97,16 @@ def _loaded(config: QualsConfig) -> Model:
     return load_model(config)
 
 
+def _model(config: QualsConfig) -> Model:
+    """The loaded model of a configuration, whatever else that says."""
+    return _loaded(only(config, _LOADING))
+
+
 @lru_cache(maxsize=8)
 def _scorer(config: QualsConfig) -> QualsScorer:
     """A scorer on the loaded model; how it searches and averages does not need another."""
-    loading = only(config, _LOADING)
-    model = _loaded(loading)
-    same = config.search_dtype is None or config.search_dtype == dtype_of(model)
-    return QualsScorer(
-        config, model=model, searcher=model if same else _loaded(replace(loading, dtype=config.search_dtype))
-    )
+    model = _model(config)
+    return QualsScorer(config, model=model, searcher=load_searcher(config, model, _model))
 
 
 class Quals(evaluate.Metric):

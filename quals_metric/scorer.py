@@ -145,6 +145,13 @@ def load_model(config: QualsConfig) -> Model:
     return Seq2Seq.load(place, **settings)
 
 
+def load_searcher(config: QualsConfig, model: Model, load: Callable[[QualsConfig], Model] = load_model) -> Model:
+    """The loaded `model`, or a copy of it, by `load`, in the type that the search is to have."""
+    if config.search_dtype is None or config.search_dtype == dtype_of(model):
+        return model
+    return load(replace(config, dtype=config.search_dtype))
+
+
 def _open_cache(config: QualsConfig) -> ResultCache | None:
     """The cache a configuration asks for. Raises ImportError without the extra `cache`, OSError as `ResultCache`."""
     if config.cache is None:
@@ -177,7 +184,7 @@ class QualsScorer:
         self._cache = _open_cache(self.config)  # first: loading a model takes longer than being told what is wrong
         self._model_is_given = model is not None
         self.model = model or load_model(self.config)
-        self.searcher = searcher or self._load_searcher()
+        self.searcher = searcher or load_searcher(self.config, self.model)
         is_unknown = self.config.format is None and find_preset("model", self.config.model, PRESETS) is None
         self.format = CausalFormat() if is_unknown and isinstance(self.model, CausalModel) else preset.format
         self._name, self._checkpoint = preset.name, preset.place if preset.is_at_hand else preset.model
@@ -188,13 +195,6 @@ class QualsScorer:
         self._search = DiverseBeamSearch(
             self.config.groups, self.config.strength, self.config.min_new_tokens, self.config.max_new_tokens
         )
-
-    def _load_searcher(self) -> Model:
-        """The model, or a copy of it in the type that the search is to have."""
-        wanted = self.config.search_dtype
-        if wanted in (None, dtype_of(self.model)):
-            return self.model
-        return load_model(replace(self.config, dtype=wanted))
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         if self._model_is_given:

@@ -194,24 +194,22 @@ PAIRS = [
 ]
 
 
-def train(model: Any, inputs: dict[str, torch.Tensor], steps: int, *, mode: bool, rate: float = 3e-3) -> float:
-    """Teach a toy by heart, with dropout (`mode` True) or without; the last loss.
+def train(model: Any, inputs: dict[str, torch.Tensor], steps: int, *, mode: bool) -> None:
+    """Teach a toy by heart, with dropout (`mode` True) or without.
 
     In float64 on one thread, so that every processor makes the same toy: in float32 the order of sums, which depends on
     the processor, is another toy after some hundred steps, one that writes other things or nothing.
     """
     model.double().train(mode)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for _ in range(steps):
-        loss = model(**inputs).loss
-        loss.backward()
+        model(**inputs).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     torch.set_num_threads(threads)
     model.float()
-    return float(loss.detach())
 
 
 def trained(folder: Path) -> Path:

@@ -102,7 +102,7 @@ def test_loaded_with_options(fake_scorer: Any) -> None:
 
 
 def test_the_search_can_have_a_type_of_its_own(fake_scorer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metric_file, "dtype_of", lambda _: "bfloat16")
+    monkeypatch.setattr("quals_metric.scorer.dtype_of", lambda _: "bfloat16")
     for search_dtype, loaded in (("float32", ["bfloat16", "float32"]), ("bfloat16", [])):
         fake_scorer.loaded.clear()
         quals = Quals(device="cpu", dtype="bfloat16", search_dtype=search_dtype)
