@@ -10,6 +10,8 @@ a checkpoint of this recipe instead.
 What it does, and why:
 - The vocabulary loses what English text hardly needs (`recipes.annotated.kept_entries`).
 - A share of the visits reads a document of several contexts, up to the window: sources are long.
+- A share of the questions is written by rules (`recipes.write_questions`), the rest are people's, whatever there is more
+  of: the one kind says what the text says in its words, the other in other words.
 - A third of the questions has no answer: its context was taken out of a document of its neighbours, it was asked of
   another text, or one of its names was replaced by another of its kind, of the same document too, or one of its words
   by any other: a question that says much is then answered only where all of it is true.
@@ -60,12 +62,18 @@ class Examples:
     def __init__(self, contexts: Sequence[Context], names: Names, args: argparse.Namespace, seed: int):
         self.contexts, self.names, self.args = [c for c in contexts if c.answered], names, args
         self.random = random.Random(seed)
-        self.weights = [len(c.answered) ** 0.5 for c in self.contexts]
+        self.weights = {
+            written: [sum(pair.written == written for pair in c.answered) ** 0.5 for c in self.contexts]
+            for written in (False, True)
+        }
 
     def draw(self) -> Example:
         """One training example."""
-        place = self.random.choices(range(len(self.contexts)), self.weights)[0]
-        pair = self.random.choice(self.contexts[place].answered)
+        written = self.random.random() < self.args.written
+        if not any(self.weights[written]):
+            written = not written
+        place = self.random.choices(range(len(self.contexts)), self.weights[written])[0]
+        pair = self.random.choice([pair for pair in self.contexts[place].answered if pair.written == written])
         long = self.random.random() < self.args.long
         length = self.random.randint(48, WINDOW - 3 - len(pair.question)) if long else 0
         if self.random.random() < self.args.unanswerable:
@@ -249,6 +257,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-steps", type=int, help="stop after this many steps, whatever the time: for a trial")
     parser.add_argument("--tokens", type=int, default=3072, help="tokens per batch")
     parser.add_argument("--long", type=float, default=0.5, help="share of visits that read a longer document")
+    parser.add_argument("--written", type=float, default=0.5, help="share of written questions if there are both kinds")
     parser.add_argument("--unanswerable", type=float, default=0.33, help="share of questions without an answer")
     parser.add_argument("--replaced", type=float, default=0.1, help="share of answers replaced in their context")
     parser.add_argument("--lr", type=float, default=3e-4)

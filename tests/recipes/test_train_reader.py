@@ -13,6 +13,7 @@ from transformers import BertForQuestionAnswering
 
 from recipes import annotated, label_answers
 from recipes import train_reader as recipe
+from recipes.annotated import Context, Pair
 from recipes.train_reader import Example
 
 
@@ -55,7 +56,7 @@ def test_labels_are_the_texts_own_characters(run: Path, data: list[str], tmp_pat
 def test_the_answer_stays_in_its_place_in_a_document_and_when_cut(base: Path, data: list[str]) -> None:
     tokenizer, _ = annotated.smaller_tokenizer(base, special=())
     contexts = annotated.load_contexts(data, lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
-    args = argparse.Namespace(long=0.7, unanswerable=0.0, replaced=0.3)
+    args = argparse.Namespace(long=0.7, written=0.5, unanswerable=0.0, replaced=0.3)
     examples = recipe.Examples(contexts, annotated.Names(contexts, tokenizer), args, seed=0)
     answers = {pair.answer for context in contexts for pair in context.answered}
     names = {run for runs in examples.names._runs.values() for run in runs}
@@ -80,3 +81,17 @@ def test_the_best_span_is_the_best_of_all_pairs() -> None:
         best = max(spans, key=spans.__getitem__)
         assert (int(first[row]), int(last[row])) == best
         assert float(margin[row]) == pytest.approx(spans[best] - float(start[row, 0] + end[row, 0]), abs=1e-5)
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.5, 70, 130), (1.0, 200, 200)])
+def test_the_share_of_written_questions_is_as_asked(base: Path, share: float, least: int, most: int) -> None:
+    tokenizer, _ = annotated.smaller_tokenizer(base, special=())
+    people, written = Pair((1, 2, 3), (11,), 1), Pair((4, 5, 6), (12,), 2, written=True)
+    contexts = [Context([10, 11, 12, 13], [people, *[written] * 30])]
+    args = argparse.Namespace(long=0.0, written=share, unanswerable=0.0, replaced=0.0)
+    examples = recipe.Examples(contexts, annotated.Names(contexts, tokenizer), args, seed=0)
+    asked = [examples.draw().question for _ in range(200)]
+    assert least <= sum(question == written.question for question in asked) <= most
+    contexts[0].pairs[:] = [people]
+    examples = recipe.Examples(contexts, annotated.Names(contexts, tokenizer), args, seed=0)
+    assert examples.draw().question == people.question  # there is but one kind
