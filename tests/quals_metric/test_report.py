@@ -154,7 +154,7 @@ def test_a_page_of_two(tmp_path: Path) -> None:
     assert page.all("title")[0] == {} and "QUALS report" in page.text
     for text in (
         "Summary 1: QUALS -0.450", "Between 0 and 1: 0.638", "Summary 2: QUALS undefined", "No score: no pair kept",
-        "How much did Ann win?", "hardly supported", "supported", "-1.6 to -0.9", "quals|model:x",
+        "How much did Ann win?", "hardly supported", "supported", "-1.4 to -0.8", "quals|model:x",
         "Sources longer than the model's",
     ):  # fmt: skip
         assert text in page.text
