@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import gc
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from qa_inference.spread import OnBatch, map_spread, processes
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -64,8 +67,19 @@ def _num_devices(kind: str) -> int:
     return 0 if count is None else int(count())
 
 
+@functools.cache
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU computes in bfloat16 itself; one that has to imitate it takes several times as long."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@functools.cache
+def _say_bfloat16_is_slow() -> None:
+    logger.warning("this CPU has no bfloat16 of its own: float32 takes more memory here and a fraction of the time")
+
+
 def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The floating-point type to compute in on `device`.
+    """The floating-point type to compute in on `device`; says once in the log if bfloat16 is asked of a CPU without it.
 
     Args:
         dtype: "float32", "bfloat16", "float16" or the torch type; None: bfloat16 on a CUDA device that computes in it,
@@ -83,6 +97,8 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
         raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
     if chosen is torch.float16 and device.type == "cpu":
         raise ValueError("dtype float16 is for GPUs; on a CPU use float32 or bfloat16")
+    if chosen is torch.bfloat16 and device.type == "cpu" and not cpu_has_bfloat16():
+        _say_bfloat16_is_slow()
     return chosen
 
 

@@ -563,7 +563,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--accumulate", type=int, default=4, help="forward passes per update")
     parser.add_argument("--clip", type=float, default=0.1)
     parser.add_argument("--save-steps", type=int, default=100)
-    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16; slow on a CPU that has none of its own")
     parser.add_argument("--cpu", action="store_true", help="even where there is a GPU")
     parser.add_argument("--quals-model", default="embedded")
     parser.add_argument("--quals-groups", type=int, default=60)

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
+from qa_inference.engine import cpu_has_bfloat16
+
 NAME = "folded_training"
-# Processors without bfloat16 of their own take eight times as long for it.
-DTYPE = torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+DTYPE = torch.bfloat16 if cpu_has_bfloat16() else torch.float32
 
 
 def folded_attention(module, query, key, value, mask, scaling=None, dropout=0.0, **_) -> tuple[Tensor, None]:

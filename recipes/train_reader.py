@@ -10,8 +10,8 @@ a checkpoint of this recipe instead.
 What it does, and why:
 - The vocabulary loses what English text hardly needs (`recipes.annotated.kept_entries`).
 - A share of the visits reads a document of several contexts, up to the window: sources are long.
-- A share of the questions is written by rules (`recipes.write_questions`), the rest are people's, whatever there is more
-  of: the one kind says what the text says in its words, the other in other words.
+- A share of the questions is written by rules (`recipes.write_questions`), the rest are people's, whatever there is
+  more of: the one kind says what the text says in its words, the other in other words.
 - A third of the questions has no answer: its context was taken out of a document of its neighbours, it was asked of
   another text, or one of its names was replaced by another of its kind, of the same document too, or one of its words
   by any other: a question that says much is then answered only where all of it is true.

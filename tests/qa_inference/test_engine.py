@@ -347,3 +347,16 @@ def test_the_death_of_rank_0_is_noticed(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "1.json").read_text(encoding="utf-8"))["dying_rank_0"]
     assert told["error"] == ["RuntimeError", "map stopped on rank 1 because rank 0 has ended; see its own output"]
     assert told["seconds"] < 10
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_bfloat16_on_a_cpu_without_it_is_said_to_be_slow_once(
+    native: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine_module, "cpu_has_bfloat16", lambda: native)
+    engine_module._say_bfloat16_is_slow.cache_clear()
+    for dtype in ("float32", "bfloat16", torch.bfloat16):
+        choose_dtype(dtype, torch.device("cpu"))
+    said = [record.getMessage() for record in caplog.records]
+    assert [("no bfloat16 of its own" in text) for text in said] == ([] if native else [True])
+    assert isinstance(engine_module.cpu_has_bfloat16(), bool)
