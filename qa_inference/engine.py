@@ -70,7 +70,7 @@ def _num_devices(kind: str) -> int:
 @functools.cache
 def cpu_has_bfloat16() -> bool:
     """Whether the CPU computes in bfloat16 itself; one that has to imitate it takes several times as long."""
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @functools.cache
