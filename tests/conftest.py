@@ -8,6 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: threads of several processes wait for each other
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import evaluate
 import pytest
 
