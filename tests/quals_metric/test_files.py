@@ -287,6 +287,9 @@ def test_standard_input_resumes(source: Path, tmp_path: Path) -> None:
 # --- Wrong input: nothing is scored, nothing is left behind
 
 
+CUT_SHORT = gzip.compress(b'{"summary": "a", "source": "b"}\n', mtime=0)[:-9]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "kind", "message"),
     [
@@ -311,7 +314,7 @@ def test_standard_input_resumes(source: Path, tmp_path: Path) -> None:
         ("a.csv", b"summary,source\na,caf\xe9\n", ValueError, r"a\.csv, line 2: must be UTF-8 text"),
         ("a.csv", b"text,source\na,b\n", ValueError, r"line 2: must have a column 'summary'; it has 'text', 'source'"),
         ("a.jsonl.gz", b"no gzip", ValueError, r"a\.jsonl\.gz: must be a whole gzip file"),
-        ("a.jsonl.gz", gzip.compress(b'{"summary": "a"}\n', mtime=0)[:-9], ValueError, r"must be a whole gzip"),
+        ("a.jsonl.gz", CUT_SHORT, ValueError, r"must be a whole gzip"),
         ("a.parquet", b"no parquet", ValueError, r"a\.parquet: must be a Parquet file"),
         ("a.txt", b"a\n", ValueError, r"a\.txt: its name must end in \.jsonl, .*--summaries and --sources"),
     ],
