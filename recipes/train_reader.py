@@ -62,10 +62,11 @@ class Examples:
     def __init__(self, contexts: Sequence[Context], names: Names, args: argparse.Namespace, seed: int):
         self.contexts, self.names, self.args = [c for c in contexts if c.answered], names, args
         self.random = random.Random(seed)
-        self.weights = {
-            written: [sum(pair.written == written for pair in c.answered) ** 0.5 for c in self.contexts]
+        self.pairs = {
+            written: [[pair for pair in c.answered if pair.written == written] for c in self.contexts]
             for written in (False, True)
         }
+        self.weights = {written: [len(each) ** 0.5 for each in pairs] for written, pairs in self.pairs.items()}
 
     def draw(self) -> Example:
         """One training example."""
@@ -73,7 +74,7 @@ class Examples:
         if not any(self.weights[written]):
             written = not written
         place = self.random.choices(range(len(self.contexts)), self.weights[written])[0]
-        pair = self.random.choice([pair for pair in self.contexts[place].answered if pair.written == written])
+        pair = self.random.choice(self.pairs[written][place])
         long = self.random.random() < self.args.long
         length = self.random.randint(48, WINDOW - 3 - len(pair.question)) if long else 0
         if self.random.random() < self.args.unanswerable:
