@@ -102,18 +102,26 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
     return chosen
 
 
-def plan(costs: Sequence[int], token_budget: int) -> list[list[int]]:
+def plan(costs: Sequence[int], token_budget: int, num_processes: int = 1) -> list[list[int]]:
     """Batches of item indices, the costliest item first, ties in input order.
 
     A batch takes items until its largest cost times its number of items would exceed the budget, one item at least;
     an item counts as costing at least 1.
+
+    For several processes that draw batches one after another, a batch is at most half of an even share of what is
+    left, so that all of them end at about the same time; it does not fall below an eighth of the budget, where small
+    batches begin to cost, unless an even share of everything is less.
     """
     order = sorted(range(len(costs)), key=lambda index: -costs[index])
+    left = sum(max(1, cost) for cost in costs)
+    least = min(token_budget // 8, left // num_processes)
     batches = []
     start = 0
     while start < len(order):
-        stop = start + max(1, token_budget // max(1, costs[order[start]]))
+        shared = max(least, left // (2 * num_processes)) if num_processes > 1 else token_budget
+        stop = start + max(1, min(token_budget, shared) // max(1, costs[order[start]]))
         batches.append(order[start:stop])
+        left -= sum(max(1, costs[index]) for index in batches[-1])
         start = stop
     return batches
 
@@ -151,8 +159,8 @@ class Engine:
             items: what to map; under `spread` the same on every process, and picklable, as the results must be.
             cost: an item's cost in the budget's unit, say its number of tokens; not negative.
             spread: False: this process does all the work and calls nothing distributed, so one rank alone may call.
-                True: all processes must call, share the work, and get all results. The budget is lowered to an
-                even share of the work if that is less, so that no process is left without any.
+                True: all processes must call, share the work, and get all results. Batches become smaller towards
+                the end (`plan`), so that no process is left without any or has to wait long for the others.
             on_batch: called as `on_batch(done, total)` with numbers of items after each batch; what it raises stops
                 the map. Under `spread`, `done` counts all processes: each calls its own `on_batch` after its own
                 batches, and when it waits for the others as their batches end; the last call has `done == total`.

@@ -13,7 +13,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import math
 import os
 import pickle
 import socket
@@ -76,12 +75,11 @@ def _disconnect() -> None:
 
 
 def map_spread(
-    job: Job, plan: Callable[[Sequence[int], int], list[list[int]]], token_budget: int, on_batch: OnBatch | None
+    job: Job, plan: Callable[[Sequence[int], int, int], list[list[int]]], token_budget: int, on_batch: OnBatch | None
 ) -> list[Any]:
     """The results of all items on every process. All make the same three exchanges, whatever happens in between.
 
-    `plan(costs, budget)` makes the batches; the budget is lowered to an even share of the work if that is less, so
-    that no process is left without any. See `Engine.map` for `on_batch` and what is raised.
+    `plan(costs, budget, processes)` makes the batches. See `Engine.map` for `on_batch` and what is raised.
     """
     from accelerate.utils import gather_object
 
@@ -96,8 +94,7 @@ def map_spread(
         )
     queue = _Queue(openings[0][1], rank, size)
     _exchange(rank, queue.connect)
-    even_share = math.ceil(sum(max(1, cost) for cost in job.costs) / size)
-    batches = plan(job.costs, min(token_budget, even_share))
+    batches = plan(job.costs, token_budget, size)
     try:
         mine = pickle.dumps(_work(job, batches, queue, on_batch))
         queue.arrive()

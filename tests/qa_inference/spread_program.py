@@ -58,7 +58,7 @@ def sizes() -> list[list[int]]:
     return [spread(list(range(1, 1 + count))) for count in (0, 1, 2, 3, 7, 23)]
 
 
-def even_share() -> int:
+def sharing() -> int:
     """One batch would hold all items: how many of them came to this process."""
     seen.clear()
     spread([1] * 8, slowly(0.3))
@@ -155,7 +155,7 @@ SCENARIOS: dict[str, Callable[[], Any]] = {
     scenario.__name__: scenario
     for scenario in (
         sizes,
-        even_share,
+        sharing,
         records,
         one_long_item,
         progress,
