@@ -48,11 +48,12 @@ class Pair:
 
 @dataclass
 class Context:
-    """Token ids of one annotated text and its pairs."""
+    """Token ids of one annotated text and its pairs; `reworded`: by `recipes.reword_contexts`."""
 
     ids: list[int]
     pairs: list[Pair] = field(default_factory=list)
     held_out: bool = False
+    reworded: bool = False
 
     @property
     def answered(self) -> list[Pair]:
@@ -111,7 +112,7 @@ def load_contexts(
     contexts = []
     for text, pairs in questions.items():
         held_out = is_held_out((whole or encode)(originals[text])[: WINDOW - 2])
-        context = Context(encode(text)[: WINDOW - 2], held_out=held_out)
+        context = Context(encode(text)[: WINDOW - 2], held_out=held_out, reworded=originals[text] != text)
         for question, answer, row in pairs:
             ids = encode(answer) if answer else None
             made = make_pair(encode(question), ids, context.ids, loose=row.get("loose", False))
@@ -332,7 +333,7 @@ class Names:
         else:
             new = (draw.choice(self._starts), *draw.choices(self._endings, k=draw.randint(1, 3)))
         ids, _ = self._exchanged(context.ids, old, new)
-        changed = Context(ids, held_out=context.held_out)
+        changed = replace(context, ids=ids, pairs=[])
         for pair in context.pairs:
             question, _ = self._exchanged(pair.question, old, new)
             answer, _ = self._exchanged(pair.answer or (), old, new)

@@ -31,7 +31,10 @@ What it does, and why:
   an answer with all that its clause says, and only the mark tells which answer it is.
 - Contexts in other words (`recipes.reword_contexts`), and a share of the documents with their parts in a random order
   (`--scattered`): a summary puts together what its source says in several places, in other words. A model that has
-  only copied whole clauses finds a word of the source in another place almost as unlikely as an invented one.
+  only copied whole clauses finds a word of the source in another place almost as unlikely as an invented one. Answers
+  are marked in contexts as they were only: a question in other words than its text no longer tells which answer it is.
+- `--related`: a share of each word's label goes to its other forms, synonyms and derivations (`recipes.related_words`),
+  so that a word which a source has in another form is told from one that it has not.
 - A pair whose answer is unknown, or is not a run of the context's tokens, trains its question only.
 - The schedule is by time and resumes after a kill (`recipes.cpu_training`).
 Settings, losses and failures go to `recipes/LOG.md` by hand, from the `log.jsonl` this writes.
@@ -55,7 +58,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BartConfig, BartForConditionalGeneration, BertModel, PreTrainedTokenizerFast
 
-from recipes import annotated
+from recipes import annotated, related_words
 from recipes.annotated import HIGHLIGHT, NO_ANSWER, SEPARATOR, WINDOW, Context, Names, Pair
 from recipes.cpu_training import DTYPE, Run, autocast, make_optimizer, prepare
 
@@ -104,7 +107,8 @@ class Examples:
     def draw(self) -> list[Example]:
         """The training examples of one visit: a document with its pairs, or a text with one of its answers marked."""
         place = self.random.choices(range(len(self.contexts)), self.weights)[0]
-        if self.contexts[place].answered and self.random.random() < self.args.highlight:
+        context = self.contexts[place]
+        if context.answered and not context.reworded and self.random.random() < self.args.highlight:
             return self.marked(place)
         long = self.random.random() < self.args.long
         length = self.random.randint(48, WINDOW - 2) if long else 0
@@ -128,6 +132,7 @@ class Examples:
         places = {
             (start + pair.answer_start, len(pair.answer)): pair
             for start, context in zip(starts, document, strict=False)
+            if not context.reworded
             for pair in reversed(self.some_of(context.answered, len(context.answered)))
         }  # one question to an answer
         chosen = self.random.sample(sorted(places), min(len(places), MARKED_ANSWERS))
@@ -344,8 +349,36 @@ def with_vocabulary(model: BartForConditionalGeneration, origin: Sequence[int]) 
     return smaller
 
 
+@dataclass(frozen=True)
+class Smoothing:
+    """How much of a label's weight goes to all entries alike, and to related words where it has any.
+
+    `table` [V, K] has the related entries of each, -1 after the last; `continuing` [V] says which entries continue a
+    word: what begins a longer word is not related to anything.
+    """
+
+    uniform: float = 0.0
+    related: float = 0.0
+    table: Tensor | None = None
+    continuing: Tensor | None = None
+
+    def losses(self, logits: Tensor, labels: Tensor, following: Tensor) -> Tensor:
+        """Cross-entropies in nats [M] of logits [M, V] with labels [M], which entries [M] follow (-100: none)."""
+        plain = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.uniform)
+        if not self.related:
+            return plain
+        ids = self.table[labels]
+        real = (ids >= 0) & ~((following >= 0) & self.continuing[following.clamp(min=0)])[:, None]
+        rows = real.any(1).nonzero()[:, 0]
+        real, ids = real[rows], ids[rows].clamp(min=0)
+        share = real / real.sum(1, keepdim=True)
+        # What the label loses, the related words get: only their logits differ.
+        moved = logits[rows].gather(1, labels[rows, None])[:, 0] - (logits[rows].gather(1, ids) * share).sum(1)
+        return plain.index_add(0, rows, self.related * moved)
+
+
 def token_losses(
-    model: BartForConditionalGeneration, batch: dict[str, Any], smoothing: float = 0.0
+    model: BartForConditionalGeneration, batch: dict[str, Any], smoothing: Smoothing = Smoothing()
 ) -> list[tuple[Tensor, Tensor]]:
     """Per block the negative log-likelihoods of the targets' tokens in nats, zero at padding, and the labels, [N, T].
 
@@ -372,7 +405,8 @@ def token_losses(
         logits = model.lm_head(torch.cat(hidden)).float()
     labels = [part["labels"] for part in blocks]
     kept = torch.cat([each[each >= 0] for each in labels])
-    flat = F.cross_entropy(logits, kept, reduction="none", label_smoothing=smoothing)
+    following = torch.cat([F.pad(each[:, 1:], (0, 1), value=-100)[each >= 0] for each in labels])
+    flat = smoothing.losses(logits, kept, following)
     losses = flat.split([int((each >= 0).sum()) for each in labels])
     filled = [
         torch.zeros(each.shape).masked_scatter(each >= 0, loss) for each, loss in zip(labels, losses, strict=True)
@@ -402,7 +436,7 @@ def evaluate(model, contexts: list[Context], names: Names, special, args: argpar
                 sums[f"{key}_{length}"][1] += int(real.sum())
                 if length == 256:
                     means[key, True] += (losses.sum(1) / real.sum(1)).tolist()
-        for key, places in (("marked", pairs[:-1]), ("mismarked", pairs[1:])):
+        for key, places in () if context.reworded else (("marked", pairs[:-1]), ("mismarked", pairs[1:])):
             marked = [
                 examples.highlighted(context.ids, at.answer_start, replace(at, question=pair.question))
                 for at, pair in zip(places, pairs, strict=False)
@@ -438,7 +472,7 @@ def pair_losses(model, batch: Sequence[Example], special: dict[str, int]) -> Ite
 
 
 def losses(
-    model, batches: Sequence[Sequence[Example]], special: dict[str, int], smoothing: float
+    model, batches: Sequence[Sequence[Example]], special: dict[str, int], smoothing: Smoothing
 ) -> tuple[Tensor, int, int]:
     """The summed loss of a step's batches in nats, of how many tokens, and how many targets."""
     blocks = [block for batch in batches for block in token_losses(model, collate(batch, special), smoothing)]
@@ -502,6 +536,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--replaced", type=float, default=0.1, help="share of contexts with an answer replaced")
     parser.add_argument("--scattered", type=float, default=0.25, help="share of documents in a random order of parts")
     parser.add_argument("--smoothing", type=float, default=0.0, help="of the labels")
+    parser.add_argument("--related", type=float, default=0.0, help="share of a label that its related words get")
+    parser.add_argument("--wordnet", default="/usr/share/wordnet", help="its folder, for --related")
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--encoder-lr", type=float, default=2e-4)
     parser.add_argument("--warmup", type=float, default=0.04)
@@ -535,7 +571,13 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
     run.resume()
     run.log(settings=vars(args), contexts=len(kept), held_out=len(test), pairs=sum(len(c.pairs) for c in kept))
     examples = Examples(kept, names, special, args, seed=args.seed + run.step)
-    run.train(examples.steps(args.tokens), lambda batches: losses(model, batches, special, args.smoothing))
+    smoothing = Smoothing(args.smoothing)
+    if args.related:
+        table = related_words.table(tokenizer.get_vocab(), related_words.RelatedWords(Path(args.wordnet)))
+        continuing = torch.zeros(len(table), dtype=torch.bool)
+        continuing[list(names.continuing)] = True
+        smoothing = Smoothing(args.smoothing, args.related, table, continuing)
+    run.train(examples.steps(args.tokens), lambda batches: losses(model, batches, special, smoothing))
 
 
 if __name__ == "__main__":

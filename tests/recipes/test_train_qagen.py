@@ -128,6 +128,24 @@ def test_marked_answers_of_a_text_come_together_each_with_its_question(base: Pat
     assert together > 50
 
 
+def test_nothing_is_marked_in_other_words(base: Path, data: list[str]) -> None:
+    tokenizer, _ = annotated.smaller_tokenizer(base)
+    contexts = annotated.load_contexts(data[:1], annotated.encoder_of(tokenizer))
+    for place, context in enumerate(contexts):
+        context.reworded = place % 2 == 0
+    args = argparse.Namespace(
+        long=0.0, highlight=1.0, unanswerable=0.0, replaced=0.0, renamed=0.0, pairs=8, per_context=4, written=0.5,
+        scattered=0.0,
+    )  # fmt: skip
+    examples = recipe.Examples(contexts, annotated.Names(contexts, tokenizer), SPECIAL, args, seed=0)
+    asked = {pair.question for context in contexts if not context.reworded for pair in context.answered}
+    visits = [examples.draw() for _ in range(60)]
+    marked = [example for visit in visits for example in visit if SPECIAL["hl"] in example.source]
+    assert marked and any(SPECIAL["hl"] not in visit[0].source for visit in visits)
+    assert {tuple(example.targets[0].ids[:-1]) for example in marked} <= asked
+    assert examples.names.renamed(contexts[0], examples.random).reworded
+
+
 def test_a_long_text_is_cut_around_the_marked_answer() -> None:
     examples = recipe.Examples([], annotated.Names([], tiny.wordpiece()), SPECIAL, argparse.Namespace(), seed=0)
     for start in (0, 100, 298):
