@@ -1,7 +1,7 @@
 """Does a metric see one wrong word? Summaries by people against the same summaries with one word changed.
 
-    python -m benchmarks.corruptions --data scitldr_dev.jsonl.gz --rows 100
-    python -m benchmarks.corruptions --data qags_xsum_dev.jsonl.gz --metrics quals qags
+    python benchmarks/corruptions.py --data scitldr_dev.jsonl.gz --rows 100
+    python benchmarks/corruptions.py --data qags_xsum_dev.jsonl.gz --metrics quals qags
 
 Reads JSON lines (`.gz` or not) with `document` and `summary` or `summaries` (the first is taken); where there is a
 `consistency`, rows of less than 1 are left out. Each summary is changed in up to three ways, by spaCy's tags:
@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 import spacy
+from agreement import NGRAMS, copied_share, interval, samples
 
-from benchmarks.agreement import NGRAMS, copied_share, interval, samples
 from qa_inference.answers import MODELS
 from qags_metric import QagsConfig, QagsScorer
 from quals_metric import QualsConfig, QualsScorer
