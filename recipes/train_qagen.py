@@ -32,7 +32,7 @@ What it does, and why:
 - Contexts in other words (`recipes.reword_contexts`), and a share of the documents with their parts in a random order
   (`--scattered`): a summary puts together what its source says in several places, in other words. A model that has
   only copied whole clauses finds a word of the source in another place almost as unlikely as an invented one. Answers
-  are marked in contexts as they were only: a question in other words than its text no longer tells which answer it is.
+  are marked in contexts as they were only: there question and mark are in the same words.
 - `--related`: a share of each word's label goes to its other forms, synonyms and derivations (`recipes.related_words`),
   so that a word which a source has in another form is told from one that it has not.
 - A pair whose answer is unknown, or is not a run of the context's tokens, trains its question only.
