@@ -56,21 +56,17 @@ class RelatedWords(WordNet):
     def _derivations(self) -> dict[tuple[str, str, str], list[tuple[str, str]]]:
         """By part of speech, synset and word: the words it points to as derived, both ways."""
         letters = {"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}
-        rows = {
-            (part, row[0]): row
-            for part in PARTS.values()
-            for row in (line.split() for line in self._lines(f"data.{part}"))
-        }
         found: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
-        for (part, synset), row in rows.items():
+        rows = ((part, *each) for part, synsets in self._synsets.items() for each in synsets.items())
+        for part, synset, row in rows:
             count = int(row[3], 16)
             words = [word.partition("(")[0].lower() for word in row[4 : 4 + 2 * count : 2]]
             first = 5 + 2 * count
             for place in range(first, first + 4 * int(row[first - 1]), 4):
                 symbol, target, letter, places = row[place : place + 4]
                 if symbol in DERIVED and places != "0000":
-                    other, kind = rows[letters[letter], target], letters[letter]
-                    name = other[4 + 2 * (int(places[2:], 16) - 1)].partition("(")[0].lower()
+                    kind = letters[letter]
+                    name = self._synsets[kind][target][4 + 2 * (int(places[2:], 16) - 1)].partition("(")[0].lower()
                     here = words[int(places[:2], 16) - 1]
                     if name.isalpha() and here.isalpha():
                         found.setdefault((part, synset, here), []).append((name, kind))

@@ -70,10 +70,20 @@ class WordNet:
     @cached_property
     def _words(self) -> dict[str, dict[str, list[str]]]:
         """Each synset's single words in lower case."""
+        return {
+            part: {
+                place: [w for w in row[4 : 4 + 2 * int(row[3], 16) : 2] if w.isalpha()] for place, row in rows.items()
+            }
+            for part, rows in self._synsets.items()
+        }
+
+    @cached_property
+    def _synsets(self) -> dict[str, dict[str, list[str]]]:
+        """The fields of each synset's line, without its gloss, by part of speech and place in the file."""
         found: dict[str, dict[str, list[str]]] = {}
         for part in PARTS.values():
-            rows = (line.split(" ", 100) for line in self._lines(f"data.{part}"))
-            found[part] = {row[0]: [w for w in row[4 : 4 + 2 * int(row[3], 16) : 2] if w.isalpha()] for row in rows}
+            rows = (line.partition("|")[0].split() for line in self._lines(f"data.{part}"))
+            found[part] = {row[0]: row for row in rows}
         return found
 
     def _lines(self, name: str) -> Iterator[str]:

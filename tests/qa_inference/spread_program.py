@@ -58,10 +58,10 @@ def sizes() -> list[list[int]]:
     return [spread(list(range(1, 1 + count))) for count in (0, 1, 2, 3, 7, 23)]
 
 
-def sharing() -> int:
+def even_share() -> int:
     """One batch would hold all items: how many of them came to this process."""
     seen.clear()
-    spread([1] * 8, slowly(0.3))
+    Engine(token_budget=100).map(slowly(0.3), [1] * 8, lambda number: number, spread=True)
     return len(seen)
 
 
@@ -155,7 +155,7 @@ SCENARIOS: dict[str, Callable[[], Any]] = {
     scenario.__name__: scenario
     for scenario in (
         sizes,
-        sharing,
+        even_share,
         records,
         one_long_item,
         progress,

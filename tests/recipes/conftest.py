@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel
 
 from tests import tiny
+
+LICENCE = "  1 This software and database is being provided to you, the LICENSEE\n"
 
 
 @pytest.fixture(scope="package")
@@ -47,3 +50,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
             "\n".join(json.dumps({"sentence": f"it was {n} .", "question": "what was it ?"}) for n in range(40))
         )
     return [str(folder / "pairs.jsonl"), str(folder / "questions.jsonl.gz")]
+
+
+@pytest.fixture(scope="package")
+def write_wordnet(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, str], dict[str, str]], Path]:
+    """Writes the lines of `index.*` and `data.*` by part of speech, behind a licence; gives their folder."""
+
+    def write(index: dict[str, str], data: dict[str, str]) -> Path:
+        folder = tmp_path_factory.mktemp("wordnet")
+        for kind, lines in (("index", index), ("data", data)):
+            for part, text in lines.items():
+                (folder / f"{kind}.{part}").write_text(LICENCE + text)
+        return folder
+
+    return write

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -29,12 +32,8 @@ DATA = {
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> RelatedWords:
-    folder = tmp_path_factory.mktemp("wordnet")
-    for part in INDEX:
-        (folder / f"index.{part}").write_text(f"  1 licence\n{INDEX[part]}")
-        (folder / f"data.{part}").write_text(f"  1 licence\n{DATA[part]}")
-    return RelatedWords(folder)
+def words(write_wordnet: Callable[[dict[str, str], dict[str, str]], Path]) -> RelatedWords:
+    return RelatedWords(write_wordnet(INDEX, DATA))
 
 
 def test_forms_come_first_then_synonyms_and_derivations(words: RelatedWords) -> None:

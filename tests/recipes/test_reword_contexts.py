@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from recipes import reword_contexts as recipe
 
 spacy = pytest.importorskip("spacy")
 
-LICENCE = "  1 This software and database is being provided to you, the LICENSEE\n"
 # lemma, part, senses, pointers, …, senses again, how many of them occur, the senses
 INDEX = {
     "verb": "buy v 2 1 @ 2 1 00000001 00000002\npurchase v 1 0 1 1 00000001\nvend v 1 0 1 0 00000003\n"
@@ -34,12 +34,8 @@ DATA = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("wordnet")
-    for part in INDEX:
-        (path / f"index.{part}").write_text(LICENCE + INDEX[part])
-        (path / f"data.{part}").write_text(LICENCE + DATA[part])
-    return path
+def folder(write_wordnet: Callable[[dict[str, str], dict[str, str]], Path]) -> Path:
+    return write_wordnet(INDEX, DATA)
 
 
 @pytest.fixture(scope="module")
