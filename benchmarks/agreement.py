@@ -186,9 +186,9 @@ def show(report: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, row in report["agreement"].items():
-        cells = [_cell(row[statistic]) for statistic in STATISTICS]
+        cells = [cell(row[statistic]) for statistic in STATISTICS]
         split = f"{row['shorter_sources']:.3f} / {row['longer_sources']:.3f}" if "shorter_sources" in row else ""
-        lines.append(f"| {name} | {' | '.join(cells)} | {_cell(row.get('to_floor'))} | {split} |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {cell(row.get('to_floor'))} | {split} |")
     for name, thirds in report["evidence_by_length"].items():
         text = "; ".join(f"{t['words']:.0f} words: {t['log_prob']:.3f} ({t['summaries']})" for t in thirds)
         lines += ["", f"{name}: mean log p(token | source) of consistent summaries' pairs by source length: {text}"]
@@ -198,7 +198,7 @@ def show(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cell(value: dict[str, Any] | None) -> str:
+def cell(value: dict[str, Any] | None) -> str:
     """A value with its interval."""
     return f"{value['value']:.3f} [{value['interval'][0]:.3f}, {value['interval'][1]:.3f}]" if value else ""
 
@@ -216,12 +216,8 @@ def make_scorers(metric: str, args: argparse.Namespace) -> Any:
     return {f"QUALS, {tokens} tokens": QualsScorer(config) for tokens, config in configs.items()}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, score, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", required=True)
-    parser.add_argument("--rows", type=int, help="of each file, the first; default: all")
-    parser.add_argument("--half", choices=["even", "odd"], help="of each file, every other row")
+def add_scorer_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that `make_scorers` reads, and which metrics."""
     parser.add_argument("--metrics", nargs="+", default=["quals"], choices=["quals", "qags"])
     parser.add_argument("--model", default="embedded", help="of QUALS")
     parser.add_argument("--question-model", default="embedded", help="of QAGS")
@@ -240,6 +236,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--cache", help="a folder for what was generated and scored: both kinds of tokens then share it"
     )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, score, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True)
+    parser.add_argument("--rows", type=int, help="of each file, the first; default: all")
+    parser.add_argument("--half", choices=["even", "odd"], help="of each file, every other row")
+    add_scorer_arguments(parser)
     parser.add_argument("--out", help="also write everything as JSON")
     args = parser.parse_args(argv)
     reports = []

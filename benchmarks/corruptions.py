@@ -29,11 +29,9 @@ from typing import Any
 
 import numpy as np
 import spacy
-from agreement import NGRAMS, copied_share, interval, samples
+from agreement import NGRAMS, add_scorer_arguments, cell, copied_share, interval, make_scorers, samples
 
 from qa_inference.answers import MODELS
-from qags_metric import QagsConfig, QagsScorer
-from quals_metric import QualsConfig, QualsScorer
 from quals_metric.tables import records
 
 KINDS = ("NOUN", "PROPN", "NUM", "ADJ", "VERB")
@@ -139,20 +137,8 @@ def show(name: str, found: dict[str, Any], count: int) -> str:
 def _cell(one: dict[str, Any] | None) -> str:
     if one is None:
         return ""
-    low, high = one["interval"]
     undefined = f", {one['undefined']} undefined" if one["undefined"] else ""
-    return f"{one['value']:.3f} [{low:.3f}, {high:.3f}] ({one['rows']}{undefined})"
-
-
-def make_scorers(args: argparse.Namespace) -> dict[str, Any]:
-    """The scorers by their names in the table."""
-    scorers: dict[str, Any] = {}
-    if "quals" in args.metrics:
-        for tokens in ("all", "answer"):
-            scorers[f"QUALS, {tokens} tokens"] = QualsScorer(QualsConfig(args.model, tokens=tokens, cache=args.cache))
-    if "qags" in args.metrics:
-        scorers["QAGS"] = QagsScorer(QagsConfig(args.question_model, reader=args.reader))
-    return scorers
+    return f"{cell(one)} ({one['rows']}{undefined})"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -160,17 +146,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--rows", type=int, help="of each file, the first that count; default: all")
-    parser.add_argument("--metrics", nargs="+", default=["quals"], choices=["quals", "qags"])
-    parser.add_argument("--model", default="embedded", help="of QUALS")
-    parser.add_argument("--question-model", default="embedded", help="of QAGS")
-    parser.add_argument("--reader", default="embedded", help="of QAGS")
-    parser.add_argument(
-        "--cache", help="a folder: both kinds of QUALS's tokens then share what was generated and scored"
-    )
+    add_scorer_arguments(parser)
     parser.add_argument("--spacy", help="the spaCy model; default: the first English one that is installed")
     parser.add_argument("--out", help="also write everything as JSON")
     args = parser.parse_args(argv)
-    scorers, reports = make_scorers(args), {}
+    scorers, reports = {k: v for metric in args.metrics for k, v in make_scorers(metric, args).items()}, {}
     for path in args.data:
         pairs = read(path, args.rows)
         reports[Path(path).name] = evaluate(pairs, scorers, args.spacy)
