@@ -28,10 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import spacy
 from agreement import NGRAMS, add_scorer_arguments, cell, copied_share, interval, make_scorers, samples
 
-from qa_inference.answers import MODELS
+from qa_inference.answers import load_pipeline
 from quals_metric.tables import records
 
 KINDS = ("NOUN", "PROPN", "NUM", "ADJ", "VERB")
@@ -103,7 +102,7 @@ def accuracy(original: Sequence[float], changed: Sequence[float]) -> dict[str, A
 
 def evaluate(pairs: Sequence[tuple[str, str]], scorers: dict[str, Any], model: str | None = None) -> dict[str, Any]:
     """For each metric and way the `accuracy`; `model` is spaCy's."""
-    pipeline = spacy.load(model or next(filter(spacy.util.is_package, MODELS)))
+    pipeline = load_pipeline(model)
     summaries, sources = ([*pipeline.pipe(column)] for column in zip(*pairs, strict=True))
     rows = []  # row number, way, summary
     for number, (summary, source) in enumerate(zip(summaries, sources, strict=True)):

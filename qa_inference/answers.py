@@ -46,6 +46,26 @@ class AnswerCandidate:
     kind: str
 
 
+def load_pipeline(name: str | None = None, exclude: Sequence[str] = ()) -> Any:
+    """A spaCy model by its package's name or folder, without the parts in `exclude`; None: the first there is.
+
+    Raises ImportError without spaCy and OSError without the model; both name the commands that install them.
+    """
+    try:
+        import spacy
+    except ImportError as error:
+        raise ImportError(f"spacy: must be installed to find answer candidates; it is not. {_INSTALL}") from error
+    chosen = name or next(filter(spacy.util.is_package, MODELS), None)
+    if chosen is None:
+        raise OSError(f"spaCy model: one of {', '.join(MODELS)} must be installed; none is. {_INSTALL}")
+    try:
+        return spacy.load(chosen, exclude=list(exclude))
+    except OSError as error:
+        raise OSError(
+            f"spaCy model {chosen!r}: must be an installed package or a folder; it is neither. {_INSTALL}"
+        ) from error
+
+
 class AnswerFinder:
     """Finds the answer candidates of texts with a loaded spaCy pipeline (`AnswerFinder.load`).
 
@@ -65,21 +85,9 @@ class AnswerFinder:
     def load(cls, name: str | None = None) -> AnswerFinder:
         """Load a spaCy model by its package's name or folder; None: the first of `MODELS` that is installed.
 
-        Raises ImportError without spaCy and OSError without the model; both name the commands that install them.
+        Raises what `load_pipeline` does.
         """
-        try:
-            import spacy
-        except ImportError as error:
-            raise ImportError(f"spacy: must be installed to find answer candidates; it is not. {_INSTALL}") from error
-        chosen = name or next(filter(spacy.util.is_package, MODELS), None)
-        if chosen is None:
-            raise OSError(f"spaCy model: one of {', '.join(MODELS)} must be installed; none is. {_INSTALL}")
-        try:
-            return cls(spacy.load(chosen, exclude=["lemmatizer"]))
-        except OSError as error:
-            raise OSError(
-                f"spaCy model {chosen!r}: must be an installed package or a folder; it is neither. {_INSTALL}"
-            ) from error
+        return cls(load_pipeline(name, exclude=["lemmatizer"]))
 
     @property
     def signature(self) -> str:

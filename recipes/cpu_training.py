@@ -87,7 +87,7 @@ class Run:
     max_steps: int | None = None  # ends a run before its time, for a trial
     step: int = 0
     used: float = 0.0  # seconds in training steps
-    _running: list[tuple[float, int, int]] = field(default_factory=list)
+    _running: list[tuple[float, float, int]] = field(default_factory=list)
 
     def resume(self) -> None:
         """Go on from the saved state, if there is one."""
@@ -103,7 +103,7 @@ class Run:
         with (self.out / "log.jsonl").open("a") as lines:
             print(json.dumps({"step": self.step, "minutes": round(self.used / 60, 2), **row}), file=lines, flush=True)
 
-    def train(self, batches: Iterable[Any], losses: Callable[[Any], tuple[Tensor, int, int]]) -> None:
+    def train(self, batches: Iterable[Any], losses: Callable[[Any], tuple[Tensor, float, int]]) -> None:
         """One step for each batch until the time is used; `losses` gives a sum, what it is a sum of, and examples."""
         self.model.train()
         last_saved = self.used
@@ -128,7 +128,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * min(progress / self.warmup, (1 - progress) / (1 - self.warmup)) + 1e-7
 
-    def _step(self, total: Tensor, count: int, examples: int) -> None:
+    def _step(self, total: Tensor, count: float, examples: int) -> None:
         (total / count).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -138,7 +138,7 @@ class Run:
 
     def _log_running(self) -> None:
         nats, count, examples = map(sum, zip(*self._running, strict=True))
-        self.log(loss=round(nats / count, 4), count=count, examples=examples)
+        self.log(loss=round(nats / count, 4), count=round(count), examples=examples)
         self._running = []
 
     def _evaluate(self, final: bool) -> None:

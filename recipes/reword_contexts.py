@@ -30,8 +30,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from qa_inference.answers import load_pipeline
 from recipes import annotated
-from recipes.write_questions import load_pipeline
 
 PARTS = {"NOUN": "noun", "VERB": "verb", "ADJ": "adj", "ADV": "adv"}
 SENSES = 2  # a synonym has the shared sense among so many of its commonest

@@ -35,6 +35,7 @@ What it does, and why:
   are marked in contexts as they were only: there question and mark are in the same words.
 - `--related`: a share of each word's label goes to its other forms, synonyms and derivations (`recipes.related_words`),
   so that a word which a source has in another form is told from one that it has not.
+- `--answer-weight`: an answer's tokens may count more than a question's, of which there are five times as many.
 - A pair whose answer is unknown, or is not a run of the context's tokens, trains its question only.
 - The schedule is by time and resumes after a kill (`recipes.cpu_training`).
 Settings, losses and failures go to `recipes/LOG.md` by hand, from the `log.jsonl` this writes.
@@ -465,19 +466,29 @@ def pair_losses(model, batch: Sequence[Example], special: dict[str, int]) -> Ite
     with torch.no_grad():
         blocks = token_losses(model, collate(batch, special))
     for losses, labels in blocks:
-        real, separator = labels >= 0, labels == special["sep"]
-        yield "loss", losses, real
-        answer = separator.cumsum(1).bool() & real & ~separator
+        yield "loss", losses, labels >= 0
+        answer = after(labels, special["sep"])
         yield "answer_loss", losses * answer, answer
 
 
+def after(labels: Tensor, separator: int) -> Tensor:
+    """Which of the labels [N, T] are those of an answer and its end: all after the separator but padding."""
+    found = labels == separator
+    return found.cumsum(1).bool() & ~found & (labels >= 0)
+
+
 def losses(
-    model, batches: Sequence[Sequence[Example]], special: dict[str, int], smoothing: Smoothing
-) -> tuple[Tensor, int, int]:
-    """The summed loss of a step's batches in nats, of how many tokens, and how many targets."""
+    model,
+    batches: Sequence[Sequence[Example]],
+    special: dict[str, int],
+    smoothing: Smoothing,
+    answer_weight: float = 1.0,
+) -> tuple[Tensor, float, int]:
+    """The summed loss of a step's batches in nats, the tokens it is of, answers' weighted, and how many targets."""
     blocks = [block for batch in batches for block in token_losses(model, collate(batch, special), smoothing)]
-    total = torch.stack([each.sum() for each, _ in blocks]).sum()
-    count = sum(int((labels >= 0).sum()) for _, labels in blocks)
+    weights = [(labels >= 0) + (answer_weight - 1) * after(labels, special["sep"]) for _, labels in blocks]
+    total = torch.stack([(each * weight).sum() for (each, _), weight in zip(blocks, weights, strict=True)]).sum()
+    count = sum(weight.sum().item() for weight in weights)
     return total, count, sum(len(e.targets) for batch in batches for e in batch)
 
 
@@ -537,6 +548,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--scattered", type=float, default=0.25, help="share of documents in a random order of parts")
     parser.add_argument("--smoothing", type=float, default=0.0, help="of the labels")
     parser.add_argument("--related", type=float, default=0.0, help="share of a label that its related words get")
+    parser.add_argument("--answer-weight", type=float, default=1.0, help="of an answer's tokens; a question's have 1")
     parser.add_argument("--wordnet", default="/usr/share/wordnet", help="its folder, for --related")
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--encoder-lr", type=float, default=2e-4)
@@ -577,7 +589,9 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
         continuing = torch.zeros(len(table), dtype=torch.bool)
         continuing[list(names.continuing)] = True
         smoothing = Smoothing(args.smoothing, args.related, table, continuing)
-    run.train(examples.steps(args.tokens), lambda batches: losses(model, batches, special, smoothing))
+    run.train(
+        examples.steps(args.tokens), lambda batches: losses(model, batches, special, smoothing, args.answer_weight)
+    )
 
 
 if __name__ == "__main__":

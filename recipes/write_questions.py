@@ -32,7 +32,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from qa_inference.answers import MODELS, NOUN_CHUNK, AnswerCandidate, AnswerFinder
+from qa_inference.answers import NOUN_CHUNK, AnswerCandidate, AnswerFinder, load_pipeline
 from recipes import annotated
 
 WORDS = 22  # a longer clause loses subordinate parts
@@ -240,13 +240,6 @@ def read_texts(names: Sequence[str], rows: int | None) -> dict[str, list[str]]:
             else:
                 texts[row["document"]] = row.get("summaries") or [row["summary"]]
     return texts
-
-
-def load_pipeline(name: str | None) -> Any:
-    """The spaCy model of a name; None: the first English one that is installed."""
-    import spacy
-
-    return spacy.load(name or next(filter(spacy.util.is_package, MODELS)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

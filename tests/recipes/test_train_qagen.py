@@ -89,6 +89,27 @@ def test_what_is_given_is_not_learned() -> None:
     assert part["decoder_input_ids"].tolist() == [[2, 9, 10, 5, 7], [2, 12, 5, 13, 3]]
 
 
+@pytest.mark.parametrize("weight", [1.0, 2.5])
+def test_tokens_of_answers_have_their_weight(base: Path, weight: float) -> None:
+    tokenizer, _ = annotated.smaller_tokenizer(base)
+    model = recipe.bart_from_bert(BertModel.from_pretrained(base, add_pooling_layer=False), tokenizer).eval()
+    targets = [
+        Target([9, 10, 5, 11, 3]),
+        Target([12, 14, 5, 7, 3], given=2),
+        Target([15, 16, 17, 3]),
+    ]  # the last: marked
+    batch = [recipe.Example([2, 20, 21, 22, 3], targets)]
+    cpu_training.prepare(model, model.model.encoder)
+    with torch.no_grad():
+        total, count, examples = recipe.losses(model, [batch], SPECIAL, recipe.Smoothing(), weight)
+        parts = list(recipe.pair_losses(model, batch, SPECIAL))
+    everything, answers = (
+        sum(float(losses.sum()) for key, losses, _ in parts if key == name) for name in ("loss", "answer_loss")
+    )
+    assert (count, examples) == (5 + 3 + 4 + (weight - 1) * 4, 3)  # two answers of a token each, and their ends
+    assert float(total) == pytest.approx(everything + (weight - 1) * answers, rel=1e-5)
+
+
 def test_an_unanswered_question_is_given_and_its_answer_is_none(base: Path, data: list[str]) -> None:
     tokenizer, _ = annotated.smaller_tokenizer(base)
     encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731  (used once)

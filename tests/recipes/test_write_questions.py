@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import spacy
 
-from qa_inference.answers import MODELS, AnswerFinder
+from qa_inference.answers import AnswerFinder, load_pipeline
 from recipes import annotated
 from recipes import write_questions as recipe
 
 
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
-    return spacy.load(next(filter(spacy.util.is_package, MODELS)))
+    return load_pipeline()
 
 
 def _written(pipeline: Any, text: str) -> dict[str, str]:
