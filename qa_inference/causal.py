@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from qa_inference.decoder import to_device
+from qa_inference.decoder import real_places, to_device
 from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary, run_search
 from qa_inference.memory import check_fits, free_bytes, parameter_bytes
 from qa_inference.prefix_decoder import PrefixDecoder, PrefixRows, padded
@@ -124,7 +124,7 @@ class CausalModel:
             last = [int(items[i].source[-1]) for i in unfinished]
             some = prefix  # in the memory of all, where all are wanted
             if len(unfinished) < len(items):
-                some = prefix.selected(torch.tensor(unfinished, device=self.device))
+                some = prefix.selected(to_device(np.array(unfinished), self.device))
             rows = PrefixRows(self.decoder, some)
             rounds.add(unfinished, self._score_rows(rows, last, targets))
         return rounds.results()
@@ -134,13 +134,13 @@ class CausalModel:
         count = max(map(len, targets))
         filled = [row for each in targets for row in [*each, *[each[0]] * (count - len(each))]]
         labels = padded(filled, self.vocabulary.pad, self.device)
-        first = torch.tensor(last, device=self.device).repeat_interleave(count)[:, None]
+        first = to_device(np.array(last), self.device).repeat_interleave(count)[:, None]
         hidden = rows.append(torch.cat([first, labels[:, :-1]], 1))
         # only tokens of targets are projected, not padding and rows that fill up
         given = [len(target) for each in targets for target in each]
         lengths = np.array([len(t) for each in targets for t in [*each, *[()] * (count - len(each))]])
-        real = to_device(np.arange(labels.shape[1]) < lengths[:, None], self.device)
-        chosen = hidden[real.to(hidden.device)]
+        real = real_places(lengths, labels.shape[1], self.device)
+        chosen = hidden[tuple(places.to(hidden.device) for places in real)]
         scores = self.decoder.projection.log_probs(chosen, labels[real].to(hidden.device)).cpu().numpy()
         flat = iter(np.split(scores, np.cumsum(given)[:-1]))
         return [[next(flat) for _ in each] for each in targets]

@@ -206,6 +206,15 @@ class _RoomyLayer(DynamicLayer):
         return keys, values
 
 
+def real_places(lengths: Array, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The rows and columns [N] of all that is no padding in a matrix of that width, row by row; `lengths` [R].
+
+    Worked out on the CPU: a GPU would have to say how many there are, and the CPU to wait for it.
+    """
+    rows, columns = to_device(np.stack(np.nonzero(np.arange(width) < lengths[:, None])), device)
+    return rows, columns
+
+
 def to_device(array: Array, device: torch.device) -> Tensor:
     """`array` as a tensor there; to a CUDA device through pinned memory, without waiting for the copy."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))

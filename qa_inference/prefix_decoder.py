@@ -60,7 +60,7 @@ class PrefixDecoder:
         rest = [row[common:] for row in rows]
         if not any(rest):
             return head.expanded(len(rows))
-        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        lengths = to_device(np.array([len(row) for row in rows]), self.device)
         return Prefix(*self._extended(head, rest), lengths)
 
     def find_projection(self, ids: Tensor, tolerance: float) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
+from qa_inference.decoder import to_device
 from qa_inference.engine import Engine
 from qa_inference.pretrained import Loading, load_pretrained
 from qa_inference.spans import Answer, Ints, PairLayout, Window, WindowSpans, best_spans, window_starts
@@ -199,7 +200,7 @@ def _padded(rows: Sequence[Ints], value: int, device: torch.device) -> tuple[Ten
     mask = np.zeros_like(ids)
     for place, row in enumerate(rows):
         ids[place, : len(row)], mask[place, : len(row)] = row, 1
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+    return to_device(ids, device), to_device(mask, device)
 
 
 def _window_size(model: PreTrainedModel, tokenizer: Any, asked: int) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM, DynamicCache, EncoderDecoderCache, PreTrainedModel
 
 from qa_inference import attention
-from qa_inference.decoder import Decoder, RunningRows, new_cache, to_device
+from qa_inference.decoder import Decoder, RunningRows, new_cache, real_places, to_device
 from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary, run_search
 from qa_inference.likelihood import shift_targets
 from qa_inference.pretrained import Loading, load_pretrained
@@ -147,7 +147,7 @@ class Seq2Seq:
         live, cross = list(range(len(items))), DynamicCache()
         for unfinished, targets in rounds:
             if len(unfinished) < len(live):
-                index = torch.tensor([live.index(i) for i in unfinished], device=self.device)
+                index = to_device(np.array([live.index(i) for i in unfinished]), self.device)
                 encoded, mask = encoded[index], mask[index]
                 cross.batch_select_indices(index)
                 live = unfinished
@@ -171,13 +171,13 @@ class Seq2Seq:
         rows = max(map(len, targets))
         filled = [row for each in targets for row in [*each, *[each[0]] * (rows - len(each))]]
         labels = _pad(filled, self.vocabulary.pad, self.device)
-        prefix = torch.tensor(self.prefix, device=self.device)
+        prefix = to_device(np.array(self.prefix), self.device)
         cache = EncoderDecoderCache(DynamicCache(), cross) if self.shared else None
         hidden = self.decoder(encoded, mask, shift_targets(prefix, labels), cache)[:, len(prefix) - 1 :]
         # only tokens of targets are projected, not padding and rows that fill up
         given = [len(target) for each in targets for target in each]
         lengths = np.array([len(t) for each in targets for t in [*each, *[()] * (rows - len(each))]])
-        real = to_device(np.arange(labels.shape[1]) < lengths[:, None], self.device)
+        real = real_places(lengths, labels.shape[1], self.device)
         scores = self.decoder.projection.log_probs(hidden[real], labels[real]).cpu().numpy()
         flat = iter(np.split(scores, np.cumsum(given)[:-1]))
         return [[next(flat) for _ in each] for each in targets]

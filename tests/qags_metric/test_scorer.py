@@ -21,7 +21,7 @@ from qags_metric.overlap import exact_match, token_f1
 from qags_metric.questions import question_of
 from qags_metric.result import QagsResult
 from qags_metric.scorer import QagsScorer
-from tests import tiny
+from tests import device, tiny
 from tests.qags_metric import models
 
 Make = Callable[..., QagsScorer]
@@ -302,3 +302,10 @@ def test_a_model_that_asks_nothing_is_said(make: Make) -> None:
     with pytest.warns(UserWarning, match="none of 16 hypotheses is a question of three words and a question mark"):
         scored = scorer.score(summaries=SUMMARIES[:1], sources=SOURCES[:1])
     assert scored.summaries[0].note == "no question kept"
+
+
+def test_on_a_gpu_it_is_the_same_with_everything_in_its_place(make: Make, result: QagsResult) -> None:
+    with device.pretended():
+        found = make(device="cuda:0", dtype="float32").score(summaries=SUMMARIES, sources=SOURCES)
+    assert "|device:cuda|" in found.signature
+    _same(found, result)

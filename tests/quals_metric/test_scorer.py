@@ -14,7 +14,7 @@ import pytest
 from qa_inference.formats import PairFormat
 from quals_metric.result import QualsResult
 from quals_metric.scorer import QualsConfig, QualsScorer
-from tests import tiny
+from tests import device, tiny
 
 SUMMARIES = [
     tiny.CORPUS[0],
@@ -39,7 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _scorer(folder: str, **settings: Any) -> QualsScorer:
-    return QualsScorer(QualsConfig(folder, groups=30, min_new_tokens=2, max_new_tokens=14, device="cpu", **settings))
+    settings = {"device": "cpu", **settings}
+    return QualsScorer(QualsConfig(folder, groups=30, min_new_tokens=2, max_new_tokens=14, **settings))
 
 
 @pytest.fixture(scope="module")
@@ -261,3 +262,14 @@ def test_every_architecture_runs(name: str, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="none of .* hypotheses"):
         scored = QualsScorer(config).score(summaries=SUMMARIES[:2], sources=SOURCES[:2])
     assert scored.num_undefined == 2
+
+
+def test_on_a_gpu_it_is_the_same_with_everything_in_its_place(folder: str, result: QualsResult) -> None:
+    with device.pretended():
+        there = _scorer(folder, device="cuda:0", dtype="float32")
+        found = there.score(summaries=SUMMARIES, sources=SOURCES)
+        assert "|device:cuda|" in found.signature
+        _same(found, result)
+        half = _scorer(folder, device="cuda:0", search_dtype="float32")
+        assert "|dtype:bfloat16|search:float32|device:cuda|" in half.signature
+        assert half.score(summaries=SUMMARIES, sources=SOURCES).num_undefined == result.num_undefined
