@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from qa_inference.causal import CausalModel
+from qa_inference.decoder import RunningRows
 from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling
 from qa_inference.reader import Reader
 from qa_inference.seq2seq import Scored, Seq2Seq
@@ -16,7 +16,6 @@ from tests import device, tiny, tiny_causal, tiny_readers
 
 INPUTS = [[5, 9, 30, 11, 3], [8, 21], list(range(10, 22)), [7] * 9]
 SEARCHES = [DiverseBeamSearch(7, 0.5, 2, 11), BeamSearch(3, 2, 11), TopKSampling(4, 5, 2, 11)]
-READS_PER_STEP = 2  # log-probabilities and ids
 
 
 def test_the_pretended_device_refuses_what_a_gpu_refuses() -> None:
@@ -75,33 +74,31 @@ def test_readers_read_on_it_as_on_the_cpu(kind: str) -> None:
         assert Reader(model.to("cuda:0"), tokenizer).read([question], [text]) == expected
 
 
-class _Steps:
-    """Counts the steps of a search, and what waited in each."""
-
-    def __init__(self, gpu: device.Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-        from qa_inference.decoder import RunningRows
-
-        self.waits: list[dict[str, int]] = []
-        inner = RunningRows.top
-
-        def top(rows: Any, *args: Any) -> tuple[np.ndarray, np.ndarray]:
-            gpu.waits.clear()
-            found = inner(rows, *args)
-            self.waits.append(dict(gpu.waits))
-            return found
-
-        monkeypatch.setattr(RunningRows, "top", top)
-
-
-def test_a_step_waits_for_the_device_only_to_read_the_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_waits_for_the_device_to_read_the_choices_and_for_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: dict[str, list[dict[str, int]]] = {"top": [], "select": [], "__call__": []}
     with device.pretended() as gpu:
+
+        def counted(name: str) -> Any:
+            inner = getattr(RunningRows, name)
+
+            def call(rows: RunningRows, *args: Any) -> Any:
+                gpu.waits.clear()
+                found = inner(rows, *args)
+                waits[name].append({kind: count for kind, count in gpu.waits.items() if count})
+                return found
+
+            return call
+
         model, tokenizer = tiny.checkpoint("bart")
         there = Seq2Seq(model.to("cuda:0"), tokenizer)
-        steps = _Steps(gpu, monkeypatch)
+        for name in waits:
+            monkeypatch.setattr(RunningRows, name, counted(name))
         found = there.generate(INPUTS, SEARCHES[0])
-        assert len(steps.waits) > 5
-        for waits in steps.waits:
-            assert sum(waits.values()) == READS_PER_STEP, waits
+        assert len(waits["top"]) > 5
+        assert all(sum(each.values()) == 2 for each in waits["top"])  # log-probabilities and ids are read
+        assert not any(waits["select"])
+        # the library looks whether its masks hide anything: that of the source, that of the rows
+        assert all(each.keys() == {"__bool__"} and each["__bool__"] <= 2 for each in waits["__call__"])
         gpu.waits.clear()
         there.log_likelihood([Scored(INPUTS[0], [h.tokens for h in found[0]])])
         assert not gpu.waits["boolean index"] and not gpu.waits["index from the CPU"]
