@@ -304,7 +304,7 @@ def test_a_model_that_asks_nothing_is_said(make: Make) -> None:
     assert scored.summaries[0].note == "no question kept"
 
 
-def test_on_a_gpu_it_is_the_same_with_everything_in_its_place(make: Make, result: QagsResult) -> None:
+def test_on_a_pretended_gpu_scores_are_the_same(make: Make, result: QagsResult) -> None:
     with device.pretended():
         found = make(device="cuda:0", dtype="float32").score(summaries=SUMMARIES, sources=SOURCES)
     assert "|device:cuda|" in found.signature

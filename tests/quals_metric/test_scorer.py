@@ -264,7 +264,7 @@ def test_every_architecture_runs(name: str, tmp_path: Path) -> None:
     assert scored.num_undefined == 2
 
 
-def test_on_a_gpu_it_is_the_same_with_everything_in_its_place(folder: str, result: QualsResult) -> None:
+def test_on_a_pretended_gpu_scores_are_the_same(folder: str, result: QualsResult) -> None:
     with device.pretended():
         there = _scorer(folder, device="cuda:0", dtype="float32")
         found = there.score(summaries=SUMMARIES, sources=SOURCES)

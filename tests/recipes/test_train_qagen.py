@@ -93,11 +93,8 @@ def test_what_is_given_is_not_learned() -> None:
 def test_tokens_of_answers_have_their_weight(base: Path, weight: float) -> None:
     tokenizer, _ = annotated.smaller_tokenizer(base)
     model = recipe.bart_from_bert(BertModel.from_pretrained(base, add_pooling_layer=False), tokenizer).eval()
-    targets = [
-        Target([9, 10, 5, 11, 3]),
-        Target([12, 14, 5, 7, 3], given=2),
-        Target([15, 16, 17, 3]),
-    ]  # the last: marked
+    marked = Target([15, 16, 17, 3])
+    targets = [Target([9, 10, 5, 11, 3]), Target([12, 14, 5, 7, 3], given=2), marked]
     batch = [recipe.Example([2, 20, 21, 22, 3], targets)]
     cpu_training.prepare(model, model.model.encoder)
     with torch.no_grad():
