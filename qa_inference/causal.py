@@ -22,7 +22,7 @@ from qa_inference.prefix_decoder import PrefixDecoder, PrefixRows, padded
 from qa_inference.prefix_probe import choose_sharing
 from qa_inference.pretrained import Loading, Source, load_pretrained
 from qa_inference.rows import Array, Hypothesis
-from qa_inference.seq2seq import Rounds, Scored, Sharing, end_ids_of, pad_id_of
+from qa_inference.seq2seq import Rounds, Scored, Sharing, by_target, end_ids_of, fill_up, pad_id_of
 from qa_inference.tokenization import Ids, TextTokenizer
 
 WINDOW = 2048  # tokens of an input: modern models allow many times more, but read long texts less well, and slowly
@@ -131,19 +131,15 @@ class CausalModel:
 
     def _score_rows(self, rows: PrefixRows, last: list[int], targets: Sequence[Sequence[Ids]]) -> list[list[Array]]:
         """Log-probabilities of some targets of every source, rows per source filled up to the most of them."""
-        count = max(map(len, targets))
-        filled = [row for each in targets for row in [*each, *[each[0]] * (count - len(each))]]
+        filled, lengths = fill_up(targets)
         labels = padded(filled, self.vocabulary.pad, self.device)
-        first = to_device(np.array(last), self.device).repeat_interleave(count)[:, None]
+        first = to_device(np.array(last), self.device).repeat_interleave(len(filled) // len(targets))[:, None]
         hidden = rows.append(torch.cat([first, labels[:, :-1]], 1))
         # only tokens of targets are projected, not padding and rows that fill up
-        given = [len(target) for each in targets for target in each]
-        lengths = np.array([len(t) for each in targets for t in [*each, *[()] * (count - len(each))]])
         real = real_places(lengths, labels.shape[1], self.device)
         chosen = hidden[tuple(places.to(hidden.device) for places in real)]
         scores = self.decoder.projection.log_probs(chosen, labels[real].to(hidden.device)).cpu().numpy()
-        flat = iter(np.split(scores, np.cumsum(given)[:-1]))
-        return [[next(flat) for _ in each] for each in targets]
+        return by_target(scores, targets)
 
     def _check_length(self, read: int, written: int) -> None:
         """Raise ValueError if so many tokens have no positions."""

@@ -126,10 +126,7 @@ def _best_of(logits: Tensor, count: int, banned: Sequence[int], start: int) -> t
     """
     logits = logits.float()
     columns = [token - start for token in banned if 0 <= token - start < logits.shape[-1]]
-    if not columns:
-        best, ids = _best(logits, min(count, logits.shape[-1]))
-        return best, ids + start, best[:, :1], _log_total(logits, best[:, :1])
-    places = torch.tensor(columns).to(logits.device, non_blocking=True)
+    places = torch.tensor(columns, dtype=torch.long).to(logits.device, non_blocking=True)
     saved = logits.index_select(1, places)
     best, ids = _best(logits.index_fill_(1, places, -torch.inf), min(count, logits.shape[-1] - len(columns)))
     peak = torch.cat([best[:, :1], saved], 1).amax(-1, keepdim=True)

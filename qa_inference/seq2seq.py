@@ -68,6 +68,22 @@ class Rounds:
         return [[each[place] for place in np.argsort(order)] for each, order in pairs]
 
 
+def fill_up(targets: Sequence[Sequence[Ids]]) -> tuple[list[Ids], Array]:
+    """As many rows [S * R] for every source as the most of its targets, and of how many tokens each is asked, [S * R].
+
+    Rows that fill up repeat a source's first target, and none of their tokens is asked for.
+    """
+    most = max(map(len, targets))
+    rows = [row for each in targets for row in [*each, *[each[0]] * (most - len(each))]]
+    return rows, np.array([len(row) for each in targets for row in [*each, *[()] * (most - len(each))]])
+
+
+def by_target(scores: Array, targets: Sequence[Sequence[Ids]]) -> list[list[Array]]:
+    """The scores of all targets' tokens in a row, one array for each target of every source."""
+    flat = iter(np.split(scores, np.cumsum([len(target) for each in targets for target in each])[:-1]))
+    return [[next(flat) for _ in each] for each in targets]
+
+
 class Seq2Seq:
     """An encoder-decoder in evaluation mode on one device, with its tokenizer.
 
@@ -168,19 +184,15 @@ class Seq2Seq:
 
         `cross` keeps the keys and values of the sources for the next targets, but not of sources copied for each row.
         """
-        rows = max(map(len, targets))
-        filled = [row for each in targets for row in [*each, *[each[0]] * (rows - len(each))]]
+        filled, lengths = fill_up(targets)
         labels = _pad(filled, self.vocabulary.pad, self.device)
         prefix = to_device(np.array(self.prefix), self.device)
         cache = EncoderDecoderCache(DynamicCache(), cross) if self.shared else None
         hidden = self.decoder(encoded, mask, shift_targets(prefix, labels), cache)[:, len(prefix) - 1 :]
         # only tokens of targets are projected, not padding and rows that fill up
-        given = [len(target) for each in targets for target in each]
-        lengths = np.array([len(t) for each in targets for t in [*each, *[()] * (rows - len(each))]])
         real = real_places(lengths, labels.shape[1], self.device)
         scores = self.decoder.projection.log_probs(hidden[real], labels[real]).cpu().numpy()
-        flat = iter(np.split(scores, np.cumsum(given)[:-1]))
-        return [[next(flat) for _ in each] for each in targets]
+        return by_target(scores, targets)
 
     # ---- sharing ----------------------------------------------------------------------------------------------------
 
