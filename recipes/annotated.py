@@ -245,8 +245,10 @@ class Names:
                     self._runs[self._kind(run)].append(run)
         self._known = {run for runs in self._runs.values() for run in runs}
         first = vocab.get("the", 0) + FUNCTION_WORDS
-        self._telling = lambda word: word >= first and word not in self.continuing
-        self._words = [word for c in contexts for pair in c.pairs for word in pair.question if self._telling(word)]
+        self.entries = max(vocab.values()) + 1
+        not_words = self.continuing | {vocab.get(mark) for mark in (SEPARATOR, HIGHLIGHT, NO_ANSWER)}
+        self.tells = lambda word: word >= first and word not in not_words
+        self._words = [word for c in contexts for pair in c.pairs for word in pair.question if self.tells(word)]
 
     def swapped(self, pair: Pair, text: Sequence[int], draw: random.Random) -> Ids | None:
         """The question with one of its names replaced by another of its kind that `text` does not have.
@@ -267,17 +269,21 @@ class Names:
 
         None if the question has no such word.
         """
-        question, ends = pair.question, [*pair.question[1:], -1]
-        places = [
-            i for i, (word, behind) in enumerate(zip(question, ends, strict=True))
-            if self._telling(word) and behind not in self.continuing
-        ]  # fmt: skip
+        question, places = pair.question, self.whole_words(pair.question)
         if not places or not self._words:
             return None
         place, present = draw.choice(places), set(text)
         others = (draw.choice(self._words) for _ in range(8))
         other = next((word for word in others if word not in present), None)
         return None if other is None else (*question[:place], other, *question[place + 1 :])
+
+    def whole_words(self, ids: Sequence[int]) -> list[int]:
+        """Where in token ids there is a word of one token that tells something."""
+        return [
+            i
+            for i, (word, behind) in enumerate(zip(ids, [*ids[1:], -1], strict=True))
+            if self.tells(word) and behind not in self.continuing
+        ]
 
     def confused(self, pair: Pair, context: Context, document: Sequence[Context], draw: random.Random) -> Ids | None:
         """The question with one of its names replaced by one of its kind that only other contexts have.

@@ -36,6 +36,10 @@ What it does, and why:
 - `--related`: a share of each word's label goes to its other forms, synonyms and derivations (`recipes.related_words`),
   so that a word which a source has in another form is told from one that it has not.
 - `--answer-weight`: an answer's tokens may count more than a question's, of which there are five times as many.
+- `--rivals`: a share of the pairs have a false one beside them: one word is another that the model to start from finds
+  likely there without a source, from the document's words or from all others, or a name is another of the document, or
+  the answer that to another question which begins alike. The loss has the odds of the true one against it. Likelihood
+  alone teaches what is said; this, that what could as well be said, and is not, costs more than other words.
 - A pair whose answer is unknown, or is not a run of the context's tokens, trains its question only.
 - The schedule is by time and resumes after a kill (`recipes.cpu_training`).
 Settings, losses and failures go to `recipes/LOG.md` by hand, from the `log.jsonl` this writes.
@@ -62,9 +66,10 @@ from transformers import BartConfig, BartForConditionalGeneration, BertModel, Pr
 from recipes import annotated, related_words
 from recipes.annotated import HIGHLIGHT, NO_ANSWER, SEPARATOR, WINDOW, Context, Names, Pair
 from recipes.cpu_training import DTYPE, Run, autocast, make_optimizer, prepare
+from recipes.rivals import Rivals, advantages
+from recipes.targets import Example, Target, TokenLosses, collate
 
 PARTS = 2  # batches of like examples that make one step
-BLOCKS = 3  # targets are decoded in this many parts of like length
 LONG_CONTEXT = 64  # tokens; a longer context gives more pairs
 CHUNKS = (3, 14)  # tokens of the parts of a scattered document
 MARKED_TOKENS, MARKED_ANSWERS = 96, 6  # of a text with a marked answer; inputs made of it
@@ -73,32 +78,19 @@ LENGTHS = (0, 128, 256, 510)  # held-out losses are reported for documents of th
 # ---- examples -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Target:
-    """Token ids to decode; those before `given` are known, not learned."""
-
-    ids: Sequence[int]
-    given: int = 0
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True)
-class Example:
-    """One encoder input as token ids, and the targets decoded from it."""
-
-    source: list[int]
-    targets: list[Target]
-
-
 class Examples:
     """Draws examples: which contexts, which of their pairs, which task."""
 
     def __init__(
-        self, contexts: list[Context], names: Names, special: dict[str, int], args: argparse.Namespace, seed: int
+        self,
+        contexts: list[Context],
+        names: Names,
+        special: dict[str, int],
+        args: argparse.Namespace,
+        seed: int,
+        rivals: Rivals | None = None,
     ):
-        self.contexts, self.names, self.special, self.args = contexts, names, special, args
+        self.contexts, self.names, self.special, self.args, self.rivals = contexts, names, special, args, rivals
         self.random = random.Random(seed)
         # A context is visited as often as it has something to teach; a known answer counts more.
         known = [min(len(c.answered), 3 * args.per_context) for c in contexts]
@@ -123,7 +115,9 @@ class Examples:
         else:
             text = [token for context in inside for token in context.ids]
         unanswered = self.unanswered(document, text, pairs) if self.args.unanswerable else []
-        return [Example(self.wrap(text), [*(self.target(pair) for _, pair in pairs), *unanswered])]
+        targets = [self.target(pair) for _, pair in pairs]
+        rivals = self.rivals.beside(document, text, pairs, targets, self.random) if self.rivals else []
+        return [Example(self.wrap(text), [*targets, *unanswered, *rivals])]
 
     def marked(self, place: int) -> list[Example]:
         """Up to `MARKED_ANSWERS` answers of a text as long as a summary, each marked in an input of its own."""
@@ -241,45 +235,6 @@ class Examples:
             yield from (batches[i : i + PARTS] for i in range(0, len(batches), PARTS))
 
 
-def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1) -> torch.Tensor:
-    """One tensor of rows, padded to the longest, rounded up (few shapes keep the CPU's kernels cached)."""
-    width = -(-max(map(len, rows)) // multiple) * multiple
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
-
-
-def collate(batch: Sequence[Example], special: dict[str, int]) -> dict[str, Any]:
-    """`input_ids, attention_mask` [B, S] and `blocks`, the targets in parts of like length.
-
-    A block is `decoder_input_ids, labels` [N, T], -100 where there is no loss, and `rows` [N], the source of each row;
-    `rows` None: every source has N / B adjacent rows, which then share its keys and values.
-    """
-    source = pad([e.source for e in batch], special["pad"], multiple=32)
-    most = max(len(e.targets) for e in batch)
-    ranked = [sorted(e.targets, key=len) for e in batch]
-    if sum(map(len, ranked)) >= 0.8 * most * len(batch):
-        ranked = [[Target([])] * (most - len(targets)) + targets for targets in ranked]
-        cuts = sorted({round(most * i / BLOCKS) for i in range(BLOCKS + 1)})
-        parts = [([t for ts in ranked for t in ts[i:j]], None) for i, j in itertools.pairwise(cuts)]
-    else:
-        rows = sorted(((i, target) for i, e in enumerate(batch) for target in e.targets), key=lambda row: len(row[1]))
-        cuts = sorted({round(len(rows) * i / BLOCKS) for i in range(BLOCKS + 1)})
-        parts = [([t for _, t in rows[i:j]], [k for k, _ in rows[i:j]]) for i, j in itertools.pairwise(cuts)]
-    return {
-        "input_ids": source,
-        "attention_mask": (source != special["pad"]).long(),
-        "blocks": [block(targets, rows, special) for targets, rows in parts if any(targets)],
-    }
-
-
-def block(targets: Sequence[Target], rows: Sequence[int] | None, special: dict[str, int]) -> dict[str, Any]:
-    """Padded tensors of some targets."""
-    ids = pad([target.ids for target in targets], special["pad"])
-    labels = pad([[*[-100] * target.given, *target.ids[target.given :]] for target in targets], -100)
-    start = torch.full((len(labels), 1), special["bos"])
-    before = torch.cat([start, ids[:, :-1]], 1)
-    return {"decoder_input_ids": before, "labels": labels, "rows": None if rows is None else torch.tensor(rows)}
-
-
 # ---- model ----------------------------------------------------------------------------------------------------------
 
 
@@ -363,11 +318,17 @@ class Smoothing:
     table: Tensor | None = None
     continuing: Tensor | None = None
 
-    def losses(self, logits: Tensor, labels: Tensor, following: Tensor) -> Tensor:
-        """Cross-entropies in nats [M] of logits [M, V] with labels [M], which entries [M] follow (-100: none)."""
-        plain = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.uniform)
+    def losses(self, logits: Tensor, labels: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropies in nats [M] of logits [M, V] with labels [M], which entries [M] follow (-100: none).
+
+        With the labels smoothed, and as they are.
+        """
+        smoothed = nats = F.cross_entropy(logits, labels, reduction="none")
+        if self.uniform:
+            all_alike = nats + logits.gather(1, labels[:, None])[:, 0] - logits.mean(1)
+            smoothed = (1 - self.uniform) * nats + self.uniform * all_alike
         if not self.related:
-            return plain
+            return smoothed, nats
         ids = self.table[labels]
         real = (ids >= 0) & ~((following >= 0) & self.continuing[following.clamp(min=0)])[:, None]
         rows = real.any(1).nonzero()[:, 0]
@@ -375,13 +336,13 @@ class Smoothing:
         share = real / real.sum(1, keepdim=True)
         # What the label loses, the related words get: only their logits differ.
         moved = logits[rows].gather(1, labels[rows, None])[:, 0] - (logits[rows].gather(1, ids) * share).sum(1)
-        return plain.index_add(0, rows, self.related * moved)
+        return smoothed.index_add(0, rows, self.related * moved), nats
 
 
 def token_losses(
     model: BartForConditionalGeneration, batch: dict[str, Any], smoothing: Smoothing = Smoothing()
-) -> list[tuple[Tensor, Tensor]]:
-    """Per block the negative log-likelihoods of the targets' tokens in nats, zero at padding, and the labels, [N, T].
+) -> list[TokenLosses]:
+    """Per block the losses of the targets' tokens.
 
     All ids are looked up at once and all hidden states projected at once: each use of the shared embedding costs a
     gradient of its full size.
@@ -407,27 +368,27 @@ def token_losses(
     labels = [part["labels"] for part in blocks]
     kept = torch.cat([each[each >= 0] for each in labels])
     following = torch.cat([F.pad(each[:, 1:], (0, 1), value=-100)[each >= 0] for each in labels])
-    flat = smoothing.losses(logits, kept, following)
-    losses = flat.split([int((each >= 0).sum()) for each in labels])
-    filled = [
-        torch.zeros(each.shape).masked_scatter(each >= 0, loss) for each, loss in zip(labels, losses, strict=True)
+    sizes = [int((each >= 0).sum()) for each in labels]
+    found = (flat.split(sizes) for flat in smoothing.losses(logits, kept, following))
+    return [
+        TokenLosses(*(torch.zeros(each.shape).masked_scatter(each >= 0, flat) for flat in both), each)
+        for *both, each in zip(*found, labels, strict=True)
     ]
-    return list(zip(filled, labels, strict=True))
 
 
 # ---- training -------------------------------------------------------------------------------------------------------
 
 
-def evaluate(model, contexts: list[Context], names: Names, special, args: argparse.Namespace) -> dict[str, float]:
+def evaluate(model, contexts: list[Context], names: Names, special, args, rivals: Rivals) -> dict[str, float]:
     """Held-out loss in nats per token, all and answer tokens: context alone, and by length of the document.
 
     `marked`: of questions alone, their answer marked in its context; `mismarked`: another answer marked instead.
     `auc`: how often a pair is likelier by its document than another by one that lacks its context, over the mean of
-    all its tokens or of its answer's.
+    all its tokens or of its answer's. `odds`: how often a pair is likelier than its rival, in documents of 256 tokens.
     """
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
     means: dict[tuple[str, bool], list[float]] = defaultdict(list)
-    examples = Examples(contexts, names, special, args, seed=0)
+    examples = Examples(contexts, names, special, args, seed=0, rivals=rivals)
     for place, context in enumerate(contexts):
         pairs = context.answered[:6]
         for length in LENGTHS if pairs else ():
@@ -437,6 +398,10 @@ def evaluate(model, contexts: list[Context], names: Names, special, args: argpar
                 sums[f"{key}_{length}"][1] += int(real.sum())
                 if length == 256:
                     means[key, True] += (losses.sum(1) / real.sum(1)).tolist()
+            if length == 256:
+                gaps = rival_gaps(model, examples, document, [(context, pair) for pair in pairs])
+                sums["odds"][0] += int((gaps > 0).sum())
+                sums["odds"][1] += len(gaps)
         for key, places in () if context.reworded else (("marked", pairs[:-1]), ("mismarked", pairs[1:])):
             marked = [
                 examples.highlighted(context.ids, at.answer_start, replace(at, question=pair.question))
@@ -448,11 +413,21 @@ def evaluate(model, contexts: list[Context], names: Names, special, args: argpar
         other = annotated.document(contexts, place, 256, examples.random, without=True) if pairs else []
         for key, losses, real in pair_losses(model, [examples.paired(other, pairs)], special) if other else ():
             means[key, False] += (losses.sum(1) / real.sum(1)).tolist()
-    found = {key: round(total / count, 4) for key, (total, count) in sorted(sums.items())}
+    found = {key: round(total / count, 4) for key, (total, count) in sorted(sums.items()) if count}
     for key in ("loss", "answer_loss"):
         there, absent = (torch.tensor(means[key, with_it]) for with_it in (True, False))
         found[key.replace("loss", "auc")] = round((there[:, None] < absent[None]).float().mean().item(), 4)
     return found
+
+
+def rival_gaps(model, examples: Examples, document: Sequence[Context], pairs: Sequence[tuple[Context, Pair]]) -> Tensor:
+    """By how many nats [R] pairs of a document's contexts are likelier than their rivals, as far as they have any."""
+    text = [token for context in document for token in context.ids]
+    targets = [examples.target(pair) for _, pair in pairs]
+    rivals = examples.rivals.beside(document, text, pairs, targets, examples.random)
+    batch = collate([Example(examples.wrap(text), [*targets, *rivals])], examples.special)
+    with torch.no_grad():
+        return advantages(batch["blocks"], token_losses(model, batch))
 
 
 def some(contexts: list[Context], most: int | None, final: bool) -> list[Context]:
@@ -465,7 +440,7 @@ def pair_losses(model, batch: Sequence[Example], special: dict[str, int]) -> Ite
     """Per block `loss` and `answer_loss`: the losses [N, T], zero where they do not count, and where they do."""
     with torch.no_grad():
         blocks = token_losses(model, collate(batch, special))
-    for losses, labels in blocks:
+    for losses, _, labels in blocks:
         yield "loss", losses, labels >= 0
         answer = after(labels, special["sep"])
         yield "answer_loss", losses * answer, answer
@@ -483,12 +458,21 @@ def losses(
     special: dict[str, int],
     smoothing: Smoothing,
     answer_weight: float = 1.0,
+    rival_weight: float = 1.0,
 ) -> tuple[Tensor, float, int]:
-    """The summed loss of a step's batches in nats, the tokens it is of, answers' weighted, and how many targets."""
-    blocks = [block for batch in batches for block in token_losses(model, collate(batch, special), smoothing)]
-    weights = [(labels >= 0) + (answer_weight - 1) * after(labels, special["sep"]) for _, labels in blocks]
-    total = torch.stack([(each * weight).sum() for (each, _), weight in zip(blocks, weights, strict=True)]).sum()
-    count = sum(weight.sum().item() for weight in weights)
+    """The summed loss of a step's batches in nats, the tokens it is of, answers' weighted, and how many targets.
+
+    To the tokens' losses come the negative log odds of true targets against their rivals.
+    """
+    total, count = torch.zeros(()), 0.0
+    for batch in batches:
+        collated = collate(batch, special)
+        found = token_losses(model, collated, smoothing)
+        for part, (each, _, labels) in zip(collated["blocks"], found, strict=True):
+            learned = torch.tensor([target.rival is None for target in part["targets"]])[:, None] & (labels >= 0)
+            weight = learned * (1 + (answer_weight - 1) * after(labels, special["sep"]))
+            total, count = total + (each * weight).sum(), count + weight.sum().item()
+        total = total + rival_weight * F.softplus(-advantages(collated["blocks"], found)).sum()
     return total, count, sum(len(e.targets) for batch in batches for e in batch)
 
 
@@ -549,6 +533,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--smoothing", type=float, default=0.0, help="of the labels")
     parser.add_argument("--related", type=float, default=0.0, help="share of a label that its related words get")
     parser.add_argument("--answer-weight", type=float, default=1.0, help="of an answer's tokens; a question's have 1")
+    parser.add_argument("--rivals", type=float, default=0.0, help="share of the pairs with a false one beside them")
+    parser.add_argument("--rival-weight", type=float, default=1.0, help="of the odds against false pairs, in tokens")
     parser.add_argument("--wordnet", default="/usr/share/wordnet", help="its folder, for --related")
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--encoder-lr", type=float, default=2e-4)
@@ -572,25 +558,32 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
     contexts = [context for context in contexts if context.pairs]
     kept = [context for context in contexts if not context.held_out]
     test = [context for context in contexts if context.held_out]
-    names = Names(contexts, tokenizer)
-    optimizer = make_optimizer(model, lambda name: args.lr if name.startswith("model.decoder.") else args.encoder_lr)
-    run = Run(
-        model, optimizer, Path(args.out), args.minutes, args.save_minutes, args.warmup,
-        write=lambda folder: save(model, tokenizer, folder),
-        evaluate=lambda final: evaluate(model, some(test, args.evaluated, final), names, special, args),
-        max_steps=args.max_steps,
-    )  # fmt: skip
-    run.resume()
-    run.log(settings=vars(args), contexts=len(kept), held_out=len(test), pairs=sum(len(c.pairs) for c in kept))
-    examples = Examples(kept, names, special, args, seed=args.seed + run.step)
-    smoothing = Smoothing(args.smoothing)
+    names, smoothing, related = Names(contexts, tokenizer), Smoothing(args.smoothing), {}
     if args.related:
         table = related_words.table(tokenizer.get_vocab(), related_words.RelatedWords(Path(args.wordnet)))
+        related = {entry: [other for other in row if other >= 0] for entry, row in enumerate(table.tolist())}
         continuing = torch.zeros(len(table), dtype=torch.bool)
         continuing[list(names.continuing)] = True
         smoothing = Smoothing(args.smoothing, args.related, table, continuing)
+    prior = copy.deepcopy(model).eval()
+    optimizer = make_optimizer(model, lambda name: args.lr if name.startswith("model.decoder.") else args.encoder_lr)
+
+    def of_held_out(final: bool) -> dict[str, float]:
+        torch.manual_seed(args.seed)  # the same rivals each time
+        every = Rivals(names, special, prior, 1.0, related)
+        return evaluate(model, some(test, args.evaluated, final), names, special, args, every)
+
+    run = Run(
+        model, optimizer, Path(args.out), args.minutes, args.save_minutes, args.warmup,
+        write=lambda folder: save(model, tokenizer, folder), evaluate=of_held_out, max_steps=args.max_steps,
+    )  # fmt: skip
+    run.resume()
+    run.log(settings=vars(args), contexts=len(kept), held_out=len(test), pairs=sum(len(c.pairs) for c in kept))
+    rivals = Rivals(names, special, prior, args.rivals, related) if args.rivals else None
+    examples = Examples(kept, names, special, args, seed=args.seed + run.step, rivals=rivals)
     run.train(
-        examples.steps(args.tokens), lambda batches: losses(model, batches, special, smoothing, args.answer_weight)
+        examples.steps(args.tokens),
+        lambda batches: losses(model, batches, special, smoothing, args.answer_weight, args.rival_weight),
     )
 
 

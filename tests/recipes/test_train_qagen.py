@@ -15,7 +15,7 @@ from qa_inference.decoding import DiverseBeamSearch
 from qa_inference.seq2seq import Seq2Seq
 from recipes import annotated, cpu_training
 from recipes import train_qagen as recipe
-from recipes.train_qagen import Target
+from recipes.targets import Example, Target, block, collate
 from tests import tiny
 
 SPECIAL = {"bos": 2, "eos": 3, "pad": 0, "sep": 5, "hl": 6, "none": 7}
@@ -34,7 +34,10 @@ def test_the_encoder_computes_what_bert_does(base: Path) -> None:
     assert difference.abs().max() < 1e-2  # the layer norms' epsilons differ
 
 
-def test_it_trains_logs_and_leaves_a_checkpoint_that_resumes(base: Path, data: list[str], tmp_path: Path) -> None:
+def test_it_trains_logs_and_leaves_a_checkpoint_that_resumes(
+    base: Path, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotated, "FUNCTION_WORDS", 10)  # the toy vocabulary is small
     out = tmp_path / "run"
     command = [
         "--data",
@@ -54,7 +57,8 @@ def test_it_trains_logs_and_leaves_a_checkpoint_that_resumes(base: Path, data: l
     rows = _log(out)
     assert rows[0]["settings"]["tokens"] == 400 and rows[0]["held_out"] > 0 and rows[-1]["final"]
     assert {"loss_0", "loss_510", "answer_loss_0", "auc", "answer_auc"} <= rows[-1].keys()
-    recipe.main([*command, "--max-steps", "5"])
+    recipe.main([*command, "--max-steps", "5", "--rivals", "0.8"])
+    assert 0 <= rows[-1]["odds"] <= 1
     assert (rows[-1]["step"], _log(out)[-1]["step"]) == (3, 5)
     model = Seq2Seq.load(str(out / "checkpoint"), device="cpu")
     assert model.shared and model.window == 512
@@ -67,24 +71,22 @@ def test_folded_targets_have_the_loss_of_single_ones(base: Path) -> None:
     tokenizer, _ = annotated.smaller_tokenizer(base)
     model = recipe.bart_from_bert(BertModel.from_pretrained(base, add_pooling_layer=False), tokenizer).eval()
     rows = [Target([9, 10, 5, 11, 3]), Target([12, 5, 7, 3], given=1), Target([14, 15, 16, 17, 5, 18, 3])]
-    many = [recipe.Example([2, 20, 21, 22, 3], rows), recipe.Example([2, 30, 3], rows)]  # folded
-    few = [recipe.Example([2, 20, 21, 22, 3], rows[:1]), recipe.Example([2, 30, 3], rows)]  # looked up
+    many = [Example([2, 20, 21, 22, 3], rows), Example([2, 30, 3], rows)]  # folded
+    few = [Example([2, 20, 21, 22, 3], rows[:1]), Example([2, 30, 3], rows)]  # looked up
     cpu_training.prepare(model, model.model.encoder)
     for examples in (many, few):
         with torch.no_grad():
-            together = sum(
-                float(losses.sum()) for losses, _ in recipe.token_losses(model, recipe.collate(examples, SPECIAL))
-            )
+            together = sum(float(losses.sum()) for losses, *_ in recipe.token_losses(model, collate(examples, SPECIAL)))
             alone = 0.0
             for example in examples:
                 for target in example.targets:
-                    batch = recipe.collate([recipe.Example(example.source, [target])], SPECIAL)
-                    alone += sum(float(losses.sum()) for losses, _ in recipe.token_losses(model, batch))
+                    batch = collate([Example(example.source, [target])], SPECIAL)
+                    alone += sum(float(losses.sum()) for losses, *_ in recipe.token_losses(model, batch))
         assert together == pytest.approx(alone, rel=5e-3)  # bfloat16
 
 
 def test_what_is_given_is_not_learned() -> None:
-    part = recipe.block([Target([9, 10, 5, 7, 3], given=2), Target([12, 5, 13, 3])], None, SPECIAL)
+    part = block([Target([9, 10, 5, 7, 3], given=2), Target([12, 5, 13, 3])], None, SPECIAL)
     assert part["labels"].tolist() == [[-100, -100, 5, 7, 3], [12, 5, 13, 3, -100]]
     assert part["decoder_input_ids"].tolist() == [[2, 9, 10, 5, 7], [2, 12, 5, 13, 3]]
 
@@ -95,7 +97,7 @@ def test_tokens_of_answers_have_their_weight(base: Path, weight: float) -> None:
     model = recipe.bart_from_bert(BertModel.from_pretrained(base, add_pooling_layer=False), tokenizer).eval()
     marked = Target([15, 16, 17, 3])
     targets = [Target([9, 10, 5, 11, 3]), Target([12, 14, 5, 7, 3], given=2), marked]
-    batch = [recipe.Example([2, 20, 21, 22, 3], targets)]
+    batch = [Example([2, 20, 21, 22, 3], targets)]
     cpu_training.prepare(model, model.model.encoder)
     with torch.no_grad():
         total, count, examples = recipe.losses(model, [batch], SPECIAL, recipe.Smoothing(), weight)
