@@ -66,9 +66,11 @@ class Rivals:
                 ids = (*question, self.special["sep"], *answer, self.special["eos"])
                 alike = next(i for i, (a, b) in enumerate(zip(ids, target.ids, strict=False)) if a != b)
                 found.append(Target(ids, alike, target))
-        return [*found, *self._other_words(slots, text)]
+        return [*found, *self._other_words(slots, text, draw)]
 
-    def _other_words(self, slots: Sequence[tuple[Target, int, bool]], text: Sequence[int]) -> list[Target]:
+    def _other_words(
+        self, slots: Sequence[tuple[Target, int, bool]], text: Sequence[int], draw: random.Random
+    ) -> list[Target]:
         """For (target, place, inside) the target with another word at the place, of the text or of all others."""
         present = torch.zeros_like(self._telling)
         present[list(text)] = True
@@ -78,7 +80,7 @@ class Rivals:
             allowed[[target.ids[place], *self.related.get(target.ids[place], ())]] = False
             if allowed.any():
                 likely = (logits / TEMPERATURE).masked_fill(~allowed, -torch.inf).softmax(-1)
-                word = int(torch.multinomial(likely, 1))
+                (word,) = draw.choices(range(len(likely)), likely.tolist())
                 found.append(Target((*target.ids[:place], word, *target.ids[place + 1 :]), place, target))
         return found
 

@@ -569,7 +569,6 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
     optimizer = make_optimizer(model, lambda name: args.lr if name.startswith("model.decoder.") else args.encoder_lr)
 
     def of_held_out(final: bool) -> dict[str, float]:
-        torch.manual_seed(args.seed)  # the same rivals each time
         every = Rivals(names, special, prior, 1.0, related)
         return evaluate(model, some(test, args.evaluated, final), names, special, args, every)
 
