@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from recipes.annotated import Context, Ids, Names, Pair
 from recipes.cpu_training import autocast
-from recipes.targets import Target, TokenLosses, pad
+from recipes.targets import Target, TokenLosses, pad, pair_ids
 
 WORDS, TEMPERATURE = 0.75, 0.7  # share of the rivals that have another word, and how it is drawn
 INSIDE = 0.5  # share of these words that are taken from the document
@@ -63,7 +64,7 @@ class Rivals:
                 continue
             question, answer = self._other_name_or_answer(context, pair, document, pairs, draw)
             if answer:
-                ids = (*question, self.special["sep"], *answer, self.special["eos"])
+                ids = pair_ids(question, answer, self.special)
                 alike = next(i for i, (a, b) in enumerate(zip(ids, target.ids, strict=False)) if a != b)
                 found.append(Target(ids, alike, target))
         return [*found, *self._other_words(slots, text, draw)]
@@ -88,14 +89,19 @@ class Rivals:
         """The prior's logits [N, V] at each target's place, after what comes before it and no source."""
         if not slots:
             return torch.zeros(0, len(self._telling))
-        empty = torch.tensor([[self.special["bos"], self.special["eos"]]])
         before = pad([[self.special["bos"], *target.ids[:place]] for target, place, _ in slots], self.special["pad"])
         with torch.no_grad(), autocast():
-            encoded = self.prior.model.encoder(empty, attention_mask=torch.ones_like(empty)).last_hidden_state
             hidden = self.prior.model.decoder(
-                before, encoder_hidden_states=encoded.expand(len(before), -1, -1), use_cache=False
+                before, encoder_hidden_states=self._no_source.expand(len(before), -1, -1), use_cache=False
             ).last_hidden_state
             return self.prior.lm_head(hidden[range(len(slots)), [place for _, place, _ in slots]]).float()
+
+    @cached_property
+    def _no_source(self) -> Tensor:
+        """What the prior's encoder makes of an input without a text, [1, 2, d_model]."""
+        empty = torch.tensor([[self.special["bos"], self.special["eos"]]])
+        with torch.no_grad(), autocast():
+            return self.prior.model.encoder(empty, attention_mask=torch.ones_like(empty)).last_hidden_state
 
     def _other_name_or_answer(
         self,
@@ -111,9 +117,8 @@ class Rivals:
             for _, other in pairs
             if other.answer and other.question[0] == pair.question[0] and not set(other.answer) & set(pair.answer or ())
         }
-        if answers and draw.random() < 0.5:
-            return pair.question, draw.choice(sorted(answers))
-        changed = self.names.confused(pair, context, document, draw)
+        takes_answer = bool(answers) and draw.random() < 0.5
+        changed = None if takes_answer else self.names.confused(pair, context, document, draw)
         if changed:
             return changed, pair.answer
         return pair.question, draw.choice(sorted(answers)) if answers else None
@@ -124,14 +129,12 @@ def advantages(blocks: Sequence[dict[str, Any]], found: Sequence[TokenLosses]) -
 
     `blocks` are those of a batch (`recipes.targets.collate`), `found` their losses.
     """
-    rows = {
-        id(target): (target, nats)
+    false = [target for part in blocks for target in part["targets"] if target.rival is not None]
+    if not false:
+        return torch.zeros(0)
+    nats = {
+        id(target): row
         for part, block in zip(blocks, found, strict=True)
-        for target, nats in zip(part["targets"], block.nats, strict=True)
+        for target, row in zip(part["targets"], block.nats, strict=True)
     }
-    gaps = [
-        nats[target.given :].sum() - rows[id(target.rival)][1][target.given :].sum()
-        for target, nats in rows.values()
-        if target.rival is not None
-    ]
-    return torch.stack(gaps) if gaps else torch.zeros(0)
+    return torch.stack([nats[id(t)][t.given :].sum() - nats[id(t.rival)][t.given :].sum() for t in false])

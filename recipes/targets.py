@@ -45,6 +45,11 @@ class TokenLosses(NamedTuple):
     labels: Tensor
 
 
+def pair_ids(question: Sequence[int], answer: Sequence[int], special: dict[str, int]) -> tuple[int, ...]:
+    """A pair as the model writes it: question, separator, answer, end."""
+    return (*question, special["sep"], *answer, special["eos"])
+
+
 def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1) -> torch.Tensor:
     """One tensor of rows, padded to the longest, rounded up (few shapes keep the CPU's kernels cached)."""
     width = -(-max(map(len, rows)) // multiple) * multiple

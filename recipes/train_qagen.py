@@ -67,7 +67,7 @@ from recipes import annotated, related_words
 from recipes.annotated import HIGHLIGHT, NO_ANSWER, SEPARATOR, WINDOW, Context, Names, Pair
 from recipes.cpu_training import DTYPE, Run, autocast, make_optimizer, prepare
 from recipes.rivals import Rivals, advantages
-from recipes.targets import Example, Target, TokenLosses, collate
+from recipes.targets import Example, Target, TokenLosses, collate, pair_ids
 
 PARTS = 2  # batches of like examples that make one step
 LONG_CONTEXT = 64  # tokens; a longer context gives more pairs
@@ -175,8 +175,7 @@ class Examples:
                 if other is None:
                     continue
                 question = self.random.choice(other.pairs).question
-            ids = [*question, self.special["sep"], self.special["none"], self.special["eos"]]
-            targets.append(Target(ids, len(question)))
+            targets.append(Target(pair_ids(question, [self.special["none"]], self.special), len(question)))
         return targets
 
     def elsewhere(self, context: Context, inside: set[int]) -> Context | None:
@@ -199,8 +198,9 @@ class Examples:
 
     def target(self, pair: Pair) -> Target:
         """Question and answer; the question alone where the answer is not known."""
-        head = [*pair.question, self.special["sep"]]
-        return Target([*head, *pair.answer, self.special["eos"]] if pair.answer else head)
+        if not pair.answer:
+            return Target((*pair.question, self.special["sep"]))
+        return Target(pair_ids(pair.question, pair.answer, self.special))
 
     def highlighted(self, ids: Sequence[int], start: int, pair: Pair) -> Example:
         """The question alone, from the text with the pair's answer, at `start`, between two marks.
@@ -567,14 +567,12 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
         smoothing = Smoothing(args.smoothing, args.related, table, continuing)
     prior = copy.deepcopy(model).eval()
     optimizer = make_optimizer(model, lambda name: args.lr if name.startswith("model.decoder.") else args.encoder_lr)
-
-    def of_held_out(final: bool) -> dict[str, float]:
-        every = Rivals(names, special, prior, 1.0, related)
-        return evaluate(model, some(test, args.evaluated, final), names, special, args, every)
-
+    every = Rivals(names, special, prior, 1.0, related)
     run = Run(
         model, optimizer, Path(args.out), args.minutes, args.save_minutes, args.warmup,
-        write=lambda folder: save(model, tokenizer, folder), evaluate=of_held_out, max_steps=args.max_steps,
+        write=lambda folder: save(model, tokenizer, folder),
+        evaluate=lambda final: evaluate(model, some(test, args.evaluated, final), names, special, args, every),
+        max_steps=args.max_steps,
     )  # fmt: skip
     run.resume()
     run.log(settings=vars(args), contexts=len(kept), held_out=len(test), pairs=sum(len(c.pairs) for c in kept))
