@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 
 def texts(paths: Sequence[str], rows: int) -> tuple[list[str], list[str]]:
     """So many summaries and sources, no two alike."""
-    from quals_metric.tables import records
+    from quals_metric.files.tables import records
 
     found = [row for path in paths for _, row in records(Path(path))]
     turned = (

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from qa_inference.decoding import DiverseBeamSearch
+from qa_inference.models.encoder_decoder import Scored
 from qa_inference.rows import Array, Hypothesis
-from qa_inference.seq2seq import Scored
 from qa_inference.tokenization import Ids
 
 try:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from qa_inference.formats import QuestionFormat
+from qa_inference.models.encoder_decoder import Seq2Seq, Sharing
+from qa_inference.models.loading import Loading
+from qa_inference.models.reader import Reader, ReaderConfig
 from qa_inference.options import check_choices, check_integers, find_preset
 from qa_inference.presets import QUESTION_PRESETS, READERS, Preset, ReaderPreset
-from qa_inference.pretrained import Loading
-from qa_inference.reader import Reader, ReaderConfig
-from qa_inference.seq2seq import Seq2Seq, Sharing
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class QagsConfig:
     forms: `max_per_answer` is how many may ask for the same answer (None: any number, as published). `exact`: the
     reader must give the intended answer to the character, as published; else after SQuAD's normalization.
 
-    `device`, `dtype` None: chosen (`qa_inference.engine`); `token_budget` is the engine's, in tokens per batch.
-    `sharing`: whether rows share one text in attention (`qa_inference.seq2seq.Seq2Seq`). `revision` (of `model`),
-    `reader_revision`, `token`, `cache_dir` and `local_files_only` go to the Hub loader.
+    `device`, `dtype` None: chosen (`qa_inference.batching`); `token_budget` is the engine's, in tokens per batch.
+    `sharing`: whether rows share one text in attention (`qa_inference.models.encoder_decoder.Seq2Seq`).
+    `revision` (of `model`), `reader_revision`, `token`, `cache_dir` and `local_files_only` go to the Hub loader.
     """
 
     model: str = "embedded"

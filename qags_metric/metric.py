@@ -11,12 +11,12 @@ from typing import Any
 import datasets
 import evaluate
 
-from qa_inference.answers import AnswerFinder
+from qa_inference.answer_candidates import AnswerFinder
 from qa_inference.formats import QuestionFormat
+from qa_inference.models.encoder_decoder import Seq2Seq
+from qa_inference.models.reader import Reader, ReaderConfig
 from qa_inference.options import choose_model, given, only, refuse_unknown, storable_texts
 from qa_inference.presets import QUESTION_PRESETS
-from qa_inference.reader import Reader, ReaderConfig
-from qa_inference.seq2seq import Seq2Seq
 from qags_metric.config import QagsConfig, load_generator, load_reader
 from qags_metric.scorer import QagsScorer
 

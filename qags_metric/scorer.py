@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from qa_inference import __version__, results
-from qa_inference.answers import AnswerCandidate, AnswerFinder
+from qa_inference.answer_candidates import AnswerCandidate, AnswerFinder
+from qa_inference.batching import Engine
 from qa_inference.decoding import BeamSearch
-from qa_inference.engine import Engine
-from qa_inference.reader import Reader
-from qa_inference.seq2seq import Seq2Seq
-from qa_inference.spans import Answer, Window
+from qa_inference.models.encoder_decoder import Seq2Seq
+from qa_inference.models.reader import Reader
+from qa_inference.models.spans import Answer, Window
 from qags_metric.config import QagsConfig, load_generator, load_reader
 from qags_metric.overlap import token_f1
-from qags_metric.questions import AskedQuestion, by_likelihood, parse, select
 from qags_metric.result import FoundAnswer, QagsResult, QuestionScore, SummaryScore
+from qags_metric.selection import AskedQuestion, by_likelihood, parse, select
 
 __all__ = ["QagsConfig", "QagsScorer"]
 

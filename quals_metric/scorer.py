@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, get_args
 import numpy as np
 
 from qa_inference import results
-from qa_inference.causal import CausalModel, is_decoder_only
+from qa_inference.batching import Engine
 from qa_inference.decoding import DiverseBeamSearch
-from qa_inference.engine import Engine
 from qa_inference.formats import CausalFormat, PairFormat
+from qa_inference.models.decoder_only import CausalModel, is_decoder_only
+from qa_inference.models.encoder_decoder import Scored, Seq2Seq, Sharing
 from qa_inference.options import check_choices, check_integers, find_preset
 from qa_inference.presets import PRESETS, Preset
 from qa_inference.rows import Array
-from qa_inference.seq2seq import Scored, Seq2Seq, Sharing
 from qa_inference.tokenization import EncodedText
 from qa_inference.windows import split
 from quals_metric import __version__
-from quals_metric.pairs import Candidate, SummaryText, locate, parse, select
 from quals_metric.result import PairScore, QualsResult, SummaryScore
+from quals_metric.selection import Candidate, SummaryText, locate, parse, select
 
 if TYPE_CHECKING:
     from qa_inference.cache import Asker, ResultCache
@@ -54,11 +54,11 @@ class QualsConfig:
     diverse beam search's (60, 0.5, 8 and 60 and the end: the published code). `max_pairs` ends the selection (10: the
     published code; its last round may give a few more). `tokens`:
     "all" averages over all tokens of a pair (the paper), "answer" over those of the answer and the end only.
-    `device`, `dtype` None: chosen (`qa_inference.engine`); `token_budget` is the engine's, in tokens per batch.
+    `device`, `dtype` None: chosen (`qa_inference.batching`); `token_budget` is the engine's, in tokens per batch.
     `search_dtype`: that of the search alone, by a copy of the model (None: `dtype`). A search in half precision finds
     other pairs, as its choices are a chain of near ties; one in float32 beside half-precision scoring does not.
-    `sharing`: whether rows share one source in attention (`qa_inference.seq2seq.Seq2Seq`). `revision`, `token`,
-    `cache_dir` and `local_files_only` go to the Hub loader. Decoder-only models: `gguf` is a GGUF file in the folder or
+    `sharing`: whether rows share one source in attention (`qa_inference.models.encoder_decoder.Seq2Seq`). `revision`,
+    `token`, `cache_dir` and `local_files_only` go to the Hub loader. Decoder-only models: `gguf` is a GGUF file in the folder or
     repository, `device_map` accelerate's ("auto": over all devices). `cache`: a folder that keeps what was generated
     and scored, for other calls and processes of this machine, in at most `cache_size` bytes (`qa_inference.cache`);
     None: none.

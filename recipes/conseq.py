@@ -57,8 +57,9 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from qa_inference import results
 from qa_inference.presets import PRESETS
-from qa_inference.resampling import paired_bootstrap
-from quals_metric import QualsConfig, QualsScorer, durable
+from qa_inference.significance import paired_bootstrap
+from quals_metric import QualsConfig, QualsScorer
+from quals_metric.files import durable
 from quals_metric.training.candidates import CollectionSettings
 from quals_metric.training.collection import collect
 from quals_metric.training.conseq import ConseqTrainer

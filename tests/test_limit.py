@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from qa_inference.causal import CausalModel
-from qa_inference.seq2seq import Scored, Seq2Seq
+from qa_inference.models.decoder_only import CausalModel
+from qa_inference.models.encoder_decoder import Scored, Seq2Seq
 from tests import programs, tiny, tiny_causal
 
 limit = programs.load("benchmarks/limit.py")

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from qa_inference.batching import Engine
 from qa_inference.decoding import TopKSampling
-from qa_inference.engine import Engine
-from qa_inference.seq2seq import Seq2Seq, Sharing
+from qa_inference.models.encoder_decoder import Seq2Seq, Sharing
 from qa_inference.tokenization import Ids
 from quals_metric.training.examples import TextEncoder, TextFormat
 from quals_metric.training.generation import GenerationSettings, generate_summaries

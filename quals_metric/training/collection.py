@@ -18,12 +18,12 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset, Features, List, Value, load_from_disk
 
 from qa_inference import results
-from qa_inference.causal import CausalModel, is_decoder_only
-from qa_inference.seq2seq import Seq2Seq, Sharing
-from qa_inference.spread import processes
-from quals_metric import durable
-from quals_metric.shards import Job, Plan, WorkFolder, digest, published, sidecar
-from quals_metric.tables import Row
+from qa_inference.distributed import processes
+from qa_inference.models.decoder_only import CausalModel, is_decoder_only
+from qa_inference.models.encoder_decoder import Seq2Seq, Sharing
+from quals_metric.files import durable
+from quals_metric.files.shards import Job, Plan, WorkFolder, digest, published, sidecar
+from quals_metric.files.tables import Row
 from quals_metric.training.candidates import CollectionSettings, Sampler, score
 from quals_metric.training.selection import reselect
 from quals_metric.training.state import left_as_found

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from qa_inference.formats import encode_prompt
-from qa_inference.seq2seq import Seq2Seq
+from qa_inference.models.encoder_decoder import Seq2Seq
 from qa_inference.tokenization import TEXT, Ids, TextTokenizer
 from quals_metric.training.state import left_as_found
 

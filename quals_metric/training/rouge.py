@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from qa_inference import results
-from qa_inference.engine import Engine
+from qa_inference.batching import Engine
 
 KINDS = ("rouge1", "rouge2", "rougeL")
 

@@ -18,8 +18,8 @@ import pytest
 from qa_inference import cache as cache_file
 from qa_inference.cache import CachedModel, ResultCache, checkpoint_digest, pack_hypotheses, unpack_hypotheses
 from qa_inference.decoding import DiverseBeamSearch
+from qa_inference.models.encoder_decoder import Scored, Seq2Seq
 from qa_inference.rows import Hypothesis
-from qa_inference.seq2seq import Scored, Seq2Seq
 from tests import tiny
 
 SIZE = 2**24

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 
-from qa_inference import seq2seq
 from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary
-from qa_inference.likelihood import top_log_probs
+from qa_inference.models import encoder_decoder as seq2seq
+from qa_inference.models.projection import top_log_probs
 from qa_inference.rows import Array
 from tests import tiny
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from qa_inference.causal import CausalModel
-from qa_inference.decoder import RunningRows
 from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling
-from qa_inference.reader import Reader
-from qa_inference.seq2seq import Scored, Seq2Seq
+from qa_inference.models.decoder import RunningRows
+from qa_inference.models.decoder_only import CausalModel
+from qa_inference.models.encoder_decoder import Scored, Seq2Seq
+from qa_inference.models.reader import Reader
 from tests import device, tiny, tiny_causal, tiny_readers
 
 INPUTS = [[5, 9, 30, 11, 3], [8, 21], list(range(10, 22)), [7] * 9]

@@ -15,11 +15,11 @@ import pytest
 import typer
 
 import quals_metric
-from qa_inference.seq2seq import Seq2Seq
+from qa_inference.models.encoder_decoder import Seq2Seq
 from quals_metric import QualsConfig, QualsScorer
 from quals_metric import metric as metric_file
+from quals_metric.cli.options import Metric, check_options
 from quals_metric.metric import Quals
-from quals_metric.options import Metric, check_options
 from quals_metric.result import QualsResult
 from tests import tiny
 from tests.quals_metric.test_scorer import SOURCES, SUMMARIES, _same

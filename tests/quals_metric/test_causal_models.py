@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qa_inference.causal import CausalModel
 from qa_inference.formats import CausalFormat, PairFormat
+from qa_inference.models.decoder_only import CausalModel
+from qa_inference.models.encoder_decoder import Seq2Seq
 from qa_inference.presets import PRESETS
-from qa_inference.seq2seq import Seq2Seq
 from quals_metric.app.scoring import CHOICES, Desk
 from quals_metric.app.views import result_html
 from quals_metric.metric import Quals

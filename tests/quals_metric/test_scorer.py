@@ -114,7 +114,7 @@ def test_a_pair_takes_its_best_window(folder: str, result: QualsResult) -> None:
     assert result.summaries[4].pairs, "the toy model must write a pair about the long source's summary"
     scorer = _scorer(folder)
     encoded = scorer.model.text.encode(SOURCES[4])
-    from qa_inference.seq2seq import Scored
+    from qa_inference.models.encoder_decoder import Scored
     from qa_inference.windows import split
 
     windows = split(SOURCES[4], encoded.offsets, 64 - encoded.around)

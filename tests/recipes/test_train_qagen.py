@@ -12,7 +12,7 @@ import torch
 from transformers import BertModel
 
 from qa_inference.decoding import DiverseBeamSearch
-from qa_inference.seq2seq import Seq2Seq
+from qa_inference.models.encoder_decoder import Seq2Seq
 from recipes import annotated, cpu_training
 from recipes import train_qagen as recipe
 from recipes.targets import Example, Target, block, collate

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from qa_inference.causal import CausalModel
+from qa_inference.models.decoder_only import CausalModel
 from quals_metric.scorer import QualsConfig, QualsScorer
 from quals_metric.training import CollectionSettings, QualsCallback, TextFormat, collect
 from quals_metric.training.collector import ConseqCollector

@@ -22,7 +22,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import quals_metric
 from qa_inference.decoding import TopKSampling
-from qa_inference.seq2seq import Seq2Seq
+from qa_inference.models.encoder_decoder import Seq2Seq
 from quals_metric import QualsConfig, QualsScorer
 from quals_metric.training.candidates import CollectionSettings
 from quals_metric.training.collection import collect
