@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from qa_inference.formats import QuestionFormat
-from qa_inference.models.encoder_decoder import Seq2Seq, Sharing
+from qa_inference.models.encoder_decoder import EncoderDecoder, Sharing
 from qa_inference.models.loading import Loading
 from qa_inference.models.reader import Reader, ReaderConfig
 from qa_inference.options import check_choices, check_integers, find_preset
@@ -30,7 +30,7 @@ class QagsConfig:
     reader must give the intended answer to the character, as published; else after SQuAD's normalization.
 
     `device`, `dtype` None: chosen (`qa_inference.batching`); `token_budget` is the engine's, in tokens per batch.
-    `sharing`: whether rows share one text in attention (`qa_inference.models.encoder_decoder.Seq2Seq`).
+    `sharing`: whether rows share one text in attention (`qa_inference.models.encoder_decoder.EncoderDecoder`).
     `revision` (of `model`), `reader_revision`, `token`, `cache_dir` and `local_files_only` go to the Hub loader.
     """
 
@@ -90,10 +90,12 @@ class QagsConfig:
         return known or ReaderPreset(self.reader, self.reader, "see its card", "")
 
 
-def load_generator(config: QagsConfig) -> Seq2Seq:
-    """The question generator a configuration names. Raises what `Seq2Seq.load` does."""
+def load_generator(config: QagsConfig) -> EncoderDecoder:
+    """The question generator a configuration names. Raises what `EncoderDecoder.load` does."""
     preset = config.preset()
-    return Seq2Seq.load(preset.model, sharing=config.sharing, **_loading(config, config.revision or preset.revision))
+    return EncoderDecoder.load(
+        preset.model, sharing=config.sharing, **_loading(config, config.revision or preset.revision)
+    )
 
 
 def load_reader(config: QagsConfig) -> Reader:

@@ -13,7 +13,7 @@ import evaluate
 
 from qa_inference.answer_candidates import AnswerFinder
 from qa_inference.formats import QuestionFormat
-from qa_inference.models.encoder_decoder import Seq2Seq
+from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.models.reader import Reader, ReaderConfig
 from qa_inference.options import choose_model, given, only, refuse_unknown, storable_texts
 from qa_inference.presets import QUESTION_PRESETS
@@ -90,7 +90,7 @@ _READER = ("reader", "reader_config", "reader_revision", *_LOADING)
 
 
 @lru_cache(maxsize=4)
-def _generator(config: QagsConfig) -> Seq2Seq:
+def _generator(config: QagsConfig) -> EncoderDecoder:
     """One loaded generator per process, whatever the number of metrics."""
     return load_generator(config)
 

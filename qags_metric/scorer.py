@@ -13,7 +13,7 @@ from qa_inference import __version__, results
 from qa_inference.answer_candidates import AnswerCandidate, AnswerFinder
 from qa_inference.batching import Engine
 from qa_inference.decoding import BeamSearch
-from qa_inference.models.encoder_decoder import Seq2Seq
+from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.models.reader import Reader
 from qa_inference.models.spans import Answer, Window
 from qags_metric.config import QagsConfig, load_generator, load_reader
@@ -50,7 +50,7 @@ class QagsScorer:
         config: QagsConfig | None = None,
         *,
         finder: AnswerFinder | None = None,
-        generator: Seq2Seq | None = None,
+        generator: EncoderDecoder | None = None,
         reader: Reader | None = None,
     ) -> None:
         self.config = config = config or QagsConfig()

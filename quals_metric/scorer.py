@@ -18,8 +18,8 @@ from qa_inference import results
 from qa_inference.batching import Engine
 from qa_inference.decoding import DiverseBeamSearch
 from qa_inference.formats import CausalFormat, PairFormat
-from qa_inference.models.decoder_only import CausalModel, is_decoder_only
-from qa_inference.models.encoder_decoder import Scored, Seq2Seq, Sharing
+from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
+from qa_inference.models.encoder_decoder import EncoderDecoder, ScoringRequest, Sharing
 from qa_inference.options import check_choices, check_integers, find_preset
 from qa_inference.presets import PRESETS, Preset
 from qa_inference.rows import Array
@@ -57,7 +57,7 @@ class QualsConfig:
     `device`, `dtype` None: chosen (`qa_inference.batching`); `token_budget` is the engine's, in tokens per batch.
     `search_dtype`: that of the search alone, by a copy of the model (None: `dtype`). A search in half precision finds
     other pairs, as its choices are a chain of near ties; one in float32 beside half-precision scoring does not.
-    `sharing`: whether rows share one source in attention (`qa_inference.models.encoder_decoder.Seq2Seq`). `revision`,
+    `sharing`: whether rows share one source in attention (`qa_inference.models.encoder_decoder.EncoderDecoder`). `revision`,
     `token`, `cache_dir` and `local_files_only` go to the Hub loader. Decoder-only models: `gguf` is a GGUF file in the folder or
     repository, `device_map` accelerate's ("auto": over all devices). `cache`: a folder that keeps what was generated
     and scored, for other calls and processes of this machine, in at most `cache_size` bytes (`qa_inference.cache`);
@@ -124,7 +124,7 @@ class _Text:
         return [self.encoded.window(*window) for window in self.windows]
 
 
-Model = Seq2Seq | CausalModel
+Model = EncoderDecoder | DecoderOnly
 
 
 def load_model(config: QualsConfig) -> Model:
@@ -139,10 +139,10 @@ def load_model(config: QualsConfig) -> Model:
     settings = {"device": config.device, "dtype": config.dtype, "sharing": config.sharing, **source}
     place, gguf = preset.place, config.gguf or preset.gguf
     if gguf is not None or is_decoder_only(place, **source):
-        return CausalModel.load(place, gguf_file=gguf, device_map=config.device_map, **settings)
+        return DecoderOnly.load(place, gguf_file=gguf, device_map=config.device_map, **settings)
     if config.device_map is not None:
         raise ValueError(f"device_map: is for decoder-only models; {preset.name!r} is none. Use device")
-    return Seq2Seq.load(place, **settings)
+    return EncoderDecoder.load(place, **settings)
 
 
 def load_searcher(config: QualsConfig, model: Model, load: Callable[[QualsConfig], Model] = load_model) -> Model:
@@ -186,7 +186,7 @@ class QualsScorer:
         self.model = model or load_model(self.config)
         self.searcher = searcher or load_searcher(self.config, self.model)
         is_unknown = self.config.format is None and find_preset("model", self.config.model, PRESETS) is None
-        self.format = CausalFormat() if is_unknown and isinstance(self.model, CausalModel) else preset.format
+        self.format = CausalFormat() if is_unknown and isinstance(self.model, DecoderOnly) else preset.format
         self._name, self._checkpoint = preset.name, preset.place if preset.is_at_hand else preset.model
         self._gguf = self.config.gguf or preset.gguf
         self._end_ids = self.format.end_ids(self.model.text)
@@ -329,7 +329,7 @@ class QualsScorer:
         for source, pairs in asked.items():
             distinct = {_key(pair): pair for pair in pairs}
             for window in texts[source].inputs() if distinct else ():
-                items.append(Scored(window, [pair.tokens for pair in distinct.values()]))
+                items.append(ScoringRequest(window, [pair.tokens for pair in distinct.values()]))
                 owners.append((source, list(distinct.values())))
         scores = self._engine.map(
             self._asking.log_likelihood,

@@ -17,7 +17,15 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary, run_search
 from qa_inference.models.decoder import real_places, to_device
-from qa_inference.models.encoder_decoder import Rounds, Scored, Sharing, by_target, end_ids_of, fill_up, pad_id_of
+from qa_inference.models.encoder_decoder import (
+    Rounds,
+    ScoringRequest,
+    Sharing,
+    by_target,
+    end_ids_of,
+    fill_up,
+    pad_id_of,
+)
 from qa_inference.models.loading import Loading, Source, load_pretrained
 from qa_inference.models.memory import check_fits, free_bytes, parameter_bytes
 from qa_inference.models.prefix_decoder import PrefixDecoder, PrefixRows, padded
@@ -29,7 +37,7 @@ WINDOW = 2048  # tokens of an input: modern models allow many times more, but re
 ROOM = 128  # positions left for what is written, at most a quarter of them
 
 
-class CausalModel:
+class DecoderOnly:
     """A decoder-only model in evaluation mode, with its tokenizer.
 
     `sharing` says how many rows read one source: "shared" keeps its keys and values once and folds rows in attention,
@@ -55,7 +63,7 @@ class CausalModel:
         gguf_file: str | None = None,
         device_map: str | None = None,
         **options: Unpack[Loading],
-    ) -> CausalModel:
+    ) -> DecoderOnly:
         """Load a Hub name or a folder, or the GGUF file of that name in it (needs the package `gguf`).
 
         `device_map` spreads the model as accelerate does ("auto"); a quantized checkpoint goes where its library puts
@@ -110,7 +118,7 @@ class CausalModel:
         return run_search(search, state, prefix, vocabulary, keys)
 
     @torch.inference_mode()
-    def log_likelihood(self, items: Sequence[Scored]) -> list[list[Array]]:
+    def log_likelihood(self, items: Sequence[ScoringRequest]) -> list[list[Array]]:
         """Teacher-forced token log-probabilities in nats: for every item, for every target an array [its length].
 
         Each source is read once; ends and separators count as any token. Raises ValueError if a source with a target is

@@ -30,7 +30,7 @@ Sharing = Literal["auto", "shared", "expanded"]
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoringRequest:
     """What `log_likelihood` asks of one source: its input ids and the target sequences scored on it."""
 
     source: Ids
@@ -43,7 +43,7 @@ class Rounds:
     Iterating gives the numbers of the items that have targets left, and up to `ROWS` targets of each.
     """
 
-    def __init__(self, items: Sequence[Scored]) -> None:
+    def __init__(self, items: Sequence[ScoringRequest]) -> None:
         self._items = items
         self._orders = [np.argsort([-len(target) for target in item.targets], kind="stable") for item in items]
         self._found: list[list[Array]] = [[] for _ in items]
@@ -84,7 +84,7 @@ def by_target(scores: Array, targets: Sequence[Sequence[Ids]]) -> list[list[Arra
     return [[next(flat) for _ in each] for each in targets]
 
 
-class Seq2Seq:
+class EncoderDecoder:
     """An encoder-decoder in evaluation mode on one device, with its tokenizer.
 
     `sharing` says how many rows read one source: "shared" folds them in attention, "expanded" copies the source for
@@ -105,7 +105,7 @@ class Seq2Seq:
             self._try_sharing(required=sharing == "shared")
 
     @classmethod
-    def load(cls, name: str, *, sharing: Sharing = "auto", **options: Unpack[Loading]) -> Seq2Seq:
+    def load(cls, name: str, *, sharing: Sharing = "auto", **options: Unpack[Loading]) -> EncoderDecoder:
         """Load a Hub name or a folder; see `pretrained.Loading` for what can be said of it.
 
         Raises OSError or ValueError, naming `name`, if there is no such checkpoint or it is no encoder-decoder.
@@ -153,7 +153,7 @@ class Seq2Seq:
         return run_search(search, state, prefix, vocabulary, keys)
 
     @torch.inference_mode()
-    def log_likelihood(self, items: Sequence[Scored]) -> list[list[Array]]:
+    def log_likelihood(self, items: Sequence[ScoringRequest]) -> list[list[Array]]:
         """Teacher-forced token log-probabilities in nats: for every item, for every target an array [its length].
 
         Each source is encoded once; ends and separators count as any token.

@@ -19,8 +19,8 @@ from datasets import Dataset, Features, List, Value, load_from_disk
 
 from qa_inference import results
 from qa_inference.distributed import processes
-from qa_inference.models.decoder_only import CausalModel, is_decoder_only
-from qa_inference.models.encoder_decoder import Seq2Seq, Sharing
+from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
+from qa_inference.models.encoder_decoder import EncoderDecoder, Sharing
 from quals_metric.files import durable
 from quals_metric.files.shards import Job, Plan, WorkFolder, digest, published, sidecar
 from quals_metric.files.tables import Row
@@ -81,7 +81,7 @@ def collect(
     sharing: Sharing = "expanded"  # what is being trained keeps its own attention
     if isinstance(model, str | os.PathLike):
         name = os.fspath(model)
-        loaded = (CausalModel if is_decoder_only(name) else Seq2Seq).load(name, sharing="expanded")
+        loaded = (DecoderOnly if is_decoder_only(name) else EncoderDecoder).load(name, sharing="expanded")
         model, tokenizer, sharing = loaded.model, loaded.text.tokenizer, "auto"
     elif tokenizer is None:
         raise ValueError("tokenizer: must be given with a model; got None")

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 import quals_metric
-from qa_inference.models.encoder_decoder import Seq2Seq
+from qa_inference.models.encoder_decoder import EncoderDecoder
 from quals_metric import QualsConfig, QualsScorer
 from quals_metric import metric as metric_file
 from quals_metric.cli.options import Metric, check_options
@@ -37,18 +37,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def worked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many inputs were searched from and how many targets were scored, by models."""
     counts: Counter[str] = Counter()
-    generate, log_likelihood = Seq2Seq.generate, Seq2Seq.log_likelihood
+    generate, log_likelihood = EncoderDecoder.generate, EncoderDecoder.log_likelihood
 
-    def counting_generate(self: Seq2Seq, inputs: Any, *args: Any, **settings: Any) -> Any:
+    def counting_generate(self: EncoderDecoder, inputs: Any, *args: Any, **settings: Any) -> Any:
         counts["searched"] += len(inputs)
         return generate(self, inputs, *args, **settings)
 
-    def counting_log_likelihood(self: Seq2Seq, items: Any) -> Any:
+    def counting_log_likelihood(self: EncoderDecoder, items: Any) -> Any:
         counts["scored"] += sum(len(item.targets) for item in items)
         return log_likelihood(self, items)
 
-    monkeypatch.setattr(Seq2Seq, "generate", counting_generate)
-    monkeypatch.setattr(Seq2Seq, "log_likelihood", counting_log_likelihood)
+    monkeypatch.setattr(EncoderDecoder, "generate", counting_generate)
+    monkeypatch.setattr(EncoderDecoder, "log_likelihood", counting_log_likelihood)
     return counts
 
 

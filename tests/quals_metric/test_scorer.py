@@ -114,14 +114,14 @@ def test_a_pair_takes_its_best_window(folder: str, result: QualsResult) -> None:
     assert result.summaries[4].pairs, "the toy model must write a pair about the long source's summary"
     scorer = _scorer(folder)
     encoded = scorer.model.text.encode(SOURCES[4])
-    from qa_inference.models.encoder_decoder import Scored
+    from qa_inference.models.encoder_decoder import ScoringRequest
     from qa_inference.windows import split
 
     windows = split(SOURCES[4], encoded.offsets, 64 - encoded.around)
     assert len(windows) > 3
     for pair in result.summaries[4].pairs:
         tokens = scorer.model.text.tokenizer.convert_tokens_to_ids(list(pair.tokens))
-        scores = scorer.model.log_likelihood([Scored(encoded.window(*window), [tokens]) for window in windows])
+        scores = scorer.model.log_likelihood([ScoringRequest(encoded.window(*window), [tokens]) for window in windows])
         best = max((array for (array,) in scores), key=np.mean)
         np.testing.assert_allclose(pair.source_log_probs, best, atol=1e-4)
 

@@ -14,8 +14,8 @@ from transformers import MambaConfig, MambaForCausalLM
 
 from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling
 from qa_inference.models import prefix_attention, prefix_decoder
-from qa_inference.models.decoder_only import CausalModel, is_decoder_only
-from qa_inference.models.encoder_decoder import Scored
+from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
+from qa_inference.models.encoder_decoder import ScoringRequest
 from qa_inference.models.prefix_attention import Prefix
 from tests import tiny, tiny_causal
 
@@ -27,9 +27,9 @@ SEARCH = DiverseBeamSearch(6, 0.5, 2, 9)
 every_architecture = pytest.mark.parametrize("name", tiny_causal.ARCHITECTURES)
 
 
-def _model(name: str, sharing: str = "auto") -> CausalModel:
+def _model(name: str, sharing: str = "auto") -> DecoderOnly:
     """A toy model behind the interface."""
-    return CausalModel(*tiny_causal.checkpoint(name), sharing=sharing)  # type: ignore[arg-type]  # parametrized
+    return DecoderOnly(*tiny_causal.checkpoint(name), sharing=sharing)  # type: ignore[arg-type]  # parametrized
 
 
 class Bare:
@@ -106,7 +106,12 @@ def test_searches_agree_with_the_rules_uncached_and_unshared(name: str, sharing:
 @pytest.mark.parametrize("sharing", ["auto", "expanded"])
 def test_likelihood_agrees_with_the_bare_model(name: str, sharing: str) -> None:
     model, bare = _model(name, sharing), Bare(name)
-    items = [Scored(INPUTS[0], TARGETS), Scored(INPUTS[1], TARGETS[:1]), Scored(INPUTS[2], []), Scored([5], TARGETS)]
+    items = [
+        ScoringRequest(INPUTS[0], TARGETS),
+        ScoringRequest(INPUTS[1], TARGETS[:1]),
+        ScoringRequest(INPUTS[2], []),
+        ScoringRequest([5], TARGETS),
+    ]
     found = model.log_likelihood(items)
     assert [len(arrays) for arrays in found] == [3, 1, 0, 3]
     for item, arrays in zip(items, found, strict=True):
@@ -117,7 +122,7 @@ def test_likelihood_agrees_with_the_bare_model(name: str, sharing: str) -> None:
 
 @pytest.mark.parametrize("sharing", ["auto", "expanded"])
 def test_a_head_that_is_no_plain_matrix_gives_the_same(sharing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, items = _model("llama"), [Scored(ids, TARGETS) for ids in INPUTS]
+    plain, items = _model("llama"), [ScoringRequest(ids, TARGETS) for ids in INPUTS]
     monkeypatch.setattr(prefix_decoder, "_projections", lambda model, size: iter(()))
     other = _model("llama", sharing)
     assert other.decoder.projection.weight is None and other.shared == (sharing == "auto")
@@ -131,10 +136,10 @@ def test_a_head_that_is_no_plain_matrix_gives_the_same(sharing: str, monkeypatch
 def test_a_source_with_very_many_targets_is_scored_in_parts() -> None:
     model = _model("llama")
     targets = [[4 + i % 40, 9, 3] for i in range(150)]
-    many, few = model.log_likelihood([Scored(INPUTS[0], targets), Scored(INPUTS[2], targets[:2])])
+    many, few = model.log_likelihood([ScoringRequest(INPUTS[0], targets), ScoringRequest(INPUTS[2], targets[:2])])
     assert (len(many), len(few)) == (150, 2)
     for i in (0, 63, 64, 149):
-        alone = model.log_likelihood([Scored(INPUTS[0], [targets[i]])])[0][0]
+        alone = model.log_likelihood([ScoringRequest(INPUTS[0], [targets[i]])])[0][0]
         np.testing.assert_allclose(many[i], alone, atol=1e-5)
 
 
@@ -154,7 +159,7 @@ def test_what_inputs_begin_with_is_read_once_for_all_batches() -> None:
 def test_other_prompts_are_not_taken_for_the_one_read_last() -> None:
     model, bare = _model("llama"), Bare("llama")
     for source in ([*HEAD, 5, 6], [*HEAD[:4], 9, 9, 9], [3, 5], [*HEAD, 5, 6, 7]):
-        (((array,)),) = model.log_likelihood([Scored(source, [TARGETS[0]])])
+        (((array,)),) = model.log_likelihood([ScoringRequest(source, [TARGETS[0]])])
         rows = bare.log_probs([*source, *TARGETS[0]])[len(source) - 1 : -1]
         np.testing.assert_allclose(array, rows[range(3), TARGETS[0]], atol=1e-4, rtol=1e-4)
 
@@ -183,7 +188,7 @@ def test_a_text_longer_than_the_positions_is_refused() -> None:
     assert model.window == 512 - 128
     for call in (
         lambda: model.generate([[5] * 505], SEARCH),
-        lambda: model.log_likelihood([Scored([5] * 505, [[6] * 9])]),
+        lambda: model.log_likelihood([ScoringRequest([5] * 505, [[6] * 9])]),
     ):
         with pytest.raises(ValueError, match=r"must fit the model's 512 positions; got 505 tokens to read and"):
             call()
@@ -193,7 +198,7 @@ def test_models_whose_memory_is_no_list_of_tokens_are_refused() -> None:
     made = tiny_causal.tokenizer()
     config = MambaConfig(vocab_size=len(made), hidden_size=16, num_hidden_layers=1, eos_token_id=1, pad_token_id=2)
     with pytest.raises(ValueError, match=r"MambaForCausalLM: must be able to go on from what it has read; .*"):
-        CausalModel(MambaForCausalLM(config), made)
+        DecoderOnly(MambaForCausalLM(config), made)
     with pytest.raises(ValueError, match=r'cannot share a source between rows .*; use sharing="auto" or "expanded"'):
         _model("bloom", "shared")
 
@@ -202,7 +207,7 @@ def test_models_whose_memory_is_no_list_of_tokens_are_refused() -> None:
 def test_a_checkpoint_is_loaded_from_a_folder(name: str, tmp_path: Path) -> None:
     folder = str(tiny_causal.save(name, tmp_path / name))
     assert is_decoder_only(folder)
-    loaded, made = CausalModel.load(folder, device="cpu"), _model(name)
+    loaded, made = DecoderOnly.load(folder, device="cpu"), _model(name)
     assert (loaded.vocabulary, loaded.window, loaded.shared) == (made.vocabulary, made.window, True)
     ours, theirs = loaded.generate(INPUTS[:2], SEARCH), made.generate(INPUTS[:2], SEARCH)
     assert [[h.tokens.tolist() for h in hs] for hs in ours] == [[h.tokens.tolist() for h in hs] for hs in theirs]
@@ -210,17 +215,17 @@ def test_a_checkpoint_is_loaded_from_a_folder(name: str, tmp_path: Path) -> None
 
 def test_a_model_spread_by_a_device_map_gives_the_same(tmp_path: Path) -> None:
     folder = str(tiny_causal.save("llama", tmp_path / "llama"))
-    mapped, plain = CausalModel.load(folder, device_map="auto"), CausalModel.load(folder, device="cpu")
-    items = [Scored(INPUTS[0], TARGETS)]
+    mapped, plain = DecoderOnly.load(folder, device_map="auto"), DecoderOnly.load(folder, device="cpu")
+    items = [ScoringRequest(INPUTS[0], TARGETS)]
     for ours, theirs in zip(mapped.log_likelihood(items)[0], plain.log_likelihood(items)[0], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def test_bfloat16_scores_are_close_and_shared(tmp_path: Path) -> None:
     folder = str(tiny_causal.save("llama", tmp_path / "llama"))
-    half, full = CausalModel.load(folder, device="cpu", dtype="bfloat16"), CausalModel.load(folder, device="cpu")
+    half, full = DecoderOnly.load(folder, device="cpu", dtype="bfloat16"), DecoderOnly.load(folder, device="cpu")
     assert half.shared and half.model.dtype == torch.bfloat16
-    items = [Scored(INPUTS[0], TARGETS[:1])]
+    items = [ScoringRequest(INPUTS[0], TARGETS[:1])]
     np.testing.assert_allclose(half.log_likelihood(items)[0][0], full.log_likelihood(items)[0][0], atol=0.5)
 
 
@@ -232,20 +237,20 @@ def test_what_kind_a_checkpoint_is(tmp_path: Path) -> None:
 
 def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"model '.*nothing': must be a folder or a Hub name of a decoder-only model"):
-        CausalModel.load(str(tmp_path / "nothing"), device="cpu", local_files_only=True)
+        DecoderOnly.load(str(tmp_path / "nothing"), device="cpu", local_files_only=True)
     folder = tiny_causal.save("llama", tmp_path / "broken")
     (folder / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises((OSError, ValueError), match=r"model '.*broken': must be a folder or a Hub name"):
-        CausalModel.load(str(folder), device="cpu")
+        DecoderOnly.load(str(folder), device="cpu")
 
 
 def test_a_gguf_file_gives_what_its_model_does(tmp_path: Path) -> None:
     pytest.importorskip("gguf", reason="the package `gguf` is optional")
     tiny_causal.save_gguf(tmp_path / "toy.gguf")
-    loaded = CausalModel.load(str(tmp_path), device="cpu", gguf_file="toy.gguf")
+    loaded = DecoderOnly.load(str(tmp_path), device="cpu", gguf_file="toy.gguf")
     assert loaded.shared and loaded.vocabulary.ends == (1,)
     assert loaded.text.encode(tiny.CORPUS[0]).ids == _model("qwen2").text.encode(tiny.CORPUS[0]).ids
-    items = [Scored(INPUTS[0], TARGETS), Scored(INPUTS[1], TARGETS)]
+    items = [ScoringRequest(INPUTS[0], TARGETS), ScoringRequest(INPUTS[1], TARGETS)]
     found, expected = (model.log_likelihood(items) for model in (loaded, _model("qwen2")))
     for ours, theirs in zip(found, expected, strict=True):
         for a, b in zip(ours, theirs, strict=True):

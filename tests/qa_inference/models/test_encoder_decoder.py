@@ -10,7 +10,7 @@ import torch
 
 from qa_inference.decoding import DiverseBeamSearch, TopKSampling
 from qa_inference.models import attention
-from qa_inference.models.encoder_decoder import Scored, Seq2Seq, Sharing
+from qa_inference.models.encoder_decoder import EncoderDecoder, ScoringRequest, Sharing
 from qa_inference.models.projection import token_log_probs
 from tests import tiny
 
@@ -19,9 +19,9 @@ SEARCH = DiverseBeamSearch(7, 0.5, 2, 11)
 every_architecture = pytest.mark.parametrize("name", tiny.ARCHITECTURES)
 
 
-def _model(name: str, sharing: str = "auto") -> Seq2Seq:
+def _model(name: str, sharing: str = "auto") -> EncoderDecoder:
     """A toy model behind the interface."""
-    return Seq2Seq(*tiny.checkpoint(name), sharing=sharing)  # type: ignore[arg-type]  # parametrized
+    return EncoderDecoder(*tiny.checkpoint(name), sharing=sharing)  # type: ignore[arg-type]  # parametrized
 
 
 @every_architecture
@@ -54,7 +54,9 @@ def test_searches_agree_shared_expanded_and_one_by_one(name: str) -> None:
 def test_likelihood_of_what_a_search_found_is_what_it_said(name: str) -> None:
     model = _model(name)
     found = model.generate(INPUTS, SEARCH)
-    scored = model.log_likelihood([Scored(i, [h.tokens for h in hs]) for i, hs in zip(INPUTS, found, strict=True)])
+    scored = model.log_likelihood(
+        [ScoringRequest(i, [h.tokens for h in hs]) for i, hs in zip(INPUTS, found, strict=True)]
+    )
     for hypotheses, arrays in zip(found, scored, strict=True):
         for hypothesis, array in zip(hypotheses, arrays, strict=True):
             np.testing.assert_allclose(array, hypothesis.log_probs, atol=1e-4, rtol=1e-4)
@@ -65,7 +67,7 @@ def test_likelihood_agrees_with_the_bare_model(name: str) -> None:
     model = _model(name)
     network = tiny.checkpoint(name)[0].eval()
     targets = [[9, 12, 4], [30], [8, 8, 8, 15, 3, 21]]
-    items = [Scored(INPUTS[0], targets), Scored(INPUTS[1], targets[:1]), Scored(INPUTS[2], [])]
+    items = [ScoringRequest(INPUTS[0], targets), ScoringRequest(INPUTS[1], targets[:1]), ScoringRequest(INPUTS[2], [])]
     found = model.log_likelihood(items)
     assert [len(arrays) for arrays in found] == [3, 1, 0]
     for item, arrays in zip(items, found, strict=True):
@@ -79,15 +81,15 @@ def test_likelihood_agrees_with_the_bare_model(name: str) -> None:
 
 @pytest.mark.parametrize("sharing", ["shared", "expanded"])
 def test_targets_of_any_number_and_length_are_decoded_in_parts(sharing: Sharing) -> None:
-    model = Seq2Seq(*tiny.checkpoint("bart"), sharing=sharing)
+    model = EncoderDecoder(*tiny.checkpoint("bart"), sharing=sharing)
     counts = (19, 0, 150, 8)
     targets = [[[4 + n % 40] * (1 + 7 * n % 13) for n in range(count)] for count in counts]
-    items = [Scored(source, each) for source, each in zip(INPUTS, targets, strict=True)]
+    items = [ScoringRequest(source, each) for source, each in zip(INPUTS, targets, strict=True)]
     found = model.log_likelihood(items)
     assert [[len(array) for array in arrays] for arrays in found] == [[len(t) for t in each] for each in targets]
     for item, arrays in zip(items, found, strict=True):
         for n in range(0, len(arrays), 7):
-            ((one,),) = model.log_likelihood([Scored(item.source, [item.targets[n]])])
+            ((one,),) = model.log_likelihood([ScoringRequest(item.source, [item.targets[n]])])
             np.testing.assert_allclose(arrays[n], one, atol=1e-5)
 
 
@@ -116,7 +118,7 @@ def test_sampling_needs_keys() -> None:
 def test_a_checkpoint_is_loaded_from_a_folder(tmp_path: Path) -> None:
     for name in ("bart", "t5", "encoder-decoder"):
         folder = tiny.save(name, tmp_path / name)
-        loaded, made = Seq2Seq.load(str(folder), device="cpu"), _model(name)
+        loaded, made = EncoderDecoder.load(str(folder), device="cpu"), _model(name)
         assert (loaded.prefix, loaded.vocabulary, loaded.window) == (made.prefix, made.vocabulary, made.window)
         ours, theirs = loaded.generate(INPUTS[:2], SEARCH), made.generate(INPUTS[:2], SEARCH)
         assert [[h.tokens.tolist() for h in hs] for hs in ours] == [[h.tokens.tolist() for h in hs] for hs in theirs]
@@ -126,21 +128,21 @@ def test_bin_weights_are_read(tmp_path: Path) -> None:
     folder = tiny.save("t5", tmp_path / "t5")
     torch.save(tiny.checkpoint("t5")[0].state_dict(), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    assert Seq2Seq.load(str(folder), device="cpu").window == 64
+    assert EncoderDecoder.load(str(folder), device="cpu").window == 64
 
 
 def test_bfloat16_scores_are_close_and_shared(tmp_path: Path) -> None:
     folder = str(tiny.save("bart", tmp_path / "bart"))
-    half, full = Seq2Seq.load(folder, device="cpu", dtype="bfloat16"), Seq2Seq.load(folder, device="cpu")
+    half, full = EncoderDecoder.load(folder, device="cpu", dtype="bfloat16"), EncoderDecoder.load(folder, device="cpu")
     assert half.shared and half.model.dtype == torch.bfloat16
-    items = [Scored(INPUTS[0], [[9, 12, 4]])]
+    items = [ScoringRequest(INPUTS[0], [[9, 12, 4]])]
     np.testing.assert_allclose(half.log_likelihood(items)[0][0], full.log_likelihood(items)[0][0], atol=0.5)
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"model '.*nothing': must be a folder or a Hub name"):
-        Seq2Seq.load(str(tmp_path / "nothing"), device="cpu", local_files_only=True)
+        EncoderDecoder.load(str(tmp_path / "nothing"), device="cpu", local_files_only=True)
     folder = tiny.save("bart", tmp_path / "broken")
     (folder / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises((OSError, ValueError), match=r"model '.*broken': must be a folder or a Hub name"):
-        Seq2Seq.load(str(folder), device="cpu")
+        EncoderDecoder.load(str(folder), device="cpu")

@@ -9,7 +9,7 @@ import torch
 
 from qa_inference.models import decoder_only as causal
 from qa_inference.models import memory
-from qa_inference.models.decoder_only import CausalModel
+from qa_inference.models.decoder_only import DecoderOnly
 from tests import tiny_causal
 
 
@@ -32,7 +32,7 @@ def test_what_does_not_fit_is_refused_before_it_is_read(tmp_path: Path, monkeypa
     (folder / "model.safetensors").write_bytes(b"never read")
     monkeypatch.setattr(causal, "free_bytes", lambda device: 1000)
     with pytest.raises(MemoryError, match=r"'.*llama': its weights must fit into memory; they take 0\.0 GB in float32"):
-        CausalModel.load(str(folder), device="cpu")
+        DecoderOnly.load(str(folder), device="cpu")
 
 
 def test_the_remedy_fits_the_case() -> None:
