@@ -152,7 +152,7 @@ class PublishedQags(Contender):
 
     def compare(self, summaries: Texts, sources: Texts, asked: list[list[Any]]) -> list[float]:
         """Filter by the answers from the summary; F1 of the answers from both, read once more."""
-        from qa_inference.results import mean
+        from qa_inference.metric_base import mean_of_defined as mean
         from qags_metric.overlap import token_f1
         from qags_metric.selection import select
 
@@ -220,7 +220,7 @@ class PublishedQuals(Contender):
 
     def score(self, summaries: Texts, sources: Texts) -> list[float]:
         """One score per summary."""
-        from qa_inference.results import mean
+        from qa_inference.metric_base import mean_of_defined as mean
 
         texts = self.parts._read(set(summaries), summaries)
         scores: list[float] = []

@@ -17,9 +17,9 @@ PACKAGES = ("qa_inference", "quals_metric", "qags_metric")
 LAYERS = (
     ("qa_inference.lazy", "qa_inference.rows", "qa_inference.models.projection", "qa_inference.models.attention",
      "qa_inference.models.prefix_attention", "qa_inference.models.memory", "qa_inference.distributed", "qa_inference.windows",
-     "qa_inference.results", "qa_inference.significance", "qa_inference.tokenization", "qa_inference.models.spans"),
+     "qa_inference.metric_base", "qa_inference.significance", "qa_inference.tokenization", "qa_inference.models.spans"),
     ("qa_inference.decoding", "qa_inference.models.decoder", "qa_inference.batching", "qa_inference.formats",
-     "qa_inference.options"),
+     "qa_inference.metric_base"),
     ("qa_inference.presets", "qa_inference.models.loading"),
     ("qa_inference.models.encoder_decoder", "qa_inference.models.prefix_decoder", "qa_inference.models.reader", "qa_inference.answer_candidates"),
     ("qa_inference.models.prefix_probe",),

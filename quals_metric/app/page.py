@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qa_inference.results import CorpusResult
+from qa_inference.metric_base import CorpusResult
 from quals_metric.app.files import ENDINGS, read_upload, write_scores
 from quals_metric.app.limits import Limits, RefusedError, Tell
 from quals_metric.app.scoring import Chosen, Desk, Load

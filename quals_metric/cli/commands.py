@@ -35,7 +35,7 @@ from quals_metric.cli.options import (
 from quals_metric.study import commands as study_commands
 
 if TYPE_CHECKING:
-    from qa_inference.results import CorpusResult, ScoredSummary
+    from qa_inference.metric_base import CorpusResult, ScoredSummary
 
 app = typer.Typer(
     help="QUALS: is a summary consistent with its source?",

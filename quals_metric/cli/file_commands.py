@@ -31,7 +31,7 @@ from quals_metric.cli.options import (
     check_options,
     load_scorer,
 )
-from quals_metric.numbers import number
+from quals_metric.metrics import format_number
 
 if TYPE_CHECKING:
     from quals_metric.files.compare import Comparison, SystemScore
@@ -209,7 +209,7 @@ def _score_text(found: FileScores) -> str:
     from quals_metric.cli.terminal import VIEWS
 
     view = VIEWS[found.metric]
-    in_01 = f"   (0 to 1: {number(found.score_01, 4)})" if view.shows_01 else ""
+    in_01 = f"   (0 to 1: {format_number(found.score_01, 4)})" if view.shows_01 else ""
     windowed = f"{found.num_windowed_summaries:,} summaries and {found.num_windowed_sources:,} sources in windows"
     return "\n".join(
         (
@@ -239,5 +239,5 @@ def _comparison_text(found: Comparison, a: Path, b: Path) -> str:
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    point, first, last = (number(one, 4) for one in (value, low, high))
+    point, first, last = (format_number(one, 4) for one in (value, low, high))
     return f"{point}   95 % interval {first} to {last}"

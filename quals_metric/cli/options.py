@@ -92,9 +92,11 @@ def load_scorer(metric: Metric = Metric.QUALS, **options: Any) -> Any:
 
     disable_progress_bar()  # a bar for reading a file from the disk is noise; downloads keep theirs
     if metric is Metric.QAGS:
-        from qags_metric.scorer import QagsConfig, QagsScorer
+        from qags_metric.config import QagsConfig
+        from qags_metric.scorer import QagsScorer
 
         return QagsScorer(QagsConfig(**given))
-    from quals_metric.scorer import QualsConfig, QualsScorer
+    from quals_metric.config import QualsConfig
+    from quals_metric.scorer import QualsScorer
 
     return QualsScorer(QualsConfig(**given))

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from quals_metric.numbers import number
+from quals_metric.metrics import format_number
 
 if TYPE_CHECKING:
-    from qa_inference.results import ScoredSummary
+    from qa_inference.metric_base import ScoredSummary
 
 WIDTH = 100
 
@@ -63,9 +63,9 @@ def summary_block(label: str, text: str, score: ScoredSummary) -> str:
     head, view = paragraph(label, text), VIEWS[score.metric]
     if math.isnan(score.score):
         return f"{head}\n  {view.title} undefined: {score.note}"
-    rows = [(number(view.value(one)), *view.cells(one)) for one in sorted(score.asked, key=view.value)]
-    in_01 = f"   (0 to 1: {number(score.score_01)})" if view.shows_01 else ""
-    return f"{head}\n  {view.title} {number(score.score)}{in_01}\n{rows_block(view.columns, rows)}"
+    rows = [(format_number(view.value(one)), *view.cells(one)) for one in sorted(score.items, key=view.value)]
+    in_01 = f"   (0 to 1: {format_number(score.score_01)})" if view.shows_01 else ""
+    return f"{head}\n  {view.title} {format_number(score.score)}{in_01}\n{rows_block(view.columns, rows)}"
 
 
 def rows_block(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

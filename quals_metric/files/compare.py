@@ -11,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from qa_inference import results
+from qa_inference.metric_base import json_ready, mean_of_defined
 from qa_inference.significance import (
     RESAMPLES,
     SEED,
@@ -57,7 +57,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; undefined: None."""
-        plain: dict[str, Any] = results.plain(asdict(self))
+        plain: dict[str, Any] = json_ready(asdict(self))
         return plain
 
 
@@ -106,7 +106,7 @@ def compare(
         raise ValueError(f"a and b: must have a row where both are defined; of {len(a)} rows there is none")
     first, second = ([float(pair[side]) for pair in both] for side in (0, 1))
     systems = [
-        SystemScore(results.mean(scores), *bootstrap_interval(scores, resamples=resamples, seed=seed))
+        SystemScore(mean_of_defined(scores), *bootstrap_interval(scores, resamples=resamples, seed=seed))
         for scores in (first, second)
     ]
     paired = paired_bootstrap(first, second, resamples=resamples, seed=seed)

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, get_args, get_origin,
 
 import qags_metric.result
 import quals_metric.result
-from qa_inference import results
+from qa_inference.metric_base import ScoredSummary, json_ready
 from quals_metric.files.tables import Row, ending
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-KINDS: Mapping[str, type[results.ScoredSummary]] = {
+KINDS: Mapping[str, type[ScoredSummary]] = {
     kind.metric: kind for kind in (quals_metric.result.SummaryScore, qags_metric.result.SummaryScore)
 }
 """What each metric says of a summary."""
 
 
-def scored_row(kept: Mapping[str, Any], summary: results.ScoredSummary, pairs: bool) -> dict[str, Any]:
+def scored_row(kept: Mapping[str, Any], summary: ScoredSummary, pairs: bool) -> dict[str, Any]:
     """What is written of a summary: the kept columns and those of `ScoredSummary.row`, on request with the questions.
 
     A kept column must not have one of these names.
@@ -127,7 +127,7 @@ class Parquet:
         import pyarrow.parquet as pq
 
         own = self._kind.columns()
-        plain = [_storable(row | {name: results.plain(row[name]) for name in own if name in row}) for row in rows]
+        plain = [_storable(row | {name: json_ready(row[name]) for name in own if name in row}) for row in rows]
         pq.write_table(pa.Table.from_pylist(plain, schema=self._schema(rows[0])), file)
 
     def join(self, shards: Iterable[Path], file: BinaryIO) -> None:
@@ -143,7 +143,7 @@ class Parquet:
     def _schema(self, row: Mapping[str, Any]) -> pa.Schema:
         import pyarrow as pa
 
-        hints = (float, float, int, str, get_type_hints(self._kind)[self._kind.asked_as])
+        hints = (float, float, int, str, get_type_hints(self._kind)[self._kind.items_field])
         own = zip(self._kind.columns(), map(_arrow_type, hints), strict=True)
         kept = [column for column in self._kept if column.name in row or not self._known]
         return pa.schema([*kept, *list(own)[: None if self._pairs else -1]])
@@ -184,7 +184,7 @@ def _line(row: Mapping[str, Any]) -> bytes:
 
 def _dumps(value: Any, place: str, *, ensure_ascii: bool) -> str:
     try:
-        return json.dumps(results.plain(value), ensure_ascii=ensure_ascii, allow_nan=False, default=_as_text)
+        return json.dumps(json_ready(value), ensure_ascii=ensure_ascii, allow_nan=False, default=_as_text)
     except TypeError as error:
         raise ValueError(f"{place}: {error}. Leave the column out, or write .parquet") from error
 

@@ -24,8 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from qa_inference import results
-from qa_inference.results import CorpusResult, ScoredSummary
+from qa_inference.metric_base import CorpusResult, ScoredSummary, json_ready, mean_of_defined
 from qa_inference.significance import bootstrap_interval
 from quals_metric.files import durable
 from quals_metric.files.scored_rows import KINDS, Format, format_of, scored_row
@@ -66,7 +65,7 @@ class FileScores:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; undefined: None."""
-        plain: dict[str, Any] = results.plain({**asdict(self), "output": str(self.output)})
+        plain: dict[str, Any] = json_ready({**asdict(self), "output": str(self.output)})
         return plain
 
 
@@ -222,7 +221,7 @@ class _Task:
             scored_row(row.columns, summary, self.pairs) for row, summary in zip(rows, result.summaries, strict=True)
         ]
         try:
-            durable.write(self._path(shard, ".json"), json.dumps(results.plain(numbers)).encode())
+            durable.write(self._path(shard, ".json"), json.dumps(json_ready(numbers)).encode())
             with durable.replacing(self._path(shard)) as file:
                 self.form.shard(written, file)
         except FileNotFoundError:
@@ -241,10 +240,10 @@ class _Task:
             output=self.work.output,
             metric=self.job.settings["metric"],
             rows=len(scores),
-            score=results.mean(defined),
+            score=mean_of_defined(defined),
             low=low,
             high=high,
-            score_01=results.mean(_floats(numbers, "scores_01")),
+            score_01=mean_of_defined(_floats(numbers, "scores_01")),
             num_undefined=len(scores) - len(defined),
             num_windowed_summaries=sum(part["num_windowed_summaries"] for part in numbers),
             num_windowed_sources=sum(part["num_windowed_sources"] for part in numbers),

@@ -17,8 +17,8 @@ import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, Features, List, Value, load_from_disk
 
-from qa_inference import results
 from qa_inference.distributed import processes
+from qa_inference.metric_base import check_texts
 from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
 from qa_inference.models.encoder_decoder import EncoderDecoder, Sharing
 from quals_metric.files import durable
@@ -105,7 +105,7 @@ class _Task:
 
     def __post_init__(self) -> None:
         self.documents, self.ground_truths = list(self.rows["document"]), list(self.rows["ground_truth"])
-        results.check_texts(self.ground_truths, self.documents, ("ground_truth", "document"))
+        check_texts(self.ground_truths, self.documents, ("ground_truth", "document"))
         self.signature = getattr(self.scorer, "signature", type(self.scorer).__name__)
         size, count = self.settings.shard_rows, len(self.documents)
         self.shards = [range(start, min(start + size, count)) for start in range(0, count, size)]

@@ -270,7 +270,6 @@ def test_the_signature_names_what_could_change_a_number(make: Make, folders: tup
     changes = {"exact": True, "max_questions": 5, "num_candidates": 3, "hypotheses": 2, "min_question_tokens": 4}
     changes["max_per_answer"] = 3
     assert len({signature, *(make(**{name: value}).signature for name, value in changes.items())}) == 7
-    assert "|b:4|" in QagsResult((), signature).short_signature
 
 
 @pytest.mark.parametrize(

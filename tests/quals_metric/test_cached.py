@@ -15,9 +15,9 @@ import pytest
 import typer
 
 import quals_metric
+from qa_inference import evaluate_metric
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from quals_metric import QualsConfig, QualsScorer
-from quals_metric import metric as metric_file
 from quals_metric.cli.options import Metric, check_options
 from quals_metric.metric import Quals
 from quals_metric.result import QualsResult
@@ -168,12 +168,12 @@ def test_evaluates_metric_takes_a_cache(folder: str, tmp_path: Path, worked: Cou
     settings = {"groups": 30, "min_new_tokens": 2, "max_new_tokens": 14, "device": "cpu"}
     found = []
     for _ in range(2):
-        metric_file._scorer.cache_clear()  # as in another process
+        evaluate_metric.loaded.cache_clear()  # as in another process
         quals = Quals(model=folder, cache=tmp_path / "cache", **settings)
         found.append(quals.compute(predictions=SUMMARIES, sources=SOURCES))
         assert worked["searched"] == 4 and worked["scored"] > 10
     assert repr(found[0]) == repr(found[1])
-    metric_file._scorer.cache_clear()
+    evaluate_metric.loaded.cache_clear()
 
 
 def test_qags_knows_no_cache() -> None:

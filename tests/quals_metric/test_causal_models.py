@@ -17,9 +17,10 @@ from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.presets import PRESETS
 from quals_metric.app.scoring import CHOICES, Desk
 from quals_metric.app.views import result_html
+from quals_metric.config import QualsConfig
 from quals_metric.metric import Quals
 from quals_metric.result import QualsResult
-from quals_metric.scorer import QualsConfig, QualsScorer
+from quals_metric.scorer import QualsScorer
 from tests import tiny, tiny_causal
 
 SUMMARIES = [

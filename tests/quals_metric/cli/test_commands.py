@@ -15,9 +15,9 @@ from quals_metric import __version__
 from quals_metric.cli import commands as cli
 from quals_metric.cli.options import _ONLY, Metric
 from quals_metric.cli.terminal import WIDTH, rows_block, summary_block
+from quals_metric.config import QualsConfig
 from quals_metric.report.examples import EXAMPLES
 from quals_metric.result import PairScore, SummaryScore
-from quals_metric.scorer import QualsConfig
 from tests.qags_metric.conftest import FakeScorer as FakeQags
 
 

@@ -10,9 +10,10 @@ import typer
 from typer.testing import CliRunner, Result
 
 from quals_metric.cli import file_commands
+from quals_metric.config import QualsConfig
 from quals_metric.files.shards import Job, Plan
 from quals_metric.files.tables import records
-from quals_metric.scorer import QualsConfig, QualsScorer
+from quals_metric.scorer import QualsScorer
 from tests import tiny
 from tests.qags_metric.conftest import FakeScorer as FakeQags
 from tests.quals_metric.files.score_program import QuickScorer

@@ -11,7 +11,8 @@ import pytest
 from datasets import Dataset
 
 from qa_inference.models.decoder_only import DecoderOnly
-from quals_metric.scorer import QualsConfig, QualsScorer
+from quals_metric.config import QualsConfig
+from quals_metric.scorer import QualsScorer
 from quals_metric.training import CollectionSettings, QualsCallback, TextFormat, collect
 from quals_metric.training.collector import ConseqCollector
 from tests import tiny, tiny_causal
