@@ -28,12 +28,12 @@ LAYERS = (
     ("quals_metric.numbers", "quals_metric.selection", "quals_metric.result", "qags_metric.overlap", "qags_metric.result",
      "qags_metric.config", "quals_metric.files.durable", "quals_metric.files.tables", "quals_metric.report.passages",
      "quals_metric.app.limits", "quals_metric.app.guard"),
-    ("qags_metric.selection", "quals_metric.files.scored_rows", "quals_metric.report.evidence", "quals_metric.study.pairs",
+    ("qags_metric.selection", "quals_metric.files.scored_rows", "quals_metric.report.evidence", "quals_metric.study.summary_pairs",
      "quals_metric.app.server"),
     ("quals_metric.scorer", "qags_metric.scorer"),
     ("quals_metric.metric", "qags_metric.metric",
      "quals_metric.registry", "quals_metric.report.examples", "quals_metric.cli.terminal", "quals_metric.files.shards",
-     "quals_metric.report.figures", "quals_metric.report.rows", "quals_metric.study.answers"),
+     "quals_metric.report.figures", "quals_metric.report.rows", "quals_metric.study.judgments"),
     ("quals_metric.training.state", "quals_metric.training.measuring", "quals_metric.training.trainers",
      "quals_metric.training.selection", "quals_metric.training.rouge", "quals_metric.report.page"),
     ("quals_metric.training.examples",),
@@ -43,9 +43,9 @@ LAYERS = (
     ("quals_metric.training.collection",),
     ("quals_metric.training.collector",),
     ("quals_metric.files.scoring", "quals_metric.files.compare", "quals_metric.cli.options",
-     "quals_metric.report.writing", "quals_metric.study.page", "quals_metric.study.table", "quals_metric.app.files",
-     "quals_metric.app.views", "quals_metric.app.scoring"),
-    ("quals_metric.app.page", "quals_metric.cli.file_commands", "quals_metric.study.commands"),
+     "quals_metric.report.writing", "quals_metric.study.interface", "quals_metric.study.table", "quals_metric.app.uploads",
+     "quals_metric.app.views", "quals_metric.app.scoring_queue"),
+    ("quals_metric.app.interface", "quals_metric.cli.file_commands", "quals_metric.cli.study"),
     ("quals_metric.cli.commands",),
     ("quals_metric.__main__",),
 )  # fmt: skip
@@ -131,8 +131,8 @@ def test_metrics_are_independent() -> None:
 
 
 def test_a_public_name_is_its_file() -> None:
-    assert homes()["quals_metric.app.serve"] == "quals_metric.app.page"
-    assert "quals_metric.app.page" in ours("quals_metric.cli.commands")  # which imports `serve` from the package
+    assert homes()["quals_metric.app.serve"] == "quals_metric.app.interface"
+    assert "quals_metric.app.interface" in ours("quals_metric.cli.commands")  # which imports `serve` from the package
 
 
 def test_the_rules_see_a_breach(tmp_path: Path) -> None:
