@@ -45,7 +45,7 @@ from typer.testing import CliRunner
 from qa_inference.formats import PairFormat, QuestionFormat
 from qags_metric import Qags, QagsConfig, QagsScorer
 from quals_metric import Quals, QualsConfig, QualsScorer, __version__
-from quals_metric.cli import app
+from quals_metric.cli.commands import app
 from tests import tiny
 from tests.qags_metric import models as qags_toys
 

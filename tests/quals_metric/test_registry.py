@@ -93,7 +93,7 @@ def test_load_by_bare_name_in_a_new_process(
 
 
 def test_another_modules_cache(run_python: Callable[..., Any], no_model: dict[str, str], tmp_path: Path) -> None:
-    modules = {"HF_METRICS_CACHE": str(tmp_path / "other")}
+    modules = {"HF_MODULES_CACHE": str(tmp_path / "other")}
     code = f"import quals_metric; print(*quals_metric.register()); {LOAD}"
     where, loaded = run_python("-c", code, **no_model, **modules).stdout.splitlines()
     assert where.startswith(str(folder_in(tmp_path / "other")))
