@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from qa_inference.formats import QuestionFormat
-from qa_inference.models.encoder_decoder import EncoderDecoder, Sharing
-from qa_inference.models.loading import Loading
+from qa_inference.models.encoder_decoder import EncoderDecoder
+from qa_inference.models.loading import LoadingOptions
 from qa_inference.models.reader import Reader, ReaderConfig
+from qa_inference.models.shared_rows import Sharing
 from qa_inference.options import check_choices, check_integers, find_preset
 from qa_inference.presets import QUESTION_PRESETS, READERS, Preset, ReaderPreset
 
@@ -94,7 +95,7 @@ def load_generator(config: QagsConfig) -> EncoderDecoder:
     """The question generator a configuration names. Raises what `EncoderDecoder.load` does."""
     preset = config.preset()
     return EncoderDecoder.load(
-        preset.model, sharing=config.sharing, **_loading(config, config.revision or preset.revision)
+        preset.model, _loading(config, config.revision or preset.revision), sharing=config.sharing
     )
 
 
@@ -102,16 +103,16 @@ def load_reader(config: QagsConfig) -> Reader:
     """The reader a configuration names. Raises what `Reader.load` does."""
     preset = config.reader_preset()
     options = _loading(config, config.reader_revision or preset.revision)
-    return Reader.load(preset.model, config=config.reader_config, **options)
+    return Reader.load(preset.model, options, config=config.reader_config)
 
 
-def _loading(config: QagsConfig, revision: str | None) -> Loading:
+def _loading(config: QagsConfig, revision: str | None) -> LoadingOptions:
     """How either model is loaded."""
-    return {
-        "device": config.device,
-        "dtype": config.dtype,
-        "revision": revision,
-        "token": config.token,
-        "cache_dir": config.cache_dir,
-        "local_files_only": config.local_files_only,
-    }
+    return LoadingOptions(
+        revision=revision,
+        token=config.token,
+        cache_dir=config.cache_dir,
+        local_files_only=config.local_files_only,
+        device=config.device,
+        dtype=config.dtype,
+    )

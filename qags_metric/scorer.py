@@ -14,8 +14,7 @@ from qa_inference.answer_candidates import AnswerCandidate, AnswerFinder
 from qa_inference.batching import Engine
 from qa_inference.decoding import BeamSearch
 from qa_inference.models.encoder_decoder import EncoderDecoder
-from qa_inference.models.reader import Reader
-from qa_inference.models.spans import Answer, Window
+from qa_inference.models.reader import Reader, ReaderAnswer, Window
 from qags_metric.config import QagsConfig, load_generator, load_reader
 from qags_metric.overlap import token_f1
 from qags_metric.result import FoundAnswer, QagsResult, QuestionScore, SummaryScore
@@ -176,7 +175,7 @@ class QagsScorer:
 
     def _kept(
         self, asked: dict[str, list[AskedQuestion]], spread: bool, progress: _Progress
-    ) -> tuple[dict[str, list[AskedQuestion]], dict[Place, Answer]]:
+    ) -> tuple[dict[str, list[AskedQuestion]], dict[Place, ReaderAnswer]]:
         """Step 3: the questions about every summary that count, and what the reader answered from the summaries.
 
         The likeliest questions are read first, and no more of them once enough are kept: those that are left could not
@@ -186,7 +185,7 @@ class QagsScorer:
         waiting = {summary: by_likelihood(each) for summary, each in asked.items()}
         read: dict[str, list[AskedQuestion]] = {summary: [] for summary in asked}
         kept: dict[str, list[AskedQuestion]] = {summary: [] for summary in asked}
-        answers: dict[Place, Answer] = {}
+        answers: dict[Place, ReaderAnswer] = {}
         start = 2.0
         while unfinished := [summary for summary, each in waiting.items() if each]:
             left = sum(len(waiting[summary]) for summary in unfinished)
@@ -207,10 +206,10 @@ class QagsScorer:
 
     def _read(
         self, places: Iterable[Place], spread: bool, progress: _Progress, start: float, end: float
-    ) -> dict[Place, Answer]:
+    ) -> dict[Place, ReaderAnswer]:
         """Steps 3 and 4: the reader's answer to every distinct question to a text, from stage `start` to `end`."""
         distinct = list(dict.fromkeys(places))
-        answers: dict[Place, Answer] = {}
+        answers: dict[Place, ReaderAnswer] = {}
         for part in self._parts(distinct):
             shares = (count / len(distinct) for count in (len(answers), len(answers) + len(part)))
             spans = self._engine.map(
@@ -244,8 +243,8 @@ class QagsScorer:
         source: str,
         candidates: dict[str, list[AnswerCandidate]],
         kept: dict[str, list[AskedQuestion]],
-        answers: dict[Place, Answer],
-        found: dict[Place, Answer],
+        answers: dict[Place, ReaderAnswer],
+        found: dict[Place, ReaderAnswer],
     ) -> SummaryScore:
         """Step 5: the mean F1 of a summary's questions, or why there is none."""
         if not summary.strip() or not source.strip():
@@ -282,12 +281,12 @@ class _Progress:
             self.on_batch(self.told, STAGES * self.rows)
 
 
-def _windowed(answers: dict[Place, Answer]) -> set[str]:
+def _windowed(answers: dict[Place, ReaderAnswer]) -> set[str]:
     """The texts that were read in more than one window."""
     return {text for (_, text), answer in answers.items() if answer.num_windows > 1}
 
 
-def _question_score(one: AskedQuestion, own: Answer, found: Answer) -> QuestionScore:
+def _question_score(one: AskedQuestion, own: ReaderAnswer, found: ReaderAnswer) -> QuestionScore:
     """A kept question with its answers from the summary and from the source."""
     answer = one.answer
     span = answer.text, answer.start, answer.end
@@ -295,5 +294,5 @@ def _question_score(one: AskedQuestion, own: Answer, found: Answer) -> QuestionS
     return QuestionScore(one.question, *span, _found(own), _found(found), agreement, one.log_prob)
 
 
-def _found(answer: Answer) -> FoundAnswer:
+def _found(answer: ReaderAnswer) -> FoundAnswer:
     return FoundAnswer(answer.text, answer.start, answer.end, answer.score - answer.null_score)
