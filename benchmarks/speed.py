@@ -184,7 +184,7 @@ class PublishedQags(Contender):
         """Ten hypotheses per input by transformers' `generate`."""
         import torch
 
-        from qa_inference.rows import Hypothesis
+        from qa_inference.decoding import Hypothesis
 
         config, vocabulary = self.parts.config, self.parts.generator.vocabulary
         width = max(map(len, inputs))
@@ -317,7 +317,7 @@ class PublishedQuals(Contender):
 
     def hypotheses(self, tokens: Any, log_probs: Any) -> list[list[Any]]:
         """What each group wrote [S, G, T], up to its end."""
-        from qa_inference.rows import Hypothesis
+        from qa_inference.decoding import Hypothesis
 
         def cut(row: Any, scores: Any) -> Any:
             ends = np.flatnonzero(np.isin(row, self.parts.model.vocabulary.ends))

@@ -11,9 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import gc
-import logging
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -23,83 +21,10 @@ import torch
 
 from qa_inference.distributed import OnBatch, map_spread, processes
 
-logger = logging.getLogger(__name__)
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """The device to compute on.
-
-    Args:
-        device: a device that must be there; None: the first kind there is of CUDA, XPU and CPU, and of several such
-            devices the one `LOCAL_RANK` names, if it is set.
-
-    Raises:
-        ValueError: if `device` is not the name of a device of this machine.
-    """
-    if device is None:
-        return _best_device()
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device {device!r} is not the name of a device; use one like 'cpu' or 'cuda:0'") from error
-    if (chosen.index or 0) >= _num_devices(chosen.type):
-        found = [f"{kind} ({_num_devices(kind)})" for kind in ("cuda", "xpu", "mps", "cpu") if _num_devices(kind)]
-        raise ValueError(f"device '{chosen}' is not available; this machine has: {', '.join(found)}")
-    return chosen
-
-
-def _best_device() -> torch.device:
-    for kind in ("cuda", "xpu"):
-        if count := _num_devices(kind):
-            rank = os.environ.get("LOCAL_RANK", "")
-            return torch.device(kind, int(rank)) if rank.isdecimal() and int(rank) < count else torch.device(kind)
-    return torch.device("cpu")
-
-
-def _num_devices(kind: str) -> int:
-    count = getattr(getattr(torch, kind, None), "device_count", None)
-    return 0 if count is None else int(count())
-
-
-@functools.cache
-def cpu_has_bfloat16() -> bool:
-    """Whether the CPU computes in bfloat16 itself; one that has to imitate it takes several times as long."""
-    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-@functools.cache
-def _say_bfloat16_is_slow() -> None:
-    logger.warning("this CPU has no bfloat16 of its own: float32 takes more memory here and a fraction of the time")
-
-
-def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The floating-point type to compute in on `device`; says once in the log if bfloat16 is asked of a CPU without it.
-
-    Args:
-        dtype: "float32", "bfloat16", "float16" or the torch type; None: bfloat16 on a CUDA device that computes in it,
-            else float32.
-        device: where the model is.
-
-    Raises:
-        ValueError: if `dtype` is another type, or float16 on a CPU.
-    """
-    if dtype is None:
-        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has_bfloat16 else torch.float32
-    chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if chosen is None or chosen not in _DTYPES.values():
-        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
-    if chosen is torch.float16 and device.type == "cpu":
-        raise ValueError("dtype float16 is for GPUs; on a CPU use float32 or bfloat16")
-    if chosen is torch.bfloat16 and device.type == "cpu" and not cpu_has_bfloat16():
-        _say_bfloat16_is_slow()
-    return chosen
 
 
 def plan(costs: Sequence[int], token_budget: int, num_processes: int = 1) -> list[list[int]]:

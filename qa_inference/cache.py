@@ -20,9 +20,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
-from qa_inference.decoding import DiverseBeamSearch
-from qa_inference.models.encoder_decoder import ScoringRequest
-from qa_inference.rows import Array, Hypothesis
+from qa_inference.decoding import Array, DiverseBeamSearch, Hypothesis
+from qa_inference.models.shared_rows import ScoringRequest
 from qa_inference.tokenization import Ids
 
 try:

@@ -126,9 +126,6 @@ def check_folder_name(name: str, value: Any) -> None:
         raise ValueError(f"{name}: must be the name of a folder; got ''. Use None for no {name}")
 
 
-Sharing = Literal["auto", "shared", "expanded"]
-
-
 @dataclass(frozen=True)
 class ModelOptions:
     """Options of every metric: which model asks, where it comes from, and on what it computes.
@@ -177,10 +174,10 @@ class ModelOptions:
         models=EVERY_MODEL,
         default_help="the device's",
     )
-    sharing: Sharing = option(
+    sharing: Literal["auto", "shared", "expanded"] = option(
         "auto",
         help="Whether rows of a batch share one source in attention.",
-        choices=get_args(Sharing),
+        choices=("auto", "shared", "expanded"),
         models=("generator",),
         evaluate_name=None,
     )

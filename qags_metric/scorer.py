@@ -23,9 +23,8 @@ from qa_inference.metric_base import (
     short_digest,
 )
 from qa_inference.models.encoder_decoder import EncoderDecoder
-from qa_inference.models.loading import Loading
-from qa_inference.models.reader import Reader
-from qa_inference.models.spans import Answer, Window
+from qa_inference.models.loading import LoadingOptions
+from qa_inference.models.reader import Reader, ReaderAnswer, Window
 from qags_metric.config import QagsConfig
 from qags_metric.overlap import token_f1
 from qags_metric.result import FoundAnswer, QagsResult, QuestionScore, SummaryScore
@@ -44,27 +43,15 @@ Place = tuple[str, str]
 def load_generator(config: QagsConfig) -> EncoderDecoder:
     """The question generator that a configuration names. Raises what `EncoderDecoder.load` does."""
     preset = config.preset()
-    revision = config.revision or preset.revision
-    return EncoderDecoder.load(preset.model, sharing=config.sharing, **_loading(config, revision))
+    options = LoadingOptions.from_config(config, config.revision or preset.revision)
+    return EncoderDecoder.load(preset.model, options, sharing=config.sharing)
 
 
 def load_reader(config: QagsConfig) -> Reader:
     """The reader that a configuration names. Raises what `Reader.load` does."""
     preset = config.reader_preset()
-    revision = config.reader_revision or preset.revision
-    return Reader.load(preset.model, config=config.reader_config, **_loading(config, revision))
-
-
-def _loading(config: QagsConfig, revision: str | None) -> Loading:
-    """How either model is loaded."""
-    return {
-        "device": config.device,
-        "dtype": config.dtype,
-        "revision": revision,
-        "token": config.token,
-        "cache_dir": config.cache_dir,
-        "local_files_only": config.local_files_only,
-    }
+    options = LoadingOptions.from_config(config, config.reader_revision or preset.revision)
+    return Reader.load(preset.model, options, config=config.reader_config)
 
 
 class QagsScorer:
@@ -213,7 +200,7 @@ class QagsScorer:
 
     def _kept(
         self, asked: dict[str, list[AskedQuestion]], spread: bool, progress: _Progress
-    ) -> tuple[dict[str, list[AskedQuestion]], dict[Place, Answer]]:
+    ) -> tuple[dict[str, list[AskedQuestion]], dict[Place, ReaderAnswer]]:
         """Step 3: the questions about every summary that count, and what the reader answered from the summaries.
 
         The likeliest questions are read first, and no more of them once enough are kept: those that are left could not
@@ -223,7 +210,7 @@ class QagsScorer:
         waiting = {summary: by_likelihood(each) for summary, each in asked.items()}
         read: dict[str, list[AskedQuestion]] = {summary: [] for summary in asked}
         kept: dict[str, list[AskedQuestion]] = {summary: [] for summary in asked}
-        answers: dict[Place, Answer] = {}
+        answers: dict[Place, ReaderAnswer] = {}
         start = 2.0
         while unfinished := [summary for summary, each in waiting.items() if each]:
             left = sum(len(waiting[summary]) for summary in unfinished)
@@ -244,10 +231,10 @@ class QagsScorer:
 
     def _read(
         self, places: Iterable[Place], spread: bool, progress: _Progress, start: float, end: float
-    ) -> dict[Place, Answer]:
+    ) -> dict[Place, ReaderAnswer]:
         """Steps 3 and 4: the reader's answer to every distinct question to a text, from stage `start` to `end`."""
         distinct = list(dict.fromkeys(places))
-        answers: dict[Place, Answer] = {}
+        answers: dict[Place, ReaderAnswer] = {}
         for part in self._parts(distinct):
             shares = (count / len(distinct) for count in (len(answers), len(answers) + len(part)))
             spans = self._engine.map(
@@ -281,8 +268,8 @@ class QagsScorer:
         source: str,
         candidates: dict[str, list[AnswerCandidate]],
         kept: dict[str, list[AskedQuestion]],
-        answers: dict[Place, Answer],
-        found: dict[Place, Answer],
+        answers: dict[Place, ReaderAnswer],
+        found: dict[Place, ReaderAnswer],
     ) -> SummaryScore:
         """Step 5: the mean F1 of a summary's questions, or why there is none."""
         if not summary.strip() or not source.strip():
@@ -319,12 +306,12 @@ class _Progress:
             self.on_batch(self.told, STAGES * self.rows)
 
 
-def _windowed(answers: dict[Place, Answer]) -> set[str]:
+def _windowed(answers: dict[Place, ReaderAnswer]) -> set[str]:
     """The texts that were read in more than one window."""
     return {text for (_, text), answer in answers.items() if answer.num_windows > 1}
 
 
-def _question_score(one: AskedQuestion, own: Answer, found: Answer) -> QuestionScore:
+def _question_score(one: AskedQuestion, own: ReaderAnswer, found: ReaderAnswer) -> QuestionScore:
     """A kept question with its answers from the summary and from the source."""
     answer = one.answer
     span = answer.text, answer.start, answer.end
@@ -332,5 +319,5 @@ def _question_score(one: AskedQuestion, own: Answer, found: Answer) -> QuestionS
     return QuestionScore(one.question, *span, _found(own), _found(found), agreement, one.log_prob)
 
 
-def _found(answer: Answer) -> FoundAnswer:
+def _found(answer: ReaderAnswer) -> FoundAnswer:
     return FoundAnswer(answer.text, answer.start, answer.end, answer.score - answer.null_score)

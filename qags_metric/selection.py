@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qa_inference.answer_candidates import AnswerCandidate
-from qa_inference.models.spans import Answer
-from qa_inference.rows import Hypothesis
+from qa_inference.decoding import Hypothesis
+from qa_inference.models.reader import ReaderAnswer
 from qa_inference.tokenization import TextTokenizer
 from qags_metric.overlap import exact_match
 
@@ -56,7 +56,7 @@ def by_likelihood(asked: Iterable[AskedQuestion]) -> list[AskedQuestion]:
 
 def select(
     asked: Iterable[AskedQuestion],
-    answers: Mapping[str, Answer],
+    answers: Mapping[str, ReaderAnswer],
     most: int = 20,
     exact: bool = False,
     per_answer: int | None = None,

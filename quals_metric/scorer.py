@@ -14,7 +14,7 @@ import numpy as np
 
 from qa_inference import __version__
 from qa_inference.batching import Engine
-from qa_inference.decoding import DiverseBeamSearch
+from qa_inference.decoding import Array, DiverseBeamSearch
 from qa_inference.formats import CausalFormat
 from qa_inference.metric_base import (
     DEFAULT_TOKEN_BUDGET,
@@ -28,11 +28,11 @@ from qa_inference.metric_base import (
     short_digest,
 )
 from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
-from qa_inference.models.encoder_decoder import EncoderDecoder, ScoringRequest
+from qa_inference.models.encoder_decoder import EncoderDecoder
+from qa_inference.models.loading import LoadingOptions
+from qa_inference.models.shared_rows import ScoringRequest
 from qa_inference.presets import PRESETS
-from qa_inference.rows import Array
-from qa_inference.tokenization import EncodedText
-from qa_inference.windows import split
+from qa_inference.tokenization import EncodedText, split_into_windows
 from quals_metric.config import QualsConfig
 from quals_metric.result import PairScore, QualsResult, SummaryScore
 from quals_metric.selection import Candidate, SummaryText, locate, parse, select
@@ -66,19 +66,13 @@ Model = EncoderDecoder | DecoderOnly
 def load_model(config: QualsConfig) -> Model:
     """The model a configuration names, of whichever kind its checkpoint is. Raises what that kind's `load` does."""
     preset = config.preset()
-    source: dict[str, Any] = {
-        "revision": config.revision or preset.revision,
-        "token": config.token,
-        "cache_dir": config.cache_dir,
-        "local_files_only": config.local_files_only,
-    }
-    settings = {"device": config.device, "dtype": config.dtype, "sharing": config.sharing, **source}
-    place, gguf = preset.place, config.gguf or preset.gguf
-    if gguf is not None or is_decoder_only(place, **source):
-        return DecoderOnly.load(place, gguf_file=gguf, device_map=config.device_map, **settings)
+    options = LoadingOptions.from_config(config, config.revision or preset.revision)
+    checkpoint, gguf, sharing = preset.place, config.gguf or preset.gguf, config.sharing
+    if gguf is not None or is_decoder_only(checkpoint, options):
+        return DecoderOnly.load(checkpoint, options, sharing=sharing, gguf_file=gguf, device_map=config.device_map)
     if config.device_map is not None:
         raise ValueError(f"device_map: is for decoder-only models; {preset.name!r} is none. Use device")
-    return EncoderDecoder.load(place, **settings)
+    return EncoderDecoder.load(checkpoint, options, sharing=sharing)
 
 
 def load_searcher(config: QualsConfig, model: Model, load: Callable[[QualsConfig], Model] = load_model) -> Model:
@@ -232,7 +226,7 @@ class QualsScorer:
                         f"format: the prompt must leave room for a text in the window of {self._window} tokens; it "
                         f"takes {encoded.around}. Shorten the template or widen the window"
                     )
-                texts[text] = _Text(encoded, tuple(split(text, encoded.offsets, size)))
+                texts[text] = _Text(encoded, tuple(split_into_windows(text, encoded.offsets, size)))
         return texts
 
     def _kept_pairs(self, texts: dict[str, _Text], spread: bool, progress: _Counter) -> dict[str, list[Candidate]]:

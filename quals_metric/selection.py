@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qa_inference.decoding import Array, Hypothesis
 from qa_inference.formats import PairFormat, ParsedPair
-from qa_inference.rows import Array, Hypothesis
 from qa_inference.tokenization import EncodedText, Ids, TextTokenizer
 
 

@@ -15,15 +15,12 @@ PACKAGES = ("qa_inference", "quals_metric", "qags_metric")
 # From the ground up. A file may import from lower rows only; a new file is put into a row on purpose.
 # ruff: noqa: E501
 LAYERS = (
-    ("qa_inference.lazy", "qa_inference.rows", "qa_inference.models.projection", "qa_inference.models.attention",
-     "qa_inference.models.prefix_attention", "qa_inference.models.memory", "qa_inference.distributed", "qa_inference.windows",
-     "qa_inference.metric_base", "qa_inference.significance", "qa_inference.tokenization", "qa_inference.models.spans"),
-    ("qa_inference.decoding", "qa_inference.models.decoder", "qa_inference.batching", "qa_inference.formats",
-     "qa_inference.metric_base"),
-    ("qa_inference.presets", "qa_inference.models.loading"),
-    ("qa_inference.models.encoder_decoder", "qa_inference.models.prefix_decoder", "qa_inference.models.reader", "qa_inference.answer_candidates"),
-    ("qa_inference.models.prefix_probe",),
-    ("qa_inference.models.decoder_only",),
+    ("qa_inference.lazy", "qa_inference.decoding", "qa_inference.tokenization", "qa_inference.models.projection",
+     "qa_inference.models.loading", "qa_inference.distributed", "qa_inference.metric_base", "qa_inference.significance"),
+    ("qa_inference.batching", "qa_inference.formats", "qa_inference.models.shared_rows"),
+    ("qa_inference.presets", "qa_inference.models._shared_prefix"),
+    ("qa_inference.models.encoder_decoder", "qa_inference.models.decoder_only", "qa_inference.models.reader",
+     "qa_inference.answer_candidates"),
     ("qa_inference.cache",),
     ("quals_metric.numbers", "quals_metric.selection", "quals_metric.result", "qags_metric.overlap", "qags_metric.result",
      "qags_metric.config", "quals_metric.files.durable", "quals_metric.files.tables", "quals_metric.report.passages",

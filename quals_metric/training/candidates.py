@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from qa_inference.batching import Engine
 from qa_inference.decoding import TopKSampling
-from qa_inference.models.encoder_decoder import EncoderDecoder, Sharing
+from qa_inference.models.encoder_decoder import EncoderDecoder
+from qa_inference.models.shared_rows import Sharing
 from qa_inference.tokenization import Ids
 from quals_metric.training.examples import TextEncoder, TextFormat
 from quals_metric.training.generation import GenerationSettings, generate_summaries

@@ -20,7 +20,8 @@ from datasets import Dataset, Features, List, Value, load_from_disk
 from qa_inference.distributed import processes
 from qa_inference.metric_base import check_texts
 from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
-from qa_inference.models.encoder_decoder import EncoderDecoder, Sharing
+from qa_inference.models.encoder_decoder import EncoderDecoder
+from qa_inference.models.shared_rows import Sharing
 from quals_metric.files import durable
 from quals_metric.files.shards import Job, Plan, WorkFolder, digest, published, sidecar
 from quals_metric.files.tables import Row

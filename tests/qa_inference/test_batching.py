@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qa_inference import batching
-from qa_inference.batching import Engine, choose_device, choose_dtype, plan
+from qa_inference.batching import Engine, plan
 
 PROGRAM = Path(__file__).with_name("spread_program.py")
 
@@ -226,53 +226,6 @@ def test_spread_over_one_process_is_local() -> None:
             PartialState._reset_state()
 
 
-@pytest.fixture
-def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-
-
-@pytest.mark.parametrize(
-    ("local_rank", "expected"), [(None, "cuda"), ("1", "cuda:1"), ("2", "cuda"), ("-1", "cuda"), ("", "cuda")]
-)
-@pytest.mark.usefixtures("two_gpus")
-def test_the_default_device(monkeypatch: pytest.MonkeyPatch, local_rank: str | None, expected: str) -> None:
-    if local_rank is not None:
-        monkeypatch.setenv("LOCAL_RANK", local_rank)
-    assert choose_device() == torch.device(expected)
-
-
-@pytest.mark.usefixtures("two_gpus")
-def test_a_device_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_device("cpu") == choose_device(torch.device("cpu")) == torch.device("cpu")
-    assert choose_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(ValueError, match=r"'cuda:2' is not available; this machine has: cuda \(2\), "):
-        choose_device("cuda:2")
-    with pytest.raises(ValueError, match="'meta' is not available"):
-        choose_device("meta")
-    with pytest.raises(ValueError, match="'gpu' is not the name of a device"):
-        choose_device("gpu")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(torch.xpu, "device_count", lambda: 0)
-    assert choose_device() == torch.device("cpu")
-
-
-def test_the_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda:0")
-    assert choose_dtype(None, cpu) is torch.float32
-    for has_bfloat16, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has_bfloat16: has)
-        assert choose_dtype(None, gpu) is expected
-    assert choose_dtype("bfloat16", cpu) is choose_dtype(torch.bfloat16, cpu) is torch.bfloat16
-    assert choose_dtype("float16", gpu) is torch.float16
-    with pytest.raises(ValueError, match="float32, bfloat16, float16, got 'fp16'"):
-        choose_dtype("fp16", cpu)
-    with pytest.raises(ValueError, match=r"got torch\.int64"):
-        choose_dtype(torch.int64, cpu)
-    with pytest.raises(ValueError, match="on a CPU use float32 or bfloat16"):
-        choose_dtype("float16", cpu)
-
-
 # --- in two processes
 
 SUCCEEDING = ["sizes", "even_share", "records", "one_long_item", "progress"]
@@ -375,16 +328,3 @@ def test_the_death_of_rank_0_is_noticed(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "1.json").read_text(encoding="utf-8"))["dying_rank_0"]
     assert told["error"] == ["RuntimeError", "map stopped on rank 1 because rank 0 has ended; see its own output"]
     assert told["seconds"] < 10
-
-
-@pytest.mark.parametrize("native", [False, True])
-def test_bfloat16_on_a_cpu_without_it_is_said_to_be_slow_once(
-    native: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(batching, "cpu_has_bfloat16", lambda: native)
-    batching._say_bfloat16_is_slow.cache_clear()
-    for dtype in ("float32", "bfloat16", torch.bfloat16):
-        choose_dtype(dtype, torch.device("cpu"))
-    said = [record.getMessage() for record in caplog.records]
-    assert [("no bfloat16 of its own" in text) for text in said] == ([] if native else [True])
-    assert isinstance(batching.cpu_has_bfloat16(), bool)

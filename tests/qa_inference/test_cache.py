@@ -17,9 +17,10 @@ import pytest
 
 from qa_inference import cache as cache_file
 from qa_inference.cache import CachedModel, ResultCache, checkpoint_digest, pack_hypotheses, unpack_hypotheses
-from qa_inference.decoding import DiverseBeamSearch
-from qa_inference.models.encoder_decoder import EncoderDecoder, ScoringRequest
-from qa_inference.rows import Hypothesis
+from qa_inference.decoding import DiverseBeamSearch, Hypothesis
+from qa_inference.models.encoder_decoder import EncoderDecoder
+from qa_inference.models.loading import LoadingOptions
+from qa_inference.models.shared_rows import ScoringRequest
 from tests import tiny
 
 SIZE = 2**24
@@ -169,7 +170,10 @@ def test_a_key_has_all_that_changes_a_number(opened: Open) -> None:
 
 
 def test_the_digest_of_a_checkpoint_does_not_depend_on_where_it_lies(tmp_path: Path) -> None:
-    one, other = (EncoderDecoder.load(str(tiny.save("bart", tmp_path / name)), device="cpu").model for name in "ab")
+    one, other = (
+        EncoderDecoder.load(str(tiny.save("bart", tmp_path / name)), LoadingOptions(device="cpu")).model
+        for name in "ab"
+    )
     assert checkpoint_digest(one) == checkpoint_digest(other)
     other.config.activation_function = "relu"
     assert checkpoint_digest(one) != checkpoint_digest(other)

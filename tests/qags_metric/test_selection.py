@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from qa_inference.answer_candidates import AnswerCandidate
-from qa_inference.models.spans import Answer
-from qa_inference.rows import Hypothesis
+from qa_inference.decoding import Hypothesis
+from qa_inference.models.reader import ReaderAnswer
 from qa_inference.tokenization import TextTokenizer
 from qags_metric.selection import AskedQuestion, parse, question_of, select
 from tests import tiny
@@ -15,11 +15,11 @@ from tests import tiny
 PERTH, MONDAY = AnswerCandidate("Perth", 10, 15, "GPE"), AnswerCandidate("The Monday", 30, 40, "DATE")
 
 
-def _answer(text: str) -> Answer:
-    return Answer(text, 3, 3 + len(text), 5.0, 1.0, 1)
+def _answer(text: str) -> ReaderAnswer:
+    return ReaderAnswer(text, 3, 3 + len(text), 5.0, 1.0, 1)
 
 
-NONE = Answer("", -1, -1, 1.0, 5.0, 1)
+NONE = ReaderAnswer("", -1, -1, 1.0, 5.0, 1)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qa_inference.decoding import Hypothesis
 from qa_inference.formats import PairFormat
 from qa_inference.metric_base import mean_of_defined as mean
-from qa_inference.rows import Hypothesis
 from qa_inference.tokenization import TextTokenizer
 from quals_metric.selection import Candidate, SummaryText, locate, parse, select
 from tests import tiny
