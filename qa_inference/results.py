@@ -39,6 +39,11 @@ class ScoredSummary:
         found: tuple[Any, ...] = getattr(self, self.asked_as)
         return found
 
+    @property
+    def items(self) -> tuple[Any, ...]:
+        """The questions behind the score, each with `question`, `answer` and `score`."""
+        return self.asked
+
     @classmethod
     def columns(cls) -> tuple[str, ...]:
         """The names of what `row` holds."""

@@ -39,6 +39,11 @@ class QuestionScore:
     f1: float
     log_prob: float
 
+    @property
+    def score(self) -> float:
+        """The question's share of the summary's score: `f1`."""
+        return self.f1
+
 
 @dataclass(frozen=True)
 class SummaryScore(ScoredSummary):

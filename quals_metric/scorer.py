@@ -8,14 +8,14 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, get_args
 
 import numpy as np
 
 from qa_inference import results
-from qa_inference.batching import Engine
+from qa_inference.batching import DEFAULT_TOKEN_BUDGET, map_batches
 from qa_inference.decoding import DiverseBeamSearch
 from qa_inference.formats import CausalFormat, PairFormat
 from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 DEFAULT_WINDOW = 512  # tokens, where neither the format nor the checkpoint says
 TOKENS_PER_ROW = 8  # what one hypothesis of a search costs beside its source, in the engine's tokens
-DEFAULT_TOKEN_BUDGET = 8192
 DEFAULT_CACHE_SIZE = 2**30  # bytes
 LEAST_CACHE_SIZE = 2**20  # bytes; an empty one takes some 40,000
 
@@ -191,7 +190,7 @@ class QualsScorer:
         self._gguf = self.config.gguf or preset.gguf
         self._end_ids = self.format.end_ids(self.model.text)
         self._window = self.format.window or self.model.window or DEFAULT_WINDOW
-        self._engine = Engine(token_budget=self.config.token_budget or DEFAULT_TOKEN_BUDGET)
+        self._map = partial(map_batches, token_budget=self.config.token_budget or DEFAULT_TOKEN_BUDGET)
         self._search = DiverseBeamSearch(
             self.config.groups, self.config.strength, self.config.min_new_tokens, self.config.max_new_tokens
         )
@@ -296,7 +295,7 @@ class QualsScorer:
     def _kept_pairs(self, texts: dict[str, _Text], spread: bool, progress: _Counter) -> dict[str, list[Candidate]]:
         """Steps 1 and 2: every distinct summary's hypotheses, from all its windows, and the pairs kept of them."""
         inputs = [window for text in texts.values() for window in text.inputs()]
-        found = self._engine.map(
+        found = self._map(
             lambda batch: self._searching.generate(batch, self._search, end_ids=self._end_ids),
             inputs,
             lambda ids: len(ids) + TOKENS_PER_ROW * self.config.groups,
@@ -331,7 +330,7 @@ class QualsScorer:
             for window in texts[source].inputs() if distinct else ():
                 items.append(ScoringRequest(window, [pair.tokens for pair in distinct.values()]))
                 owners.append((source, list(distinct.values())))
-        scores = self._engine.map(
+        scores = self._map(
             self._asking.log_likelihood,
             items,
             lambda item: len(item.source) + sum(map(len, item.targets)),

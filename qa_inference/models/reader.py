@@ -1,7 +1,7 @@
 """Extractive question answering: the span of a text that answers a question, or that none does.
 
 A `Reader` cuts a text into overlapping windows, each with the question in front, and scores the spans of a batch of
-windows in one pass; `Engine.map(reader.spans, windows, lambda window: window.cost)` makes the batches. Questions and
+windows in one pass; `map_batches(reader.spans, windows, lambda window: window.cost)` makes the batches. Questions and
 texts are data (`tokenization.py`); windows and found spans are plain arrays, which travel between processes.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
-from qa_inference.batching import Engine
+from qa_inference.batching import map_batches
 from qa_inference.models.decoder import to_device
 from qa_inference.models.loading import Loading, load_pretrained
 from qa_inference.models.spans import Answer, Ints, PairLayout, Window, WindowSpans, best_spans, window_starts
@@ -166,7 +166,7 @@ class Reader:
             )
         asked = [self.windows(question, text) for question, text in zip(questions, texts, strict=True)]
         flat = [window for windows in asked for window in windows]
-        found = iter(Engine(token_budget=READ_BUDGET).map(self.spans, flat, lambda window: window.cost))
+        found = iter(map_batches(self.spans, flat, lambda window: window.cost, token_budget=READ_BUDGET))
         return [
             self.answer(text, windows, [next(found) for _ in windows])
             for text, windows in zip(texts, asked, strict=True)
