@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from qa_inference.batching import Engine
+from qa_inference.batching import map_batches
 from qa_inference.decoding import BeamSearch
 from qags_metric import QagsConfig, QagsScorer
 from qags_metric.overlap import exact_match, token_f1
@@ -39,7 +39,7 @@ def measure(scorer: QagsScorer, texts: Sequence[str]) -> dict[str, float]:
                 inputs.append(marked[0])
                 owners.append((text, candidate))
     search = BeamSearch(config.beam_width, config.min_question_tokens, config.max_question_tokens)
-    found = Engine(token_budget=8192).map(lambda batch: generator.generate(batch, search), inputs, len)
+    found = map_batches(lambda batch: generator.generate(batch, search), inputs, len)
     asked = [
         (text, one)
         for (text, candidate), hypotheses in zip(owners, found, strict=True)

@@ -115,17 +115,17 @@ class PublishedQags(Contender):
 
     def __init__(self, args: argparse.Namespace, *, batched: bool) -> None:
         super().__init__()
-        from qa_inference.batching import Engine
-
         self.parts = qags_scorer(args)  # for its models, formats and settings; its own `score` is not called
         self.network = self.parts.generator.model
         self.network.set_attn_implementation("sdpa")  # as it was before rows shared their source
-        self.engine = Engine(token_budget=8192) if batched else None
+        self.batched = batched
 
     def map(self, function: Callable[[list[Any]], list[Any]], items: list[Any], size: int, cost: Any) -> list[Any]:
-        """`function` over batches of `size`, or of the engine's budget."""
-        if self.engine is not None:
-            return list(self.engine.map(function, items, cost))
+        """`function` over batches of `size`, or of the default token budget."""
+        if self.batched:
+            from qa_inference.batching import map_batches
+
+            return map_batches(function, items, cost)
         return [found for i in range(0, len(items), size) for found in function(items[i : i + size])]
 
     def score(self, summaries: Texts, sources: Texts) -> list[float]:

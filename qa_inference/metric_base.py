@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 TEXT_NAMES = ("summaries", "sources")
 DEFAULT_WINDOW = 512  # tokens, where neither the format nor the checkpoint says
-DEFAULT_TOKEN_BUDGET = 8192  # tokens of a batch
 
 # ---- options --------------------------------------------------------------------------------------------------------
 

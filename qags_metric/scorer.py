@@ -6,14 +6,13 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from qa_inference import __version__
 from qa_inference.answer_candidates import AnswerCandidate, AnswerFinder
-from qa_inference.batching import Engine
+from qa_inference.batching import DEFAULT_TOKEN_BUDGET, map_batches
 from qa_inference.decoding import BeamSearch
 from qa_inference.metric_base import (
-    DEFAULT_TOKEN_BUDGET,
     DEFAULT_WINDOW,
     ResultKey,
     as_config,
@@ -80,7 +79,7 @@ class QagsScorer:
         self.reader = reader or load_reader(config)
         self.format.mark_ids(self.generator.text)  # an answer that cannot be marked is an error here, not later
         self._window = self.format.window or self.generator.window or DEFAULT_WINDOW
-        self._engine = Engine(token_budget=config.token_budget or DEFAULT_TOKEN_BUDGET)
+        self._map = partial(map_batches, token_budget=config.token_budget or DEFAULT_TOKEN_BUDGET)
         self._search = BeamSearch(config.beam_width, config.min_question_tokens, config.max_question_tokens)
 
     def score(
@@ -154,7 +153,7 @@ class QagsScorer:
 
     def _candidates(self, summaries: list[str], spread: bool, progress: _Progress) -> dict[str, list[AnswerCandidate]]:
         """Step 1: what may be asked for, by summary."""
-        found = self._engine.map(
+        found = self._map(
             lambda batch: self.finder.find(batch, self.config.num_candidates),
             summaries,
             lambda text: 1 + len(text) // CHARACTERS_PER_TOKEN,
@@ -179,7 +178,7 @@ class QagsScorer:
                 if marked is not None:
                     inputs.append(marked[0])
                     owners.append((text, answer))
-        found = self._engine.map(
+        found = self._map(
             lambda batch: self.generator.generate(batch, self._search),
             inputs,
             lambda ids: len(ids) + TOKENS_PER_BEAM * self.config.beam_width,
@@ -237,7 +236,7 @@ class QagsScorer:
         answers: dict[Place, ReaderAnswer] = {}
         for part in self._parts(distinct):
             shares = (count / len(distinct) for count in (len(answers), len(answers) + len(part)))
-            spans = self._engine.map(
+            spans = self._map(
                 self.reader.spans,
                 [window for _, windows in part for window in windows],
                 lambda window: window.cost,

@@ -6,18 +6,17 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
 from qa_inference import __version__
-from qa_inference.batching import Engine
+from qa_inference.batching import DEFAULT_TOKEN_BUDGET, map_batches
 from qa_inference.decoding import Array, DiverseBeamSearch
 from qa_inference.formats import CausalFormat
 from qa_inference.metric_base import (
-    DEFAULT_TOKEN_BUDGET,
     DEFAULT_WINDOW,
     ResultKey,
     as_config,
@@ -123,7 +122,7 @@ class QualsScorer:
         self._gguf = self.config.gguf or preset.gguf
         self._end_ids = self.format.end_ids(self.model.text)
         self._window = self.format.window or self.model.window or DEFAULT_WINDOW
-        self._engine = Engine(token_budget=self.config.token_budget or DEFAULT_TOKEN_BUDGET)
+        self._map = partial(map_batches, token_budget=self.config.token_budget or DEFAULT_TOKEN_BUDGET)
         self._search = DiverseBeamSearch(
             self.config.groups, self.config.strength, self.config.min_new_tokens, self.config.max_new_tokens
         )
@@ -232,7 +231,7 @@ class QualsScorer:
     def _kept_pairs(self, texts: dict[str, _Text], spread: bool, progress: _Counter) -> dict[str, list[Candidate]]:
         """Steps 1 and 2: every distinct summary's hypotheses, from all its windows, and the pairs kept of them."""
         inputs = [window for text in texts.values() for window in text.inputs()]
-        found = self._engine.map(
+        found = self._map(
             lambda batch: self._searching.generate(batch, self._search, end_ids=self._end_ids),
             inputs,
             lambda ids: len(ids) + TOKENS_PER_ROW * self.config.groups,
@@ -267,7 +266,7 @@ class QualsScorer:
             for window in texts[source].inputs() if distinct else ():
                 items.append(ScoringRequest(window, [pair.tokens for pair in distinct.values()]))
                 owners.append((source, list(distinct.values())))
-        scores = self._engine.map(
+        scores = self._map(
             self._asking.log_likelihood,
             items,
             lambda item: len(item.source) + sum(map(len, item.targets)),

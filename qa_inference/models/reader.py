@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
-from qa_inference.batching import Engine
+from qa_inference.batching import map_batches
 from qa_inference.models.loading import DEFAULT_LOADING, LoadingOptions, find_pad_id, load_pretrained, to_device
 from qa_inference.tokenization import TextTokenizer, pad_rows
 
@@ -231,7 +231,7 @@ class Reader:
             )
         windows = [self.windows(question, text) for question, text in zip(questions, texts, strict=True)]
         flat = [window for of_question in windows for window in of_question]
-        spans = iter(Engine(token_budget=READ_BUDGET).map(self.spans, flat, lambda window: window.cost))
+        spans = iter(map_batches(self.spans, flat, lambda window: window.cost, token_budget=READ_BUDGET))
         return [
             self.answer(text, of_question, [next(spans) for _ in of_question])
             for text, of_question in zip(texts, windows, strict=True)

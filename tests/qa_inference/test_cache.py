@@ -258,7 +258,7 @@ def test_a_damaged_entry_costs_that_entry_and_one_warning(damage: str, opened: O
     asked: list[list[int]] = []
     _numbers(opened(), KEYS, asked)
     _change(tmp_path, DAMAGES[damage])
-    with pytest.warns(UserWarning, match=r"cache '.*': an entry is damaged \(.*\); .* is computed again") as told:
+    with pytest.warns(UserWarning, match=r"cache '.*': an entry is damaged \(.*\); .* are computed again") as told:
         assert _numbers(opened(), KEYS, asked) == [0, 10, 20, 30]
     assert len(told) == 1 and asked == [[0, 1, 2, 3], [1]]
     assert _numbers(opened(), KEYS, asked) == [0, 10, 20, 30] and len(asked) == 2  # it was replaced

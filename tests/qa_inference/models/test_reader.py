@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from transformers import BertModel
 
-from qa_inference.batching import Engine
+from qa_inference.batching import map_batches
 from qa_inference.models.loading import LoadingOptions
 from qa_inference.models.reader import (
     Reader,
@@ -269,7 +269,7 @@ def test_what_travels_between_processes_is_plain(kind: str) -> None:
     reader = _reader(kind)
     windows = reader.windows(QUESTION, LONG)
     again = pickle.loads(pickle.dumps(windows))
-    found = Engine(token_budget=1000).map(reader.spans, again, lambda window: window.cost)
+    found = map_batches(reader.spans, again, lambda window: window.cost, token_budget=1000)
     answer = reader.answer(LONG, windows, pickle.loads(pickle.dumps(found)))
     (expected,) = reader.read([QUESTION], [LONG])
     assert (answer.text, answer.start) == (expected.text, expected.start)
