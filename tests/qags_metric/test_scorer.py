@@ -17,10 +17,9 @@ from qa_inference.formats import QuestionFormat
 from qa_inference.models.reader import ReaderAnswer
 from qa_inference.tokenization import TextTokenizer
 from qags_metric.config import QagsConfig
-from qags_metric.overlap import exact_match, token_f1
 from qags_metric.result import QagsResult
 from qags_metric.scorer import QagsScorer
-from qags_metric.selection import question_of
+from qags_metric.selection import exact_match, question_of, token_f1
 from tests import device, tiny
 from tests.qags_metric import models
 
