@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from qa_inference.formats import encode_prompt
-from qa_inference.metric_base import check_integers
+from qa_inference.metric_base import check_integers, integer_from
 from qa_inference.models.encoder_decoder import EncoderDecoder
-from qa_inference.tokenization import TEXT, Ids, TextTokenizer
+from qa_inference.tokenization import TEXT, Ids, TextTokenizer, pad_rows
 from quals_metric.training.state import left_as_found
 
 IGNORED = -100  # the label of a position without a target: a convention of the libraries
@@ -45,8 +45,7 @@ class TextFormat:
         if self.template.count(TEXT) != 1:
             raise ValueError(f"template: must contain {TEXT} exactly once; got {self.template!r}")
         check_integers(self, max_target_tokens=1)
-        if self.max_source_tokens is not None:
-            check_integers(self, max_source_tokens=1)
+        integer_from(1, or_none=True)("max_source_tokens", self.max_source_tokens)
 
     def input(
         self, tokenizer: TextTokenizer, document: str, limit: int | None, *, is_prompt: bool = False
@@ -184,7 +183,4 @@ class PairCollator:
 
 def padded_tensor(rows: Sequence[Ids], value: int, side: Literal["left", "right"] = "right") -> Tensor:
     """Rows of ids as one tensor [rows, longest row], filled with `value` on one side."""
-    width = max(map(len, rows))
-    fillers = [[value] * (width - len(row)) for row in rows]
-    pairs = zip(fillers, rows, strict=True) if side == "left" else zip(rows, fillers, strict=True)
-    return torch.tensor([[*first, *second] for first, second in pairs], dtype=torch.long)
+    return torch.from_numpy(pad_rows(rows, value, side=side))
