@@ -21,7 +21,7 @@ from torch import Tensor
 from qa_inference.formats import encode_prompt
 from qa_inference.metric_base import check_integers
 from qa_inference.models.encoder_decoder import EncoderDecoder
-from qa_inference.tokenization import TEXT, Ids, TextTokenizer
+from qa_inference.tokenization import TEXT, Ids, TextTokenizer, pad_rows
 from quals_metric.training.state import left_as_found
 
 IGNORED = -100  # the label of a position without a target: a convention of the libraries
@@ -184,7 +184,4 @@ class PairCollator:
 
 def padded_tensor(rows: Sequence[Ids], value: int, side: Literal["left", "right"] = "right") -> Tensor:
     """Rows of ids as one tensor [rows, longest row], filled with `value` on one side."""
-    width = max(map(len, rows))
-    fillers = [[value] * (width - len(row)) for row in rows]
-    pairs = zip(fillers, rows, strict=True) if side == "left" else zip(rows, fillers, strict=True)
-    return torch.tensor([[*first, *second] for first, second in pairs], dtype=torch.long)
+    return torch.from_numpy(pad_rows(rows, value, side=side))
