@@ -11,8 +11,9 @@ from typing import Any
 
 from qa_inference.metric_base import CorpusResult
 from quals_metric.app.limits import Limits, RefusedError
-from quals_metric.files.scored_rows import KINDS, JsonLines, scored_row
+from quals_metric.files.scored_rows import JsonLines, scored_row
 from quals_metric.files.tables import Row, records
+from quals_metric.metrics import metric_spec
 
 ENDINGS = (".csv", ".jsonl")
 
@@ -69,7 +70,7 @@ def _row(place: str, columns: Mapping[str, Any], metric: str, limits: Limits) ->
     for name in ("summary", "source"):
         if not isinstance(columns.get(name), str):
             raise RefusedError(f'{place}: must have a text called "{name}"; it has {_names(columns)}.')
-    if taken := [name for name in columns if name in KINDS[metric].columns()]:
+    if taken := [name for name in columns if name in metric_spec(metric).summary_type().columns()]:
         raise RefusedError(f'{place}: must not have a column "{taken[0]}", where the scores go. Please rename it.')
     limits.check(columns["summary"], columns["source"], place)
     return Row(columns["summary"], columns["source"], place, columns)

@@ -20,9 +20,9 @@ from quals_metric.app.limits import Limits, RefusedError, Tell
 from quals_metric.app.scoring import Chosen, Desk, Load
 from quals_metric.app.server import HOST, PORT, Page, launch, library, upload_folder
 from quals_metric.app.views import CSS, corpus_html, result_html
-from quals_metric.cli.options import Metric, load_scorer
+from quals_metric.cli.options import load_scorer
+from quals_metric.metrics import metric_spec
 from quals_metric.report.examples import EXAMPLES
-from quals_metric.report.page import METRICS
 from quals_metric.report.writing import write
 
 Answer = TypeVar("Answer")
@@ -84,12 +84,12 @@ def build(metric: str = "quals", *, load: Load | None = None, limits: Limits | N
     """
     gr = library("quals serve")
     limits = limits or Limits()
-    desk = Desk(metric, load or (lambda chosen: load_scorer(Metric(metric), **chosen)))
+    desk = Desk(metric, load or (lambda chosen: load_scorer(metric, **chosen)))
     page = AppPage(metric, desk, limits, _folder())
     blocks: Page
-    title = METRICS[metric].name
+    title = metric_spec(metric).title
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(_CLEAN_EVERY, _CLEAN_AGE)) as blocks:
-        gr.Markdown(f"# {title}\n\nIs a summary consistent with its source? {METRICS[metric].meaning}")
+        gr.Markdown(f"# {title}\n\nIs a summary consistent with its source? {metric_spec(metric).meaning}")
         chosen = {option: _dropdown(gr, option, list(presets)) for option, presets in desk.presets.items()}
         with gr.Tab("Summaries"):
             _texts_tab(gr, page, chosen)
