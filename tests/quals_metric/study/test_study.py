@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 import quals_metric
 from quals_metric.cli import commands as cli
+from quals_metric.cli.study import study_app
 from quals_metric.study.judgments import (
     QUESTIONS,
     AnnotationSession,
@@ -382,7 +383,7 @@ def test_from_score_files_to_the_table(files: tuple[Path, Path], tmp_path: Path)
     assert quals("report", pairs, "--answers", answers).splitlines()[3].split() == [
         "consistency", "90.0%", "10.0%", "0.0%", "0.0215", "1.000"
     ]  # fmt: skip
-    assert {command.name for command in cli.study.study_app.registered_commands} == {"prepare", "serve", "report"}
+    assert {command.name for command in study_app.registered_commands} == {"prepare", "serve", "report"}
     assert "prepare" in quals("--help") and "serve" in quals("--help")
 
 
