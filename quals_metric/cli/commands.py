@@ -13,7 +13,16 @@ import typer
 
 from quals_metric import __version__
 from quals_metric.cli.file_commands import compare_command, score_command
-from quals_metric.cli.options import JsonOption, MetricOption, load_scorer, with_metrics
+from quals_metric.cli.options import (
+    AllowedHostOption,
+    AuthOption,
+    HostOption,
+    JsonOption,
+    MetricOption,
+    PortOption,
+    load_scorer,
+    with_metrics,
+)
 from quals_metric.cli.study import study_app
 from quals_metric.metrics import METRICS, metric_spec
 
@@ -114,10 +123,13 @@ def explain_command(
 
 def serve_command(
     metric: MetricOption = "quals",
-    host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 stands for all of this machine's.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)] = 7860,
+    model: Annotated[
+        str | None, typer.Option(help="Question-generation model to offer first: a preset, a Hub name or a folder.")
+    ] = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 7860,
+    auth: AuthOption = None,
+    allowed_host: AllowedHostOption = None,
 ) -> None:
     """Serve a metric as a web page.
 
@@ -126,7 +138,7 @@ def serve_command(
     from quals_metric.app import serve
 
     typer.echo(f"serving http://{host}:{port}/ until Ctrl+C")
-    serve(metric, host, port)
+    serve(metric, host, port, model=model, auth=auth, allowed_hosts=allowed_host or ())
 
 
 def models_command(as_json: JsonOption = False) -> None:
