@@ -41,7 +41,7 @@ DOORS = {
 }
 
 # Public names that both metrics, or a metric's training, offer; and what a library calls by its name.
-PUBLIC_TWINS = {"SummaryScore"}
+PUBLIC_TWINS = {"SummaryScore", "build", "serve"}  # of the metrics; of the app and the study
 
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path
