@@ -42,7 +42,7 @@ What it does, and why:
   alone teaches what is said; this, that what could as well be said, and is not, costs more than other words.
 - A pair whose answer is unknown, or is not a run of the context's tokens, trains its question only.
 - The schedule is by time and resumes after a kill (`recipes.cpu_training`).
-Settings, losses and failures go to `recipes/LOG.md` by hand, from the `log.jsonl` this writes.
+Settings, losses and failures go to `docs/training-log.md` by hand, from the `log.jsonl` this writes.
 """
 
 from __future__ import annotations

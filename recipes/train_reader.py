@@ -17,7 +17,7 @@ What it does, and why:
   by any other: a question that says much is then answered only where all of it is true.
 - Answers that are names or numbers are sometimes replaced in their context: what counts is what the text says.
 The schedule is by time and resumes after a kill (`recipes.cpu_training`). Figures and failures go to
-`recipes/LOG.md` by hand, from the `log.jsonl` this writes.
+`docs/training-log.md` by hand, from the `log.jsonl` this writes.
 """
 
 from __future__ import annotations
