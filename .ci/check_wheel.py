@@ -8,7 +8,7 @@ LIMIT = 95_000_000  # bytes; the index takes 100 MB
 NEEDED = (
     "qa_inference/checkpoints/qagen/model.safetensors",
     "qa_inference/checkpoints/reader/model.safetensors",
-    "quals_metric/cli.py",
+    "quals_metric/cli/commands.py",
     "quals_metric/metric.py",
     "quals_metric/report/templates/app.html.jinja",
     "quals_metric/report/templates/report.html.jinja",

@@ -33,7 +33,7 @@ from scipy import stats
 from qa_inference.formats import CausalFormat
 from qags_metric import QagsConfig, QagsScorer
 from quals_metric import QualsConfig, QualsResult, QualsScorer
-from quals_metric.tables import records
+from quals_metric.files.tables import records
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array, Array], float]

@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 from agreement import NGRAMS, add_scorer_arguments, cell, copied_share, interval, make_scorers, samples
 
-from qa_inference.answers import load_pipeline
-from quals_metric.tables import records
+from qa_inference.answer_candidates import load_pipeline
+from quals_metric.files.tables import records
 
 KINDS = ("NOUN", "PROPN", "NUM", "ADJ", "VERB")
 WAYS = ("of the source", "from elsewhere", "exchanged")

@@ -34,15 +34,15 @@ from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from qa_inference import likelihood
-from qa_inference.causal import CausalModel
-from qa_inference.decoder import Decoder, RunningRows
 from qa_inference.decoding import DiverseBeamSearch
-from qa_inference.likelihood import Projection
-from qa_inference.prefix_decoder import PrefixDecoder, PrefixRows
-from qa_inference.seq2seq import Seq2Seq
+from qa_inference.models import projection as likelihood
+from qa_inference.models.decoder import Decoder, RunningRows
+from qa_inference.models.decoder_only import DecoderOnly
+from qa_inference.models.encoder_decoder import EncoderDecoder
+from qa_inference.models.prefix_decoder import PrefixDecoder, PrefixRows
+from qa_inference.models.projection import Projection
 from quals_metric import QualsConfig, QualsScorer
-from quals_metric.tables import records
+from quals_metric.files.tables import records
 
 Clock = Callable[[], float]
 REST = "the rest"
@@ -50,11 +50,11 @@ REST = "the rest"
 # scoring have the same functions below them, so their names are put together with the one above.
 STAGES: tuple[tuple[Any, str, str], ...] = (
     (QualsScorer, "_read", "tokenize"),
-    (Seq2Seq, "generate", "search: the rest"),
-    (Seq2Seq, "log_likelihood", "score: the rest"),
-    (CausalModel, "generate", "search: the rest"),
-    (CausalModel, "log_likelihood", "score: the rest"),
-    (Seq2Seq, "encode", "encode"),
+    (EncoderDecoder, "generate", "search: the rest"),
+    (EncoderDecoder, "log_likelihood", "score: the rest"),
+    (DecoderOnly, "generate", "search: the rest"),
+    (DecoderOnly, "log_likelihood", "score: the rest"),
+    (EncoderDecoder, "encode", "encode"),
     (PrefixDecoder, "read", "encode"),
     (Decoder, "__call__", "decoder"),
     (PrefixDecoder, "continue_rows", "decoder"),

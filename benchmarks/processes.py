@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 
 def texts(paths: Sequence[str], rows: int) -> tuple[list[str], list[str]]:
     """So many summaries and sources, no two alike."""
-    from quals_metric.tables import records
+    from quals_metric.files.tables import records
 
     found = [row for path in paths for _, row in records(Path(path))]
     turned = (
@@ -57,7 +57,7 @@ def child(args: argparse.Namespace) -> None:
     import torch
     from accelerate import PartialState
 
-    from qa_inference import results
+    from qa_inference.metric_base import json_ready
     from quals_metric import QualsConfig, QualsScorer
 
     torch.set_num_threads(1)
@@ -70,7 +70,7 @@ def child(args: argparse.Namespace) -> None:
     result = scorer.score(summaries=summaries, sources=sources, spread=True)
     state.wait_for_everyone()
     if state.is_main_process:
-        found = {"seconds": time.monotonic() - began, "scores": results.plain(result.scores), "of": result.signature}
+        found = {"seconds": time.monotonic() - began, "scores": json_ready(result.scores), "of": result.signature}
         Path(args.result).write_text(json.dumps(found), encoding="utf-8")
     state.destroy_process_group()  # left to the interpreter's end, its threads may abort the process
 

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from qa_inference.batching import Engine
 from qa_inference.decoding import BeamSearch
-from qa_inference.engine import Engine
 from qags_metric import QagsConfig, QagsScorer
 from qags_metric.overlap import exact_match, token_f1
-from qags_metric.questions import parse
-from quals_metric.tables import records
+from qags_metric.selection import parse
+from quals_metric.files.tables import records
 
 
 def read(path: str, column: str, rows: int) -> list[str]:

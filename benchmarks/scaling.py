@@ -40,7 +40,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from quals_metric.tables import records
+from quals_metric.files.tables import records
 
 SHARD = 128  # rows, as `quals score` has it
 SHAPES = {2: (64, 1), 8: (192, 2), 30: (384, 4), 120: (768, 6), 400: (1024, 12)}  # width and layers of each half
@@ -173,7 +173,7 @@ def _random(point: Point) -> tuple[Callable[[], int], Any]:
     import numpy as np
 
     from qa_inference.decoding import DiverseBeamSearch
-    from qa_inference.seq2seq import Scored
+    from qa_inference.models.encoder_decoder import ScoringRequest
 
     model = random_model(point)
     summaries, sources = ([_ids(model, text) for text in side] for side in texts(point))
@@ -188,7 +188,7 @@ def _random(point: Point) -> tuple[Callable[[], int], Any]:
                 found = model.generate([source if point.operations == "search" else summary], search)[0]
                 targets = [hypothesis.tokens for hypothesis in found[:SCORED]]
             if point.operations != "search":
-                model.log_likelihood([Scored(source, targets)])
+                model.log_likelihood([ScoringRequest(source, targets)])
             pairs += len(targets)
         return pairs
 
@@ -200,8 +200,8 @@ def random_model(point: Point) -> Any:
     import torch
     from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
 
-    from qa_inference.engine import choose_dtype
-    from qa_inference.seq2seq import Seq2Seq
+    from qa_inference.batching import choose_dtype
+    from qa_inference.models.encoder_decoder import EncoderDecoder
     from quals_metric import QualsConfig
 
     tokenizer = AutoTokenizer.from_pretrained(QualsConfig(point.model).preset().model)
@@ -216,7 +216,7 @@ def random_model(point: Point) -> Any:
     )  # fmt: skip
     dtype = choose_dtype(point.dtype, torch.device("cpu"))
     sharing: Any = point.sharing
-    return Seq2Seq(BartForConditionalGeneration(config).to(dtype), tokenizer, sharing=sharing)
+    return EncoderDecoder(BartForConditionalGeneration(config).to(dtype), tokenizer, sharing=sharing)
 
 
 def _ids(model: Any, text: str) -> list[int]:

@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from quals_metric.tables import records
+from quals_metric.files.tables import records
 
 BEAMS_AT_ONCE, READER_BATCH, SUMMARIES_AT_ONCE = 1, 8, 5  # the published batch sizes
 NAMES = {
@@ -115,7 +115,7 @@ class PublishedQags(Contender):
 
     def __init__(self, args: argparse.Namespace, *, batched: bool) -> None:
         super().__init__()
-        from qa_inference.engine import Engine
+        from qa_inference.batching import Engine
 
         self.parts = qags_scorer(args)  # for its models, formats and settings; its own `score` is not called
         self.network = self.parts.generator.model
@@ -130,7 +130,7 @@ class PublishedQags(Contender):
 
     def score(self, summaries: Texts, sources: Texts) -> list[float]:
         """One score per summary."""
-        from qags_metric.questions import parse
+        from qags_metric.selection import parse
 
         inputs, owners = [], []
         parts = self.parts
@@ -152,9 +152,9 @@ class PublishedQags(Contender):
 
     def compare(self, summaries: Texts, sources: Texts, asked: list[list[Any]]) -> list[float]:
         """Filter by the answers from the summary; F1 of the answers from both, read once more."""
-        from qa_inference.results import mean
+        from qa_inference.metric_base import mean_of_defined as mean
         from qags_metric.overlap import token_f1
-        from qags_metric.questions import select
+        from qags_metric.selection import select
 
         config = self.parts.config
         own = self.answers([(one.question, text) for text, each in zip(summaries, asked, strict=True) for one in each])
@@ -220,7 +220,7 @@ class PublishedQuals(Contender):
 
     def score(self, summaries: Texts, sources: Texts) -> list[float]:
         """One score per summary."""
-        from qa_inference.results import mean
+        from qa_inference.metric_base import mean_of_defined as mean
 
         texts = self.parts._read(set(summaries), summaries)
         scores: list[float] = []
@@ -237,7 +237,7 @@ class PublishedQuals(Contender):
 
     def kept(self, summary: str, text: Any, found: list[list[Any]]) -> list[Any]:
         """Step 2, which costs little and is ours."""
-        from quals_metric.pairs import SummaryText, locate, parse, select
+        from quals_metric.selection import SummaryText, locate, parse, select
 
         parsed = parse([h for each in found for h in each], self.parts.format, self.parts.model.text)
         located = locate(parsed, SummaryText(summary, text.encoded, self.parts.model.text))

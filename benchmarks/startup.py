@@ -28,7 +28,7 @@ PROGRAMS = {
     "python": "",
     "import transformers": "import transformers",
     "import quals_metric": "import quals_metric",
-    "quals --help": "import sys; from quals_metric.cli import main; sys.argv = ['quals', '--help']; main()",
+    "quals --help": "import sys; from quals_metric.cli.commands import main; sys.argv = ['quals', '--help']; main()",
     "evaluate.load(ROUGE)": "import evaluate; evaluate.load({rouge!r})",
     'evaluate.load("quals")': "import evaluate; evaluate.load('quals')",
     LOADING: (

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from qa_inference.decoding import DiverseBeamSearch
+from qa_inference.models.encoder_decoder import ScoringRequest
 from qa_inference.rows import Array, Hypothesis
-from qa_inference.seq2seq import Scored
 from qa_inference.tokenization import Ids
 
 try:
@@ -63,7 +63,7 @@ class _PlainDisk(diskcache.Disk):
 
 
 class Asker(Protocol):
-    """Whose results are kept: `Seq2Seq`, or anything with its two operations, over one `model` of the library."""
+    """Whose results are kept: `EncoderDecoder`, or anything with its two operations, over one `model` of the library."""
 
     model: Any
 
@@ -72,7 +72,7 @@ class Asker(Protocol):
     ) -> list[list[Hypothesis]]:
         """The hypotheses of each input."""
 
-    def log_likelihood(self, items: Sequence[Scored]) -> list[list[Array]]:
+    def log_likelihood(self, items: Sequence[ScoringRequest]) -> list[list[Array]]:
         """The token log-probabilities of each target of each item."""
 
 
@@ -188,7 +188,7 @@ class CachedModel:
     def generate(
         self, inputs: Sequence[Ids], search: DiverseBeamSearch, *, end_ids: Sequence[int] = ()
     ) -> list[list[Hypothesis]]:
-        """See `Seq2Seq.generate`."""
+        """See `EncoderDecoder.generate`."""
         base = _digest(self._base, repr((search, tuple(end_ids))).encode())
         return self._cache.complete(
             [_digest(base, _packed_ids(ids)) for ids in inputs],
@@ -197,8 +197,8 @@ class CachedModel:
             unpack_hypotheses,
         )
 
-    def log_likelihood(self, items: Sequence[Scored]) -> list[list[Array]]:
-        """See `Seq2Seq.log_likelihood`; a target is looked up by itself, whatever others its source has."""
+    def log_likelihood(self, items: Sequence[ScoringRequest]) -> list[list[Array]]:
+        """See `EncoderDecoder.log_likelihood`; a target is looked up by itself, whatever others its source has."""
         places = [(i, j) for i, item in enumerate(items) for j in range(len(item.targets))]
         sources = [_digest(self._base, _packed_ids(item.source)) for item in items]
 
@@ -206,7 +206,9 @@ class CachedModel:
             asked: dict[int, list[Ids]] = {}
             for i, j in (places[place] for place in missing):
                 asked.setdefault(i, []).append(items[i].targets[j])
-            found = self._asker.log_likelihood([Scored(items[i].source, targets) for i, targets in asked.items()])
+            found = self._asker.log_likelihood(
+                [ScoringRequest(items[i].source, targets) for i, targets in asked.items()]
+            )
             return [array for arrays in found for array in arrays]
 
         keys = [_digest(sources[i], _packed_ids(items[i].targets[j])) for i, j in places]

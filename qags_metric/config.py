@@ -1,65 +1,88 @@
-"""The configuration of QAGS, and the models it names."""
+"""The configuration of QAGS: every option, with its help and its check."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from qa_inference.formats import QuestionFormat
-from qa_inference.options import check_choices, check_integers, find_preset
-from qa_inference.presets import QUESTION_PRESETS, READERS, Preset, ReaderPreset
-from qa_inference.pretrained import Loading
-from qa_inference.reader import Reader, ReaderConfig
-from qa_inference.seq2seq import Seq2Seq, Sharing
+from qa_inference.metric_base import LOADING, ModelOptions, find_preset, integer_from, option
+
+if TYPE_CHECKING:
+    from qa_inference.formats import QuestionFormat
+    from qa_inference.models.reader import ReaderConfig
+    from qa_inference.presets import Preset, ReaderPreset
+
+
+def _default_reading() -> ReaderConfig:
+    from qa_inference.models.reader import ReaderConfig
+
+    return ReaderConfig()
 
 
 @dataclass(frozen=True)
-class QagsConfig:
-    """Which models ask and answer, how many questions, and which of them count. The defaults are the paper's.
+class QagsConfig(ModelOptions):
+    """Options of QAGS. The defaults are the paper's where it gives them.
 
-    `model` writes questions: a preset's name (`qa_inference.presets.QUESTION_PRESETS`), a Hub name (`owner/name`) or a
-    folder; `format` says what it reads (None: the preset's, or a bare text with `<hl>` around the answer). `reader`
-    answers them: a preset's name (`…presets.READERS`), a Hub name or a folder, read as `reader_config` says.
-    `spacy_model` finds the answers to ask for (None: the first English one installed).
-
-    Of a summary's names and noun phrases the first `num_candidates` are asked for (10), each by beam search of
-    `beam_width` (10), of whose results the `hypotheses` best count (10), with `min_question_tokens` before the end (5)
-    and `max_question_tokens` with it (32: of 7,190 questions of SQuAD 9 are longer in the embedded model's tokens). At
-    most `max_questions` are kept (20; also published: 5, 10, 50), the likeliest. Those are often one question in twenty
-    forms: `max_per_answer` is how many may ask for the same answer (None: any number, as published). `exact`: the
-    reader must give the intended answer to the character, as published; else after SQuAD's normalization.
-
-    `device`, `dtype` None: chosen (`qa_inference.engine`); `token_budget` is the engine's, in tokens per batch.
-    `sharing`: whether rows share one text in attention (`qa_inference.seq2seq.Seq2Seq`). `revision` (of `model`),
-    `reader_revision`, `token`, `cache_dir` and `local_files_only` go to the Hub loader.
+    `model` writes the questions: a preset's name (`qa_inference.presets.QUESTION_PRESETS`), a Hub name (`owner/name`)
+    or a folder. `reader` answers them: a preset's name (`qa_inference.presets.READERS`), a Hub name or a folder.
     """
 
-    model: str = "embedded"
-    format: QuestionFormat | None = None
-    reader: str = "embedded"
-    reader_config: ReaderConfig = field(default_factory=ReaderConfig)
-    spacy_model: str | None = None
-    num_candidates: int = 10
-    beam_width: int = 10
-    hypotheses: int = 10
-    min_question_tokens: int = 5
-    max_question_tokens: int = 32
-    max_questions: int = 20
-    max_per_answer: int | None = None
-    exact: bool = False
-    device: str | None = None
-    dtype: str | None = None
-    token_budget: int | None = None
-    sharing: Sharing = "auto"
-    revision: str | None = None
-    reader_revision: str | None = None
-    token: str | None = None
-    cache_dir: str | None = None
-    local_files_only: bool = False
+    format: QuestionFormat | None = option(
+        None,
+        help="What the model reads: a QuestionFormat.",
+        models=LOADING,
+        default_help="the preset's, else the text with <hl> around the answer",
+        kw_only=False,
+    )
+    reader: str = option(
+        "embedded", help="Question-answering model: a preset, Hub name or folder.", kind=str, models=("reader",)
+    )
+    reader_config: ReaderConfig = option(
+        default_factory=_default_reading,
+        help="How the reader reads: a ReaderConfig with window, stride and the longest answer.",
+        models=("reader",),
+    )
+    reader_revision: str | None = option(
+        None,
+        help="Commit or branch of the reader on the Hub.",
+        kind=str,
+        models=("reader",),
+        default_help="the preset's",
+    )
+    spacy_model: str | None = option(
+        None,
+        help="spaCy model that finds names and noun phrases.",
+        kind=str,
+        models=("finder",),
+        default_help="the first English one that is installed",
+    )
+    num_candidates: int = option(
+        10, help="How many names and noun phrases of a summary are asked for: the first ones.", check=integer_from(1)
+    )
+    beam_width: int = option(10, help="Beams of the search for questions.", check=integer_from(1))
+    hypotheses: int = option(10, help="How many results of a search count: the best ones.", check=integer_from(1))
+    min_question_tokens: int = option(5, help="The fewest tokens of a question before its end.", check=integer_from(0))
+    max_question_tokens: int = option(
+        32, help="The most tokens of a question, its end included.", check=integer_from(1)
+    )
+    max_questions: int = option(
+        20, help="The most questions kept per summary: the likeliest.", check=integer_from(1), kind=int
+    )
+    max_per_answer: int | None = option(
+        None,
+        help="The most questions kept for the same answer.",
+        check=integer_from(1, or_none=True),
+        kind=int,
+        default_help="any number",
+    )
+    exact: bool = option(
+        False,
+        help="Keep a question only if the reader returns its answer character for character, as the published code "
+        "does. Otherwise answers are normalized first, as SQuAD does.",
+    )
 
     def __post_init__(self) -> None:
-        check_integers(self, num_candidates=1, beam_width=1, hypotheses=1, max_questions=1)
-        check_integers(self, min_question_tokens=0, max_question_tokens=1)
+        super().__post_init__()
         if self.min_question_tokens >= self.max_question_tokens:
             raise ValueError(
                 f"min_question_tokens: must be less than max_question_tokens, or no question could end; got "
@@ -70,46 +93,21 @@ class QagsConfig:
                 f"hypotheses: must be at most beam_width, as many as the search gives; got {self.hypotheses} and "
                 f"{self.beam_width}"
             )
-        check_choices(self, sharing=get_args(Sharing))
-        for name in ("token_budget", "max_per_answer"):
-            if getattr(self, name) is not None:
-                check_integers(self, **{name: 1})
 
     def preset(self) -> Preset[QuestionFormat]:
         """The preset that `model` names by its name or its checkpoint, or one made for another checkpoint.
 
         Raises ValueError if `model` is no preset, no `owner/name` and no folder.
         """
-        known = find_preset("model", self.model, QUESTION_PRESETS)
+        from qa_inference.formats import QuestionFormat
+        from qa_inference.presets import QUESTION_PRESETS, Preset
+
+        known: Any = find_preset("model", self.model, QUESTION_PRESETS)
         preset = known or Preset(self.model, self.model, QuestionFormat(), "see its card", "")
         return preset if self.format is None else replace(preset, format=self.format)
 
     def reader_preset(self) -> ReaderPreset:
         """The same for `reader`."""
-        known = find_preset("reader", self.reader, READERS)
-        return known or ReaderPreset(self.reader, self.reader, "see its card", "")
+        from qa_inference.presets import READERS, ReaderPreset
 
-
-def load_generator(config: QagsConfig) -> Seq2Seq:
-    """The question generator a configuration names. Raises what `Seq2Seq.load` does."""
-    preset = config.preset()
-    return Seq2Seq.load(preset.model, sharing=config.sharing, **_loading(config, config.revision or preset.revision))
-
-
-def load_reader(config: QagsConfig) -> Reader:
-    """The reader a configuration names. Raises what `Reader.load` does."""
-    preset = config.reader_preset()
-    options = _loading(config, config.reader_revision or preset.revision)
-    return Reader.load(preset.model, config=config.reader_config, **options)
-
-
-def _loading(config: QagsConfig, revision: str | None) -> Loading:
-    """How either model is loaded."""
-    return {
-        "device": config.device,
-        "dtype": config.dtype,
-        "revision": revision,
-        "token": config.token,
-        "cache_dir": config.cache_dir,
-        "local_files_only": config.local_files_only,
-    }
+        return find_preset("reader", self.reader, READERS) or ReaderPreset(self.reader, self.reader, "see its card", "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from qa_inference.answers import normalize_answer
+from qa_inference.answer_candidates import normalize_answer
 
 
 def exact_match(a: str, b: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qa_inference.results import CorpusResult, ScoredSummary
+from qa_inference.metric_base import CorpusResult, ScoredSummary
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class QuestionScore:
     f1: float
     log_prob: float
 
+    @property
+    def score(self) -> float:
+        """How far the two answers agree: `f1`."""
+        return self.f1
+
 
 @dataclass(frozen=True)
 class SummaryScore(ScoredSummary):
@@ -49,7 +54,7 @@ class SummaryScore(ScoredSummary):
     """
 
     metric = "qags"
-    asked_as = "questions"
+    items_field = "questions"
 
     score: float
     questions: tuple[QuestionScore, ...]

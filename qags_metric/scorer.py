@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from qa_inference import __version__, results
-from qa_inference.answers import AnswerCandidate, AnswerFinder
+from qa_inference import __version__
+from qa_inference.answer_candidates import AnswerCandidate, AnswerFinder
+from qa_inference.batching import Engine
 from qa_inference.decoding import BeamSearch
-from qa_inference.engine import Engine
-from qa_inference.reader import Reader
-from qa_inference.seq2seq import Seq2Seq
-from qa_inference.spans import Answer, Window
-from qags_metric.config import QagsConfig, load_generator, load_reader
+from qa_inference.metric_base import (
+    DEFAULT_TOKEN_BUDGET,
+    DEFAULT_WINDOW,
+    ResultKey,
+    as_config,
+    check_texts,
+    checkpoint_version,
+    mean_of_defined,
+    short_digest,
+)
+from qa_inference.models.encoder_decoder import EncoderDecoder
+from qa_inference.models.loading import Loading
+from qa_inference.models.reader import Reader
+from qa_inference.models.spans import Answer, Window
+from qags_metric.config import QagsConfig
 from qags_metric.overlap import token_f1
-from qags_metric.questions import AskedQuestion, by_likelihood, parse, select
 from qags_metric.result import FoundAnswer, QagsResult, QuestionScore, SummaryScore
+from qags_metric.selection import AskedQuestion, by_likelihood, parse, select
 
-__all__ = ["QagsConfig", "QagsScorer"]
-
-DEFAULT_WINDOW = 512  # tokens, where neither the format nor the checkpoint says
 TOKENS_PER_BEAM = 8  # what one beam of a search costs beside its input, in the engine's tokens
-DEFAULT_TOKEN_BUDGET = 8192
 CHARACTERS_PER_TOKEN = 4  # about: candidates are found in texts that have no tokens yet
 WINDOWS_AT_ONCE = 4096  # the reader's windows in memory at a time, give or take those of one question
 STAGES = 4
@@ -33,6 +39,32 @@ STAGES = 4
 Progress = Callable[[int, int], None]
 Place = tuple[str, str]
 """A question and the text it is put to."""
+
+
+def load_generator(config: QagsConfig) -> EncoderDecoder:
+    """The question generator that a configuration names. Raises what `EncoderDecoder.load` does."""
+    preset = config.preset()
+    revision = config.revision or preset.revision
+    return EncoderDecoder.load(preset.model, sharing=config.sharing, **_loading(config, revision))
+
+
+def load_reader(config: QagsConfig) -> Reader:
+    """The reader that a configuration names. Raises what `Reader.load` does."""
+    preset = config.reader_preset()
+    revision = config.reader_revision or preset.revision
+    return Reader.load(preset.model, config=config.reader_config, **_loading(config, revision))
+
+
+def _loading(config: QagsConfig, revision: str | None) -> Loading:
+    """How either model is loaded."""
+    return {
+        "device": config.device,
+        "dtype": config.dtype,
+        "revision": revision,
+        "token": config.token,
+        "cache_dir": config.cache_dir,
+        "local_files_only": config.local_files_only,
+    }
 
 
 class QagsScorer:
@@ -47,13 +79,13 @@ class QagsScorer:
 
     def __init__(
         self,
-        config: QagsConfig | None = None,
+        config: QagsConfig | str | None = None,
         *,
         finder: AnswerFinder | None = None,
-        generator: Seq2Seq | None = None,
+        generator: EncoderDecoder | None = None,
         reader: Reader | None = None,
     ) -> None:
-        self.config = config = config or QagsConfig()
+        self.config = config = as_config(config, QagsConfig)
         self._preset, self._reader_preset = config.preset(), config.reader_preset()
         self.format = self._preset.format
         self.finder = finder or AnswerFinder.load(config.spacy_model)
@@ -66,9 +98,9 @@ class QagsScorer:
 
     def score(
         self,
-        *,
         summaries: Sequence[str],
         sources: Sequence[str],
+        *,
         spread: bool = False,
         on_batch: Progress | None = None,
     ) -> QagsResult:
@@ -80,7 +112,7 @@ class QagsScorer:
         summary, answers from the source) a quarter of it; what it raises stops the scoring. Raises TypeError or
         ValueError for other than lists of str of equal length.
         """
-        results.check_texts(summaries, sources)
+        check_texts(summaries, sources)
         real = [(a, b) for a, b in zip(summaries, sources, strict=True) if a.strip() and b.strip()]
         progress = _Progress(on_batch, len(real))
         candidates = self._candidates(list(dict.fromkeys(summary for summary, _ in real)), spread, progress)
@@ -98,18 +130,23 @@ class QagsScorer:
         windowed_sources = _windowed({place: found[place] for place in places})
         return QagsResult(tuple(scored), self.signature, len(windowed), len(windowed_sources))
 
-    @cached_property
+    @property
     def signature(self) -> str:
-        """Everything a score depends on, in one line."""
+        """Everything that a score depends on, in one line."""
+        return self.key.signature()
+
+    @cached_property
+    def key(self) -> ResultKey:
+        """Everything that a score depends on, by name."""
         config, model, reader = self.config, self.generator.model, self.reader
         reading = reader.config
         versions = [
-            f"{preset.name}@{results.checkpoint_version(preset.model, loaded)}"
+            f"{preset.name}@{checkpoint_version(preset.model, loaded)}"
             for preset, loaded in ((self._preset, model), (self._reader_preset, reader.model))
         ]
         settings = {
             "model": versions[0],
-            "format": hashlib.sha256(repr(self.format).encode()).hexdigest()[:8],
+            "format": short_digest(self.format),
             "window": self._window,
             "reader": versions[1],
             "reading": f"{reading.window}-{reading.stride}-{reading.n_best}-{reading.max_answer_tokens}"
@@ -126,7 +163,7 @@ class QagsScorer:
             "device": self.generator.device.type,
             "version": __version__,
         }
-        return results.signature("qags", settings)
+        return ResultKey("qags", settings)
 
     def _candidates(self, summaries: list[str], spread: bool, progress: _Progress) -> dict[str, list[AnswerCandidate]]:
         """Step 1: what may be asked for, by summary."""
@@ -255,7 +292,7 @@ class QagsScorer:
         questions = tuple(
             _question_score(one, answers[one.question, summary], found[one.question, source]) for one in kept[summary]
         )
-        value = results.mean(question.f1 for question in questions)
+        value = mean_of_defined(question.f1 for question in questions)
         return SummaryScore(value, questions, "" if questions else "no question kept")
 
 

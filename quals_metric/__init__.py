@@ -11,10 +11,11 @@ from qa_inference import __version__
 from qa_inference.lazy import lazily
 
 if TYPE_CHECKING:
+    from quals_metric.config import QualsConfig
     from quals_metric.metric import Quals
     from quals_metric.registry import register, unregister
     from quals_metric.result import PairScore, QualsResult, SummaryScore
-    from quals_metric.scorer import QualsConfig, QualsScorer
+    from quals_metric.scorer import QualsScorer
 
 __all__ = [
     "PairScore",
@@ -31,7 +32,7 @@ __all__ = [
 _HOMES = {
     "PairScore": "result",
     "Quals": "metric",
-    "QualsConfig": "scorer",
+    "QualsConfig": "config",
     "QualsResult": "result",
     "QualsScorer": "scorer",
     "SummaryScore": "result",

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import evaluate.config
 
-MODULES = {"quals": ("quals_metric.metric", "Quals"), "qags": ("qags_metric.metric", "Qags")}
-"""The metrics of this distribution: evaluate's name for each, and where its class is."""
+from quals_metric.metrics import METRICS, metric_spec
 
 _SCRIPT = '''"""The metric {title} for evaluate: the class is in the package quals-metric, this file only names it."""
 
@@ -28,7 +27,7 @@ __all__ = ["{title}"]
 
 def script(name: str) -> str:
     """The text of a metric's module script; a Space and a registration carry the same bytes."""
-    module, title = MODULES[name]
+    module, _, title = metric_spec(name).evaluate_class.partition(":")
     return _SCRIPT.format(module=module, title=title)
 
 
@@ -40,12 +39,12 @@ def register(folder: str | os.PathLike[str] | None = None) -> list[Path]:
     `folder` is the modules cache; None: evaluate's own, `HF_MODULES_CACHE`. An older registration is replaced, and a
     reader never sees half a script. Returns the scripts' paths. Raises `OSError` if the folder cannot be written.
     """
-    return [_write(name, script(name), _cache(name, folder)) for name in MODULES]
+    return [_write(name, script(name), _cache(name, folder)) for name in METRICS]
 
 
 def unregister(folder: str | os.PathLike[str] | None = None) -> list[Path]:
     """Take the registrations back. Returns the folders that were removed, those that were there."""
-    removed = [cache for cache in (_cache(name, folder) for name in MODULES) if cache.is_dir()]
+    removed = [cache for cache in (_cache(name, folder) for name in METRICS) if cache.is_dir()]
     for cache in removed:
         shutil.rmtree(cache)
     return removed

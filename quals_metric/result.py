@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qa_inference.results import CorpusResult, ScoredSummary
+from qa_inference.metric_base import CorpusResult, ScoredSummary
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SummaryScore(ScoredSummary):
     """QUALS of one summary, the mean over its pairs; NaN, with the reason in `note`, if it has none."""
 
     metric = "quals"
-    asked_as = "pairs"
+    items_field = "pairs"
 
     score: float
     pairs: tuple[PairScore, ...]

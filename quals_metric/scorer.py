@@ -1,115 +1,51 @@
-"""QUALS (Nan et al. 2021, arXiv 2105.04623): configuration, and the formula in order."""
+"""QUALS (Nan et al. 2021, arXiv 2105.04623): the formula in order."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, get_args
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
-from qa_inference import results
-from qa_inference.causal import CausalModel, is_decoder_only
+from qa_inference import __version__
+from qa_inference.batching import Engine
 from qa_inference.decoding import DiverseBeamSearch
-from qa_inference.engine import Engine
-from qa_inference.formats import CausalFormat, PairFormat
-from qa_inference.options import check_choices, check_integers, find_preset
-from qa_inference.presets import PRESETS, Preset
+from qa_inference.formats import CausalFormat
+from qa_inference.metric_base import (
+    DEFAULT_TOKEN_BUDGET,
+    DEFAULT_WINDOW,
+    ResultKey,
+    as_config,
+    check_texts,
+    checkpoint_version,
+    find_preset,
+    mean_of_defined,
+    short_digest,
+)
+from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
+from qa_inference.models.encoder_decoder import EncoderDecoder, ScoringRequest
+from qa_inference.presets import PRESETS
 from qa_inference.rows import Array
-from qa_inference.seq2seq import Scored, Seq2Seq, Sharing
 from qa_inference.tokenization import EncodedText
 from qa_inference.windows import split
-from quals_metric import __version__
-from quals_metric.pairs import Candidate, SummaryText, locate, parse, select
+from quals_metric.config import QualsConfig
 from quals_metric.result import PairScore, QualsResult, SummaryScore
+from quals_metric.selection import Candidate, SummaryText, locate, parse, select
 
 if TYPE_CHECKING:
     from qa_inference.cache import Asker, ResultCache
 
-DEFAULT_WINDOW = 512  # tokens, where neither the format nor the checkpoint says
-TOKENS_PER_ROW = 8  # what one hypothesis of a search costs beside its source, in the engine's tokens
-DEFAULT_TOKEN_BUDGET = 8192
-DEFAULT_CACHE_SIZE = 2**30  # bytes
-LEAST_CACHE_SIZE = 2**20  # bytes; an empty one takes some 40,000
+TOKENS_PER_ROW = 8  # cost of one hypothesis of a search beside its source, in tokens
 
-# Of the signature: settings of the search, which a cached result has in its own key, and of the choice among results.
-NOT_OF_THE_MODEL = ("groups", "strength", "length", "tokens", "pairs")
+# Settings that a log-probability of the model does not depend on: those of the search and of the choice among results.
+NOT_OF_THE_MODEL = frozenset({"groups", "strength", "length", "tokens", "pairs"})
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class QualsConfig:
-    """Which model asks, how it searches and what is averaged. The defaults are the paper's where it gives them.
-
-    `model` is a preset's name (`qa_inference.presets.PRESETS`), a Hub name (`owner/name`) or a folder; `format` says
-    how it writes pairs (None: the preset's, or a bare text in and `question <sep> answer` out, or, for a decoder-only
-    model, `qa_inference.formats.CausalFormat`). `groups`, `strength`, `min_new_tokens` and `max_new_tokens` are the
-    diverse beam search's (60, 0.5, 8 and 60 and the end: the published code). `max_pairs` ends the selection (10: the
-    published code; its last round may give a few more). `tokens`:
-    "all" averages over all tokens of a pair (the paper), "answer" over those of the answer and the end only.
-    `device`, `dtype` None: chosen (`qa_inference.engine`); `token_budget` is the engine's, in tokens per batch.
-    `search_dtype`: that of the search alone, by a copy of the model (None: `dtype`). A search in half precision finds
-    other pairs, as its choices are a chain of near ties; one in float32 beside half-precision scoring does not.
-    `sharing`: whether rows share one source in attention (`qa_inference.seq2seq.Seq2Seq`). `revision`, `token`,
-    `cache_dir` and `local_files_only` go to the Hub loader. Decoder-only models: `gguf` is a GGUF file in the folder or
-    repository, `device_map` accelerate's ("auto": over all devices). `cache`: a folder that keeps what was generated
-    and scored, for other calls and processes of this machine, in at most `cache_size` bytes (`qa_inference.cache`);
-    None: none.
-    """
-
-    model: str = "embedded"
-    format: PairFormat | None = None
-    groups: int = 60
-    strength: float = 0.5
-    min_new_tokens: int = 8
-    max_new_tokens: int = 61
-    max_pairs: int = 10
-    tokens: Literal["all", "answer"] = "all"
-    device: str | None = None
-    dtype: str | None = None
-    search_dtype: str | None = None
-    token_budget: int | None = None
-    sharing: Sharing = "auto"
-    revision: str | None = None
-    token: str | None = None
-    cache_dir: str | None = None
-    local_files_only: bool = False
-    gguf: str | None = None
-    device_map: str | None = None
-    cache: str | os.PathLike[str] | None = None
-    cache_size: int = DEFAULT_CACHE_SIZE
-
-    def __post_init__(self) -> None:
-        check_integers(self, groups=1, min_new_tokens=0, max_new_tokens=1, max_pairs=1)
-        if self.min_new_tokens >= self.max_new_tokens:
-            raise ValueError(
-                f"min_new_tokens: must be less than max_new_tokens, or no pair could end; got {self.min_new_tokens} "
-                f"and {self.max_new_tokens}"
-            )
-        if not math.isfinite(self.strength) or self.strength < 0:
-            raise ValueError(f"strength: must be a finite number of at least 0; got {self.strength!r}")
-        check_choices(self, tokens=("all", "answer"), sharing=get_args(Sharing))
-        if self.token_budget is not None:
-            check_integers(self, token_budget=1)
-        check_integers(self, cache_size=LEAST_CACHE_SIZE)
-        if self.cache is not None and not os.fspath(self.cache).strip():
-            raise ValueError("cache: must be the name of a folder; got ''. Use None for no cache")
-
-    def preset(self) -> Preset[PairFormat]:
-        """The preset that `model` names by its name or its checkpoint, or one made for another checkpoint.
-
-        Raises ValueError if `model` is no preset, no `owner/name` and no folder.
-        """
-        known = find_preset("model", self.model, PRESETS)
-        preset = known or Preset(self.model, self.model, PairFormat(), "see its card", "")
-        return preset if self.format is None else replace(preset, format=self.format)
 
 
 @dataclass(frozen=True)
@@ -124,7 +60,7 @@ class _Text:
         return [self.encoded.window(*window) for window in self.windows]
 
 
-Model = Seq2Seq | CausalModel
+Model = EncoderDecoder | DecoderOnly
 
 
 def load_model(config: QualsConfig) -> Model:
@@ -139,10 +75,10 @@ def load_model(config: QualsConfig) -> Model:
     settings = {"device": config.device, "dtype": config.dtype, "sharing": config.sharing, **source}
     place, gguf = preset.place, config.gguf or preset.gguf
     if gguf is not None or is_decoder_only(place, **source):
-        return CausalModel.load(place, gguf_file=gguf, device_map=config.device_map, **settings)
+        return DecoderOnly.load(place, gguf_file=gguf, device_map=config.device_map, **settings)
     if config.device_map is not None:
         raise ValueError(f"device_map: is for decoder-only models; {preset.name!r} is none. Use device")
-    return Seq2Seq.load(place, **settings)
+    return EncoderDecoder.load(place, **settings)
 
 
 def load_searcher(config: QualsConfig, model: Model, load: Callable[[QualsConfig], Model] = load_model) -> Model:
@@ -162,31 +98,33 @@ def _open_cache(config: QualsConfig) -> ResultCache | None:
 
 
 class QualsScorer:
-    """Scores summaries against their sources; the model is loaded once, here, unless a loaded `model` is given.
-
-    So is its copy that searches, where the configuration has a `search_dtype` other than the model's, unless a loaded
-    `searcher` is given.
+    """Scores summaries against their sources. It loads its model once, when it is made.
 
     >>> scorer = QualsScorer()
-    >>> result = scorer.score(summaries=["The bridge was approved."], sources=["The council approved the bridge."])
+    >>> result = scorer.score(["The bridge was approved."], ["The council approved the bridge."])
     >>> result.score, result.summaries[0].pairs[0].question  # doctest: +SKIP
 
-    Pickled, as by `datasets.map(…, num_proc=2)`, a scorer that loaded its model is its configuration: each process
-    loads the model itself. Its hash there changes with the signature, not with use, so that `datasets` finds what it
-    has computed. A scorer with a given `model` is pickled with it.
+    Args:
+        config: the options, or the name of a model: a preset, a Hub name or a folder; None: the defaults.
+        model: a loaded model, used instead of the one that `config` names.
+        searcher: a loaded model for the search alone; None: `model`, or a copy of it in `config.search_dtype`.
+
+    A scorer that loaded its model is pickled as its configuration, for example by `datasets.map(…, num_proc=2)`: each
+    process loads the model itself. Its hash there depends on the signature and not on use, so `datasets` finds what it
+    computed before. A scorer that was made with a `model` is pickled with it.
     """
 
     def __init__(
-        self, config: QualsConfig | None = None, *, model: Model | None = None, searcher: Model | None = None
+        self, config: QualsConfig | str | None = None, *, model: Model | None = None, searcher: Model | None = None
     ) -> None:
-        self.config = config or QualsConfig()
+        self.config = as_config(config, QualsConfig)
         preset = self.config.preset()
         self._cache = _open_cache(self.config)  # first: loading a model takes longer than being told what is wrong
         self._model_is_given = model is not None
         self.model = model or load_model(self.config)
         self.searcher = searcher or load_searcher(self.config, self.model)
         is_unknown = self.config.format is None and find_preset("model", self.config.model, PRESETS) is None
-        self.format = CausalFormat() if is_unknown and isinstance(self.model, CausalModel) else preset.format
+        self.format = CausalFormat() if is_unknown and isinstance(self.model, DecoderOnly) else preset.format
         self._name, self._checkpoint = preset.name, preset.place if preset.is_at_hand else preset.model
         self._gguf = self.config.gguf or preset.gguf
         self._end_ids = self.format.end_ids(self.model.text)
@@ -203,9 +141,9 @@ class QualsScorer:
 
     def score(
         self,
-        *,
         summaries: Sequence[str],
         sources: Sequence[str],
+        *,
         spread: bool = False,
         on_batch: Progress | None = None,
     ) -> QualsResult:
@@ -216,7 +154,7 @@ class QualsScorer:
         texts; what it raises stops the scoring. Raises TypeError or ValueError for other than lists of str of equal
         length.
         """
-        results.check_texts(summaries, sources)
+        check_texts(summaries, sources)
         blank = [not summary.strip() or not source.strip() for summary, source in zip(summaries, sources, strict=True)]
         real = [i for i, is_blank in enumerate(blank) if not is_blank]
         summary_texts = self._read({summaries[i] for i in real}, summaries)
@@ -234,18 +172,23 @@ class QualsScorer:
                 scored.append(SummaryScore(math.nan, (), "blank summary" if not summary.strip() else "blank source"))
                 continue
             pairs = tuple(self._pair_score(pair, supported[source, _key(pair)]) for pair in kept[summary])
-            value = results.mean(pair.score for pair in pairs)
+            value = mean_of_defined(pair.score for pair in pairs)
             scored.append(SummaryScore(value, pairs, "" if pairs else "no pair kept"))
         windowed = [sum(len(t.windows) > 1 for t in texts.values()) for texts in (summary_texts, source_texts)]
         return QualsResult(tuple(scored), self.signature, *windowed)
 
-    @cached_property
+    @property
     def signature(self) -> str:
-        """Everything a score depends on, in one line."""
+        """Everything that a score depends on, in one line."""
+        return self.key.signature()
+
+    @cached_property
+    def key(self) -> ResultKey:
+        """Everything that a score depends on, by name."""
         config, model = self.config, self.model.model
         settings = {
-            "model": f"{self._name}@{results.checkpoint_version(self._checkpoint, model, self._gguf)}",
-            "format": hashlib.sha256(repr(self.format).encode()).hexdigest()[:8],
+            "model": f"{self._name}@{checkpoint_version(self._checkpoint, model, self._gguf)}",
+            "format": short_digest(self.format),
             "groups": config.groups,
             "strength": config.strength,
             "tokens": config.tokens,
@@ -258,7 +201,7 @@ class QualsScorer:
             "device": self.model.device.type,
             "version": __version__,
         }
-        return results.signature("quals", settings)
+        return ResultKey("quals", settings, NOT_OF_THE_MODEL)
 
     @cached_property
     def _asking(self) -> Asker:
@@ -275,8 +218,7 @@ class QualsScorer:
             return model
         from qa_inference.cache import CachedModel
 
-        settings = [part for part in self.signature.split("|") if part.split(":")[0] not in NOT_OF_THE_MODEL]
-        return CachedModel(model, self._cache, "|".join([*settings, repr(model.vocabulary)]))
+        return CachedModel(model, self._cache, self.key.model_part() + repr(model.vocabulary))
 
     def _read(self, distinct: set[str], order: Sequence[str]) -> dict[str, _Text]:
         """Tokenize every distinct text once, in the order given, and cut the long ones into windows."""
@@ -329,7 +271,7 @@ class QualsScorer:
         for source, pairs in asked.items():
             distinct = {_key(pair): pair for pair in pairs}
             for window in texts[source].inputs() if distinct else ():
-                items.append(Scored(window, [pair.tokens for pair in distinct.values()]))
+                items.append(ScoringRequest(window, [pair.tokens for pair in distinct.values()]))
                 owners.append((source, list(distinct.values())))
         scores = self._engine.map(
             self._asking.log_likelihood,

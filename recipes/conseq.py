@@ -55,10 +55,11 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from qa_inference import results
+from qa_inference.metric_base import json_ready, mean_of_defined
 from qa_inference.presets import PRESETS
-from qa_inference.resampling import paired_bootstrap
-from quals_metric import QualsConfig, QualsScorer, durable
+from qa_inference.significance import paired_bootstrap
+from quals_metric import QualsConfig, QualsScorer
+from quals_metric.files import durable
 from quals_metric.training.candidates import CollectionSettings
 from quals_metric.training.collection import collect
 from quals_metric.training.conseq import ConseqTrainer
@@ -183,8 +184,8 @@ def contrast(rows: Dataset) -> dict[str, float]:
     """What the selected ground truths and their negatives score on average; NaN where none was scored."""
     chosen = [row for row in rows if row.get("selected")]
     return {
-        "positive": results.mean(row["ground_truth_score"] for row in chosen),
-        "negative": results.mean(row["sample_scores"][row["lowest"]] for row in chosen),
+        "positive": mean_of_defined(row["ground_truth_score"] for row in chosen),
+        "negative": mean_of_defined(row["sample_scores"][row["lowest"]] for row in chosen),
     }
 
 
@@ -341,7 +342,7 @@ def evaluated(
     for name in optional:
         scores = found["scores"].get(name) or scorers.by(name, found["summaries"], documents)
         if scores is not None and name not in found["scores"]:
-            found["scores"][name] = results.plain(scores)
+            found["scores"][name] = json_ready(scores)
             write_json(path, found)
     scores = {name: [math.nan if v is None else v for v in values] for name, values in found["scores"].items()}
     return found["summaries"], scores
@@ -350,7 +351,7 @@ def evaluated(
 def write_json(path: Path, value: Any) -> None:
     """Write a file whole or not at all; undefined: null."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    durable.write(path, json.dumps(results.plain(value), indent=1).encode())
+    durable.write(path, json.dumps(json_ready(value), indent=1).encode())
 
 
 # ---- one seed -------------------------------------------------------------------------------------------------------
@@ -401,7 +402,7 @@ def run_seed(
 def criterion(scores: Scores, name: str) -> float:
     """What a trial is chosen by: mean QUALS, or the mean of the three ROUGE; minus infinity if undefined."""
     kinds = ("quals",) if name == "quals" else ("rouge1", "rouge2", "rougeL")
-    value = results.mean(results.mean(scores[kind]) for kind in kinds)
+    value = mean_of_defined(mean_of_defined(scores[kind]) for kind in kinds)
     return -math.inf if math.isnan(value) else value
 
 
@@ -471,7 +472,7 @@ def cell(scores: Scores, column: str) -> float | None:
     """A system's mean in a column; None if the metric is missing; `undefined`: how many summaries have no QUALS."""
     if column == "undefined":
         return float(sum(math.isnan(score) for score in scores["quals"]))
-    return results.mean(scores[column]) if column in scores else None
+    return mean_of_defined(scores[column]) if column in scores else None
 
 
 def spread_cell(values: Sequence[float | None]) -> str:
@@ -486,7 +487,7 @@ def spread_cell(values: Sequence[float | None]) -> str:
 def per_document(seeds: Sequence[dict[str, Any]], name: str, column: str) -> list[float]:
     """A system's score of every document, the mean over the seeds where it is defined."""
     lists = [seed[name]["scores"].get(column) for seed in seeds]
-    return [] if None in lists else [results.mean(values) for values in zip(*lists, strict=True)]
+    return [] if None in lists else [mean_of_defined(values) for values in zip(*lists, strict=True)]
 
 
 def difference(other: Sequence[float], conseq: Sequence[float]) -> str:

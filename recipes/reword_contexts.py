@@ -30,7 +30,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qa_inference.answers import load_pipeline
+from qa_inference.answer_candidates import load_pipeline
 from recipes import annotated
 
 PARTS = {"NOUN": "noun", "VERB": "verb", "ADJ": "adj", "ADV": "adv"}

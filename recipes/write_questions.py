@@ -32,7 +32,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from qa_inference.answers import NOUN_CHUNK, AnswerCandidate, AnswerFinder, load_pipeline
+from qa_inference.answer_candidates import NOUN_CHUNK, AnswerCandidate, AnswerFinder, load_pipeline
 from recipes import annotated
 
 WORDS = 22  # a longer clause loses subordinate parts

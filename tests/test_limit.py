@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from qa_inference.causal import CausalModel
-from qa_inference.seq2seq import Scored, Seq2Seq
+from qa_inference.models.decoder_only import DecoderOnly
+from qa_inference.models.encoder_decoder import EncoderDecoder, ScoringRequest
 from tests import programs, tiny, tiny_causal
 
 limit = programs.load("benchmarks/limit.py")
 
 
 def test_operations_are_counted_where_they_happen() -> None:
-    model = Seq2Seq(*tiny.checkpoint("bart"))
+    model = EncoderDecoder(*tiny.checkpoint("bart"))
     assert model.decoder.projection.weight is not None
     size, width = model.decoder.projection.weight.shape
     targets = [[9, 12, 4], [30]]
-    found = limit.count(lambda: model.log_likelihood([Scored([5, 9, 30, 11, 3], targets)]))
+    found = limit.count(lambda: model.log_likelihood([ScoringRequest([5, 9, 30, 11, 3], targets)]))
     # four target tokens are projected; a product of [m, k] and [k, n] is 2 m k n operations
     assert found.by_stage["score: vocabulary projection"] == 2 * 4 * width * size
     assert found.products[4, width, size, torch.float32] == 1
@@ -30,8 +30,8 @@ def test_operations_are_counted_where_they_happen() -> None:
 
 
 def test_a_decoder_only_model_encodes_with_its_decoder() -> None:
-    model = CausalModel(*tiny_causal.checkpoint("llama"))
-    found = limit.count(lambda: model.log_likelihood([Scored([5, 9, 30, 11, 3], [[9, 12, 4], [30]])]))
+    model = DecoderOnly(*tiny_causal.checkpoint("llama"))
+    found = limit.count(lambda: model.log_likelihood([ScoringRequest([5, 9, 30, 11, 3], [[9, 12, 4], [30]])]))
     assert found.by_stage["encode sources"] > 0 and found.by_stage["score: decoder"] > 0
     assert found.by_stage["score: vocabulary projection"] > 0 and found.by_stage[limit.REST] == 0
 
@@ -39,7 +39,7 @@ def test_a_decoder_only_model_encodes_with_its_decoder() -> None:
 def test_time_is_booked_to_the_innermost_stage() -> None:
     readings = iter(range(100))
     stages = limit.Stages(lambda: float(next(readings)))
-    model = Seq2Seq(*tiny.checkpoint("bart"))
+    model = EncoderDecoder(*tiny.checkpoint("bart"))
     with stages.watching():
         model.encode([[5, 9, 3]])
     assert stages.spent == Counter({limit.REST: 2.0, "encode sources": 1.0})  # one reading at each of its two borders

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qa_inference.results import CorpusResult
+from qa_inference.metric_base import CorpusResult
 from quals_metric.app.limits import Limits, RefusedError
-from quals_metric.scored_rows import KINDS, JsonLines, scored_row
-from quals_metric.tables import Row, records
+from quals_metric.files.scored_rows import KINDS, JsonLines, scored_row
+from quals_metric.files.tables import Row, records
 
 ENDINGS = (".csv", ".jsonl")
 

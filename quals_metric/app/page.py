@@ -14,14 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qa_inference.results import CorpusResult
+from qa_inference.metric_base import CorpusResult
 from quals_metric.app.files import ENDINGS, read_upload, write_scores
 from quals_metric.app.limits import Limits, RefusedError, Tell
 from quals_metric.app.scoring import Chosen, Desk, Load
 from quals_metric.app.server import HOST, PORT, Page, launch, library, upload_folder
 from quals_metric.app.views import CSS, corpus_html, result_html
-from quals_metric.demo import EXAMPLES
-from quals_metric.options import Metric, load_scorer
+from quals_metric.cli.options import Metric, load_scorer
+from quals_metric.report.examples import EXAMPLES
 from quals_metric.report.page import METRICS
 from quals_metric.report.writing import write
 

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from qa_inference.metric_base import CorpusResult
 from qa_inference.presets import PRESETS, QUESTION_PRESETS, READERS
-from qa_inference.results import CorpusResult
 from quals_metric.app.limits import Deadline, RefusedError, Tell
 
 Chosen = Mapping[str, str]

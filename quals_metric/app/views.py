@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from markupsafe import Markup
 
-from qa_inference.results import CorpusResult, ScoredSummary
+from qa_inference.metric_base import CorpusResult, ScoredSummary
 from quals_metric.report.evidence import of_score
 from quals_metric.report.figures import STYLE, environment, figure_svg, marked_summary_html
 from quals_metric.report.page import METRICS

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qa_inference.results import ScoredSummary
+from qa_inference.metric_base import ScoredSummary
 
 BANDS = ("hardly supported", "weakly supported", "partly supported", "supported")
 """Names of the bands of scores, from the lowest. They are for showing and mean no more than that."""

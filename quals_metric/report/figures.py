@@ -17,8 +17,8 @@ from typing import Any, Protocol
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from qa_inference.results import ScoredSummary
-from quals_metric.numbers import number
+from qa_inference.metric_base import ScoredSummary
+from quals_metric.metrics import format_number
 from quals_metric.report.evidence import Evidence, Scored, of_score
 
 STYLE = (files("quals_metric.report") / "templates" / "figures.css").read_text(encoding="utf-8")
@@ -59,7 +59,8 @@ def figure_svg(pair: Pair) -> str:
         [_probability(value) for value in side] for side in (pair.summary_log_probs, pair.source_log_probs)
     )
     alternative = "; ".join(
-        f"{label} {number(a, 2)}, {number(b, 2)}" for label, a, b in zip(labels, summary, source, strict=True)
+        f"{label} {format_number(a, 2)}, {format_number(b, 2)}"
+        for label, a, b in zip(labels, summary, source, strict=True)
     )
     short = [label if len(label) <= _LABEL else label[: _LABEL - 1] + "…" for label in labels]
     return _render(
@@ -126,7 +127,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=_printable,
     )
-    made.filters["number"] = number
+    made.filters["number"] = format_number
     return made
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from quals_metric.numbers import number
+from quals_metric.metrics import format_number
 from quals_metric.report.evidence import BANDS, LIMITS, Evidence
 from quals_metric.report.figures import STYLE, environment, figure_svg, histogram_svg, marked_summary_html
 from quals_metric.report.passages import Passage, Source
@@ -171,10 +171,12 @@ def _facts(metric: Metric, selection: Selection, about: Mapping[str, Any]) -> li
     facts = []
     if "score" in about:
         bounds = [about.get(name, math.nan) for name in ("low", "high")]
-        interval = "" if any(map(math.isnan, bounds)) else " (95 % interval {} to {})".format(*map(number, bounds))
-        facts.append((f"Mean {metric.name}", number(about["score"]) + interval))
+        interval = (
+            "" if any(map(math.isnan, bounds)) else " (95 % interval {} to {})".format(*map(format_number, bounds))
+        )
+        facts.append((f"Mean {metric.name}", format_number(about["score"]) + interval))
     if "score_01" in about and metric.top > 1:
-        facts.append(("Mean between 0 and 1", number(about["score_01"])))
+        facts.append(("Mean between 0 and 1", format_number(about["score_01"])))
     facts += [("Summaries", f"{selection.num_rows:,}"), ("Of these undefined", f"{selection.num_undefined:,}")]
     for name, what in (("num_windowed_summaries", "Summaries"), ("num_windowed_sources", "Sources")):
         if about.get(name):

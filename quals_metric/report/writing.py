@@ -13,8 +13,8 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from qa_inference.results import CorpusResult, check_texts
-from quals_metric import durable
+from qa_inference.metric_base import CorpusResult, check_texts
+from quals_metric.files import durable
 from quals_metric.report.evidence import Scored, metric_of, of_row, of_score
 from quals_metric.report.page import METRICS, page
 from quals_metric.report.rows import Entry, Histogram, Selection

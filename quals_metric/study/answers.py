@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
-from quals_metric import durable
+from quals_metric.files import durable
 from quals_metric.study.pairs import Study, StudyPair
 
 QUESTIONS = {

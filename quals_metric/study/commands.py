@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from quals_metric.options import JsonOption
+from quals_metric.cli.options import JsonOption
 
 app = typer.Typer(help="Have people judge two systems' summaries.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -16,8 +16,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from quals_metric import durable
-from quals_metric.tables import Row, Table, records
+from quals_metric.files import durable
+from quals_metric.files.tables import Row, Table, records
 
 SIZE = 100  # the article's
 SEED = 12345

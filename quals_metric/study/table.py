@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from qa_inference import results
-from quals_metric.numbers import number
+from qa_inference.metric_base import json_ready
+from quals_metric.metrics import format_number
 from quals_metric.study.answers import QUESTIONS, StudyAnswer, StudyAnswers
 from quals_metric.study.pairs import Study
 
@@ -50,7 +50,7 @@ class StudyTable:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; undefined: None."""
-        plain: dict[str, Any] = results.plain(asdict(self))
+        plain: dict[str, Any] = json_ready(asdict(self))
         return plain
 
 
@@ -113,7 +113,7 @@ def text(table: StudyTable) -> str:
     ]
     for row in table.questions:
         shares = "".join(f"{share:>10.1%}" for share in (row.better, row.worse, row.equal))
-        lines.append(f"{row.question:<16}{shares}{row.p_value:>10.4f}{number(row.alpha):>10}")
+        lines.append(f"{row.question:<16}{shares}{row.p_value:>10.4f}{format_number(row.alpha):>10}")
     lines += [
         "",
         f"{table.num_answers:,} answers by {table.num_annotators:,} annotators to {table.num_pairs:,} pairs",

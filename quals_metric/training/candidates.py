@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from qa_inference.batching import Engine
 from qa_inference.decoding import TopKSampling
-from qa_inference.engine import Engine
-from qa_inference.seq2seq import Seq2Seq, Sharing
+from qa_inference.models.encoder_decoder import EncoderDecoder, Sharing
 from qa_inference.tokenization import Ids
 from quals_metric.training.examples import TextEncoder, TextFormat
 from quals_metric.training.generation import GenerationSettings, generate_summaries
@@ -66,7 +66,7 @@ class Sampler:
         model: the model itself, not what wraps it.
         tokenizer: its tokenizer.
         settings: how.
-        sharing: see `Seq2Seq`; "expanded" leaves a model that is being trained as it is.
+        sharing: see `EncoderDecoder`; "expanded" leaves a model that is being trained as it is.
     """
 
     def __init__(self, model: Any, tokenizer: Any, settings: CollectionSettings, sharing: Sharing) -> None:
@@ -74,7 +74,7 @@ class Sampler:
         self._draw: Callable[[list[tuple[Any, int]]], list[list[str]]]
         if model.config.is_encoder_decoder:
             self._encode: Callable[[str], Any] = TextEncoder(model, tokenizer, settings.text_format).source
-            self._reader = Seq2Seq(model, tokenizer, sharing=sharing)
+            self._reader = EncoderDecoder(model, tokenizer, sharing=sharing)
             self._draw = self._from_encoder_decoder
         else:
             self._encode = str

@@ -17,13 +17,13 @@ import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, Features, List, Value, load_from_disk
 
-from qa_inference import results
-from qa_inference.causal import CausalModel, is_decoder_only
-from qa_inference.seq2seq import Seq2Seq, Sharing
-from qa_inference.spread import processes
-from quals_metric import durable
-from quals_metric.shards import Job, Plan, WorkFolder, digest, published, sidecar
-from quals_metric.tables import Row
+from qa_inference.distributed import processes
+from qa_inference.metric_base import check_texts
+from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
+from qa_inference.models.encoder_decoder import EncoderDecoder, Sharing
+from quals_metric.files import durable
+from quals_metric.files.shards import Job, Plan, WorkFolder, digest, published, sidecar
+from quals_metric.files.tables import Row
 from quals_metric.training.candidates import CollectionSettings, Sampler, score
 from quals_metric.training.selection import reselect
 from quals_metric.training.state import left_as_found
@@ -81,7 +81,7 @@ def collect(
     sharing: Sharing = "expanded"  # what is being trained keeps its own attention
     if isinstance(model, str | os.PathLike):
         name = os.fspath(model)
-        loaded = (CausalModel if is_decoder_only(name) else Seq2Seq).load(name, sharing="expanded")
+        loaded = (DecoderOnly if is_decoder_only(name) else EncoderDecoder).load(name, sharing="expanded")
         model, tokenizer, sharing = loaded.model, loaded.text.tokenizer, "auto"
     elif tokenizer is None:
         raise ValueError("tokenizer: must be given with a model; got None")
@@ -105,7 +105,7 @@ class _Task:
 
     def __post_init__(self) -> None:
         self.documents, self.ground_truths = list(self.rows["document"]), list(self.rows["ground_truth"])
-        results.check_texts(self.ground_truths, self.documents, ("ground_truth", "document"))
+        check_texts(self.ground_truths, self.documents, ("ground_truth", "document"))
         self.signature = getattr(self.scorer, "signature", type(self.scorer).__name__)
         size, count = self.settings.shard_rows, len(self.documents)
         self.shards = [range(start, min(start + size, count)) for start in range(0, count, size)]

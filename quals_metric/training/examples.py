@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from qa_inference.formats import encode_prompt
-from qa_inference.seq2seq import Seq2Seq
+from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.tokenization import TEXT, Ids, TextTokenizer
 from quals_metric.training.state import left_as_found
 
@@ -70,7 +70,7 @@ class TextEncoder:
     def __init__(self, model: Any, tokenizer: Any, text_format: TextFormat | None = None) -> None:
         self.format = text_format or TextFormat()
         with left_as_found(model):
-            reader = Seq2Seq(model, tokenizer, sharing="expanded")  # which leaves the model's attention alone
+            reader = EncoderDecoder(model, tokenizer, sharing="expanded")  # which leaves the model's attention alone
             self._text, self.prefix, window = reader.text, reader.prefix, reader.window
             self.pad, self._end = reader.vocabulary.pad, reader.vocabulary.ends[0]
         self._source_tokens = self.format.max_source_tokens or window

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from accelerate.utils import gather_object
 
-from qa_inference.spread import processes
+from qa_inference.distributed import processes
 
 logger = logging.getLogger(__name__)
 

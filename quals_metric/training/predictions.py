@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qa_inference.spread import processes
+from qa_inference.distributed import processes
 from quals_metric.training.measuring import (
     MeasuringError,
     OnFailure,

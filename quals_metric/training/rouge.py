@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from qa_inference import results
-from qa_inference.engine import Engine
+from qa_inference.batching import Engine
+from qa_inference.metric_base import check_texts, installed_version, mean_of_defined
 
 KINDS = ("rouge1", "rouge2", "rougeL")
 
@@ -43,7 +43,7 @@ class RougeResult:
     @property
     def score(self) -> float:
         """The mean over the defined texts."""
-        return results.mean(self.scores)
+        return mean_of_defined(self.scores)
 
     @property
     def num_undefined(self) -> int:
@@ -52,7 +52,7 @@ class RougeResult:
 
     def mean(self, kind: str) -> float:
         """The mean of one of `rouge1`, `rouge2` and `rougeL`."""
-        return results.mean(getattr(one, kind) for one in self.summaries)
+        return mean_of_defined(getattr(one, kind) for one in self.summaries)
 
 
 class RougeScorer:
@@ -80,7 +80,7 @@ class RougeScorer:
     @cached_property
     def signature(self) -> str:
         """Everything a score depends on, in one line."""
-        return f"rouge|kinds:{'+'.join(KINDS)}|stemmer:no|rouge_score:{results.installed_version('rouge_score')}"
+        return f"rouge|kinds:{'+'.join(KINDS)}|stemmer:no|rouge_score:{installed_version('rouge_score')}"
 
     def score(self, *, summaries: Sequence[str], sources: Sequence[str], spread: bool = False) -> RougeResult:
         """ROUGE of every summary against the reference at the same place; NaN if either is blank.
@@ -88,7 +88,7 @@ class RougeScorer:
         `spread` shares the work among processes, as in `QualsScorer.score`. Raises TypeError or ValueError for other
         than lists of str of equal length.
         """
-        results.check_texts(summaries, sources)
+        check_texts(summaries, sources)
         pairs = list(zip(summaries, sources, strict=True))
         found = self._engine.map(
             lambda batch: [self._one(*pair) for pair in batch], pairs, lambda pair: sum(map(len, pair)), spread=spread

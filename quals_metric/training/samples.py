@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from qa_inference import results
+from qa_inference.metric_base import json_ready
 from quals_metric.training.measuring import Sample
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def append_samples(path: Path, samples: Iterable[Sample], place: dict[str, Any])
     Undefined scores are null. Raises OSError if the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(place | results.plain(asdict(sample)), ensure_ascii=False) + "\n" for sample in samples]
+    lines = [json.dumps(place | json_ready(asdict(sample)), ensure_ascii=False) + "\n" for sample in samples]
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write("".join(lines))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from quals_metric.demo import EXAMPLES
+from quals_metric.report.examples import EXAMPLES
 from tests.browser.client import Client
 from tests.browser.conftest import ROOT, Seen, Server
 

@@ -1,4 +1,4 @@
-"""What `test_engine.py` runs in several processes: `spread_program.py FOLDER SCENARIO...`.
+"""What `test_batching.py` runs in several processes: `spread_program.py FOLDER SCENARIO...`.
 
 Each process runs the scenarios in order on one engine and writes what came of them to `FOLDER/<rank>.json`: per
 scenario "value" (its return value) or "error" ([type, text]), and "seconds".
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qa_inference.engine import Engine
+from qa_inference.batching import Engine
 
 RANK = int(os.environ.get("RANK", "0"))
 engine = Engine(token_budget=10)

@@ -18,15 +18,15 @@ import pytest
 from qa_inference import cache as cache_file
 from qa_inference.cache import CachedModel, ResultCache, checkpoint_digest, pack_hypotheses, unpack_hypotheses
 from qa_inference.decoding import DiverseBeamSearch
+from qa_inference.models.encoder_decoder import EncoderDecoder, ScoringRequest
 from qa_inference.rows import Hypothesis
-from qa_inference.seq2seq import Scored, Seq2Seq
 from tests import tiny
 
 SIZE = 2**24
 KEYS = [bytes([i]) * 32 for i in range(4)]
 INPUTS = [[2, 40, 41, 42, 3], [2, 50, 3], [2, 60, 61, 3]]
 SEARCH = DiverseBeamSearch(groups=6, min_new_tokens=2, max_new_tokens=9)
-ITEMS = [Scored([2, 40, 41, 3], [[9, 12, 3], [30, 3]]), Scored([2, 50, 3], [[9, 12, 3]])]
+ITEMS = [ScoringRequest([2, 40, 41, 3], [[9, 12, 3], [30, 3]]), ScoringRequest([2, 50, 3], [[9, 12, 3]])]
 
 Open = Callable[..., ResultCache]
 
@@ -49,7 +49,7 @@ class Counting:
     """A toy BART that notes how much it was asked."""
 
     def __init__(self) -> None:
-        self.inner = Seq2Seq(*tiny.checkpoint("bart"))
+        self.inner = EncoderDecoder(*tiny.checkpoint("bart"))
         self.model = self.inner.model
         self.asked: list[int] = []
 
@@ -59,7 +59,7 @@ class Counting:
         self.asked.append(len(inputs))
         return self.inner.generate(inputs, search, end_ids=end_ids)
 
-    def log_likelihood(self, items: Sequence[Scored]) -> list[list[np.ndarray]]:
+    def log_likelihood(self, items: Sequence[ScoringRequest]) -> list[list[np.ndarray]]:
         self.asked.append(sum(len(item.targets) for item in items))
         return self.inner.log_likelihood(items)
 
@@ -96,7 +96,7 @@ def _change(folder: Path, statement: str) -> None:
 
 
 def test_hypotheses_come_back_to_the_bit() -> None:
-    model = Seq2Seq(*tiny.checkpoint("bart"))
+    model = EncoderDecoder(*tiny.checkpoint("bart"))
     end = int(model.generate(INPUTS, SEARCH)[0][0].tokens[4])
     made = model.generate(INPUTS, SEARCH, end_ids=(end,))
     assert {h.ended for each in made for h in each} == {True, False}
@@ -140,7 +140,10 @@ def test_scoring_is_the_models_and_done_once_for_each_target(opened: Open) -> No
         for each, wanted in zip(cached.log_likelihood(ITEMS), expected, strict=True):
             assert [(a.dtype, a.tobytes()) for a in each] == [(a.dtype, a.tobytes()) for a in wanted]
     assert model.asked == [3]
-    more = [Scored(ITEMS[0].source, [[9, 12, 3], [31, 3], [30, 3]]), Scored([2, 50, 51, 3], [[9, 12, 3]])]
+    more = [
+        ScoringRequest(ITEMS[0].source, [[9, 12, 3], [31, 3], [30, 3]]),
+        ScoringRequest([2, 50, 51, 3], [[9, 12, 3]]),
+    ]
     for each, wanted in zip(cached.log_likelihood(more), model.inner.log_likelihood(more), strict=True):
         for one, other in zip(each, wanted, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)  # of another batch
@@ -166,7 +169,7 @@ def test_a_key_has_all_that_changes_a_number(opened: Open) -> None:
 
 
 def test_the_digest_of_a_checkpoint_does_not_depend_on_where_it_lies(tmp_path: Path) -> None:
-    one, other = (Seq2Seq.load(str(tiny.save("bart", tmp_path / name)), device="cpu").model for name in "ab")
+    one, other = (EncoderDecoder.load(str(tiny.save("bart", tmp_path / name)), device="cpu").model for name in "ab")
     assert checkpoint_digest(one) == checkpoint_digest(other)
     other.config.activation_function = "relu"
     assert checkpoint_digest(one) != checkpoint_digest(other)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 
-from qa_inference import seq2seq
 from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary
-from qa_inference.likelihood import top_log_probs
+from qa_inference.models import encoder_decoder as seq2seq
+from qa_inference.models.projection import top_log_probs
 from qa_inference.rows import Array
 from tests import tiny
 
@@ -145,7 +145,7 @@ def _inputs(case: dict[str, Any]) -> list[list[int]]:
 def test_golden_hypotheses(case: dict[str, Any], sharing: seq2seq.Sharing) -> None:
     """What transformers 4.53.3 gives (tests/golden/diverse_beam), batched and one by one."""
     network = AutoModelForSeq2SeqLM.from_pretrained(GOLDEN / case["model"])
-    model = seq2seq.Seq2Seq(network, tiny.byte_bpe(), sharing=sharing)
+    model = seq2seq.EncoderDecoder(network, tiny.byte_bpe(), sharing=sharing)
     search = DiverseBeamSearch(
         case["groups"], case["diversity_strength"], case["min_new_tokens"], case["max_new_tokens"]
     )
@@ -158,7 +158,7 @@ def test_golden_hypotheses(case: dict[str, Any], sharing: seq2seq.Sharing) -> No
 @pytest.mark.parametrize(("width", "least", "most"), [(1, 0, 12), (4, 5, 20), (10, 3, 7)])
 def test_beam_search_agrees_with_generate(name: str, width: int, least: int, most: int) -> None:
     network, tokenizer = tiny.checkpoint(name)
-    model = seq2seq.Seq2Seq(network, tokenizer)
+    model = seq2seq.EncoderDecoder(network, tokenizer)
     inputs = [[5, 9, 30, 11, 3], [8, 21], list(range(10, 22))]
     found = model.generate(inputs, BeamSearch(width, least, most))
     for ids, hypotheses in zip(inputs, found, strict=True):

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from qa_inference.causal import CausalModel
-from qa_inference.decoder import RunningRows
 from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling
-from qa_inference.reader import Reader
-from qa_inference.seq2seq import Scored, Seq2Seq
+from qa_inference.models.decoder import RunningRows
+from qa_inference.models.decoder_only import DecoderOnly
+from qa_inference.models.encoder_decoder import EncoderDecoder, ScoringRequest
+from qa_inference.models.reader import Reader
 from tests import device, tiny, tiny_causal, tiny_readers
 
 INPUTS = [[5, 9, 30, 11, 3], [8, 21], list(range(10, 22)), [7] * 9]
@@ -36,8 +36,10 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses() -> None:
 def _all(model: Any, search: Any) -> tuple[list[Any], list[Any]]:
     """What a search finds, and what the likelihoods of it are, as lists."""
     found = model.generate(INPUTS, search, keys=range(len(INPUTS)))
-    asked = [Scored(ids, [h.tokens for h in each] * 5) for ids, each in zip(INPUTS, found, strict=True)]  # some rounds
-    asked[1] = Scored(INPUTS[1], asked[1].targets[:2])
+    asked = [
+        ScoringRequest(ids, [h.tokens for h in each] * 5) for ids, each in zip(INPUTS, found, strict=True)
+    ]  # some rounds
+    asked[1] = ScoringRequest(INPUTS[1], asked[1].targets[:2])
     hypotheses = [[(h.tokens.tolist(), h.log_probs.tolist()) for h in each] for each in found]
     return hypotheses, [[array.tolist() for array in each] for each in model.log_likelihood(asked)]
 
@@ -52,7 +54,7 @@ def _all(model: Any, search: Any) -> tuple[list[Any], list[Any]]:
 )
 def test_models_search_and_score_on_it_as_on_the_cpu(name: str, search: Any) -> None:
     decoder_only = name in tiny_causal.ARCHITECTURES
-    kind: Any = CausalModel if decoder_only else Seq2Seq
+    kind: Any = DecoderOnly if decoder_only else EncoderDecoder
     make = tiny_causal.checkpoint if decoder_only else tiny.checkpoint
     model, tokenizer = make(name)
     expected = kind(model, tokenizer)
@@ -90,7 +92,7 @@ def test_a_step_waits_for_the_device_to_read_the_choices_and_for_the_library(mon
             return call
 
         model, tokenizer = tiny.checkpoint("bart")
-        there = Seq2Seq(model.to("cuda:0"), tokenizer)
+        there = EncoderDecoder(model.to("cuda:0"), tokenizer)
         for name in waits:
             monkeypatch.setattr(RunningRows, name, counted(name))
         found = there.generate(INPUTS, SEARCHES[0])
@@ -100,5 +102,5 @@ def test_a_step_waits_for_the_device_to_read_the_choices_and_for_the_library(mon
         # the library looks whether its masks hide anything: that of the source, that of the rows
         assert all(each.keys() == {"__bool__"} and each["__bool__"] <= 2 for each in waits["__call__"])
         gpu.waits.clear()
-        there.log_likelihood([Scored(INPUTS[0], [h.tokens for h in found[0]])])
+        there.log_likelihood([ScoringRequest(INPUTS[0], [h.tokens for h in found[0]])])
         assert not gpu.waits["boolean index"] and not gpu.waits["index from the CPU"]

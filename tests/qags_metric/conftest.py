@@ -10,6 +10,7 @@ import pytest
 
 import qags_metric.metric
 import qags_metric.scorer
+from qa_inference.evaluate_metric import loaded
 from qags_metric.config import QagsConfig
 from qags_metric.result import FoundAnswer, QagsResult, QuestionScore, SummaryScore
 from qags_metric.scorer import QagsScorer
@@ -66,14 +67,11 @@ def fake_scorer(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeScorer]]:
     """Put the fake where the metric and the command find their scorer."""
     FakeScorer.made = []
     door = qags_metric.metric
-    caches = (door._scorer, door._generator, door._reader, door._finder)
-    for cache in caches:
-        cache.cache_clear()
+    loaded.cache_clear()
     for name in ("load_generator", "load_reader"):
         monkeypatch.setattr(door, name, lambda config: config)
     monkeypatch.setattr(door.AnswerFinder, "load", lambda name: name)
     monkeypatch.setattr(door, "QagsScorer", FakeScorer)
     monkeypatch.setattr(qags_metric.scorer, "QagsScorer", FakeScorer)
     yield FakeScorer
-    for cache in caches:
-        cache.cache_clear()
+    loaded.cache_clear()

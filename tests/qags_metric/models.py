@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from qa_inference.answers import AnswerCandidate
+from qa_inference.answer_candidates import AnswerCandidate
 from tests import tiny, tiny_readers
 
 # The corpus text, a question about it, and the answer as it stands in the text.

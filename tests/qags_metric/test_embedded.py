@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from qags_metric import QagsResult, QagsScorer
-from quals_metric.demo import EXAMPLES
+from quals_metric.report.examples import EXAMPLES
 
 SUMMARIES = [text for example in EXAMPLES for text in (example.faithful, example.unfaithful)]
 SOURCES = [example.source for example in EXAMPLES for _ in range(2)]

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from qa_inference.formats import QuestionFormat
+from qa_inference.models.spans import Answer
 from qa_inference.rows import Hypothesis
-from qa_inference.spans import Answer
 from qa_inference.tokenization import TextTokenizer
 from qags_metric.config import QagsConfig
 from qags_metric.overlap import exact_match, token_f1
-from qags_metric.questions import question_of
 from qags_metric.result import QagsResult
 from qags_metric.scorer import QagsScorer
+from qags_metric.selection import question_of
 from tests import device, tiny
 from tests.qags_metric import models
 
@@ -270,7 +270,6 @@ def test_the_signature_names_what_could_change_a_number(make: Make, folders: tup
     changes = {"exact": True, "max_questions": 5, "num_candidates": 3, "hypotheses": 2, "min_question_tokens": 4}
     changes["max_per_answer"] = 3
     assert len({signature, *(make(**{name: value}).signature for name, value in changes.items())}) == 7
-    assert "|b:4|" in QagsResult((), signature).short_signature
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 
 import quals_metric.metric
 import quals_metric.scorer
+from qa_inference.evaluate_metric import loaded
+from quals_metric.config import QualsConfig
 from quals_metric.result import PairScore, QualsResult, SummaryScore
-from quals_metric.scorer import QualsConfig
 
 
 class FakeScorer:
@@ -50,12 +51,9 @@ class FakeScorer:
 def fake_scorer(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeScorer]]:
     """Put the fake where the metric and the command find their scorer."""
     FakeScorer.made, FakeScorer.loaded = [], []
-    caches = (quals_metric.metric._scorer, quals_metric.metric._loaded)
-    for cache in caches:
-        cache.cache_clear()
+    loaded.cache_clear()
     monkeypatch.setattr(quals_metric.metric, "load_model", FakeScorer.loaded.append)
     monkeypatch.setattr(quals_metric.metric, "QualsScorer", FakeScorer)
     monkeypatch.setattr(quals_metric.scorer, "QualsScorer", FakeScorer)
     yield FakeScorer
-    for cache in caches:
-        cache.cache_clear()
+    loaded.cache_clear()

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from quals_metric import Quals, QualsConfig, QualsScorer, cli
+from quals_metric import Quals, QualsConfig, QualsScorer
+from quals_metric.cli import commands as cli
 from tests import tiny
 
 GOOD_SUMMARY, GOOD_SOURCE = tiny.CORPUS[0], f"{tiny.CORPUS[0]} {tiny.CORPUS[3]}"

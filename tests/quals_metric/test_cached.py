@@ -15,11 +15,11 @@ import pytest
 import typer
 
 import quals_metric
-from qa_inference.seq2seq import Seq2Seq
+from qa_inference import evaluate_metric
+from qa_inference.models.encoder_decoder import EncoderDecoder
 from quals_metric import QualsConfig, QualsScorer
-from quals_metric import metric as metric_file
+from quals_metric.cli.options import Metric, check_options
 from quals_metric.metric import Quals
-from quals_metric.options import Metric, check_options
 from quals_metric.result import QualsResult
 from tests import tiny
 from tests.quals_metric.test_scorer import SOURCES, SUMMARIES, _same
@@ -37,18 +37,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def worked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many inputs were searched from and how many targets were scored, by models."""
     counts: Counter[str] = Counter()
-    generate, log_likelihood = Seq2Seq.generate, Seq2Seq.log_likelihood
+    generate, log_likelihood = EncoderDecoder.generate, EncoderDecoder.log_likelihood
 
-    def counting_generate(self: Seq2Seq, inputs: Any, *args: Any, **settings: Any) -> Any:
+    def counting_generate(self: EncoderDecoder, inputs: Any, *args: Any, **settings: Any) -> Any:
         counts["searched"] += len(inputs)
         return generate(self, inputs, *args, **settings)
 
-    def counting_log_likelihood(self: Seq2Seq, items: Any) -> Any:
+    def counting_log_likelihood(self: EncoderDecoder, items: Any) -> Any:
         counts["scored"] += sum(len(item.targets) for item in items)
         return log_likelihood(self, items)
 
-    monkeypatch.setattr(Seq2Seq, "generate", counting_generate)
-    monkeypatch.setattr(Seq2Seq, "log_likelihood", counting_log_likelihood)
+    monkeypatch.setattr(EncoderDecoder, "generate", counting_generate)
+    monkeypatch.setattr(EncoderDecoder, "log_likelihood", counting_log_likelihood)
     return counts
 
 
@@ -168,12 +168,12 @@ def test_evaluates_metric_takes_a_cache(folder: str, tmp_path: Path, worked: Cou
     settings = {"groups": 30, "min_new_tokens": 2, "max_new_tokens": 14, "device": "cpu"}
     found = []
     for _ in range(2):
-        metric_file._scorer.cache_clear()  # as in another process
+        evaluate_metric.loaded.cache_clear()  # as in another process
         quals = Quals(model=folder, cache=tmp_path / "cache", **settings)
         found.append(quals.compute(predictions=SUMMARIES, sources=SOURCES))
         assert worked["searched"] == 4 and worked["scored"] > 10
     assert repr(found[0]) == repr(found[1])
-    metric_file._scorer.cache_clear()
+    evaluate_metric.loaded.cache_clear()
 
 
 def test_qags_knows_no_cache() -> None:

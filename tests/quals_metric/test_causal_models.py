@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qa_inference.causal import CausalModel
 from qa_inference.formats import CausalFormat, PairFormat
+from qa_inference.models.decoder_only import DecoderOnly
+from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.presets import PRESETS
-from qa_inference.seq2seq import Seq2Seq
 from quals_metric.app.scoring import CHOICES, Desk
 from quals_metric.app.views import result_html
+from quals_metric.config import QualsConfig
 from quals_metric.metric import Quals
 from quals_metric.result import QualsResult
-from quals_metric.scorer import QualsConfig, QualsScorer
+from quals_metric.scorer import QualsScorer
 from tests import tiny, tiny_causal
 
 SUMMARIES = [
@@ -111,15 +112,15 @@ def test_evaluates_metric_takes_a_gguf_file(tmp_path: Path) -> None:
         found = quals.compute(**texts)
     with pytest.warns(UserWarning, match="none of 4 hypotheses is a question"):
         expected = scorer.score(summaries=SUMMARIES[:1], sources=SOURCES[:1])
-    assert isinstance(scorer.model, CausalModel) and found["num_undefined"] == 1
+    assert isinstance(scorer.model, DecoderOnly) and found["num_undefined"] == 1
     assert found["signature"] == expected.signature and "toy.gguf" in found["signature"]
 
 
 def test_the_checkpoint_says_which_kind_it_is(folder: str, tmp_path: Path) -> None:
     asking = QualsScorer(QualsConfig(folder, device="cpu"))
-    assert isinstance(asking.model, CausalModel) and asking.format == CausalFormat()
+    assert isinstance(asking.model, DecoderOnly) and asking.format == CausalFormat()
     other = QualsScorer(QualsConfig(str(tiny.save("bart", tmp_path / "bart")), device="cpu"))
-    assert isinstance(other.model, Seq2Seq) and other.format == PairFormat()
+    assert isinstance(other.model, EncoderDecoder) and other.format == PairFormat()
     with pytest.raises(ValueError, match=r"device_map: is for decoder-only models; '.*bart' is none. Use device"):
         QualsScorer(QualsConfig(str(tmp_path / "bart"), device_map="auto"))
 
@@ -146,6 +147,6 @@ def test_a_preset_whose_weights_a_package_has(tmp_path: Path, monkeypatch: pytes
     tiny_causal.save_gguf(folder / "toy.gguf")
     monkeypatch.syspath_prepend(tmp_path)
     scorer = QualsScorer(config)
-    assert isinstance(scorer.model, CausalModel) and scorer.format == tiny_causal.SHORT
+    assert isinstance(scorer.model, DecoderOnly) and scorer.format == tiny_causal.SHORT
     assert re.search(r"model:smollm2-135m-instruct@[0-9a-f]{12}/toy\.gguf\|", scorer.signature)
     assert QualsScorer(config, model=scorer.model).signature == scorer.signature  # so evaluate's metric makes it

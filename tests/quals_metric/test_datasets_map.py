@@ -15,7 +15,7 @@ import pytest
 from datasets.fingerprint import Hasher
 
 from quals_metric import QualsConfig, QualsScorer
-from quals_metric.demo import EXAMPLES
+from quals_metric.report.examples import EXAMPLES
 from tests import tiny
 from tests.quals_metric.test_scorer import SOURCES, SUMMARIES, _same
 

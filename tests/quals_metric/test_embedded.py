@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from quals_metric import QualsResult, QualsScorer
-from quals_metric.demo import EXAMPLES
+from quals_metric.report.examples import EXAMPLES
 
 SUMMARIES = [text for example in EXAMPLES for text in (example.faithful, example.unfaithful)]
 SOURCES = [example.source for example in EXAMPLES for _ in range(2)]

@@ -211,6 +211,6 @@ def test_help_shows_the_inputs(quals: Quals) -> None:
 
 
 def test_doctests() -> None:
-    test = doctest.DocTestParser().get_doctest(metric_file._INPUTS, {}, "Quals", "metric.py", 0)
+    test = doctest.DocTestParser().get_doctest(metric_file.Quals.inputs_description(), {}, "Quals", "metric.py", 0)
     assert len([example for example in test.examples if example.want]) > 1
     assert doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test).failed == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qa_inference.answers import AnswerFinder, load_pipeline
+from qa_inference.answer_candidates import AnswerFinder, load_pipeline
 from recipes import annotated
 from recipes import write_questions as recipe
 

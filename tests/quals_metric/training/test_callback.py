@@ -17,7 +17,8 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers import EarlyStoppingCallback, TrainerCallback
 
-from quals_metric.scorer import QualsConfig, QualsScorer
+from quals_metric.config import QualsConfig
+from quals_metric.scorer import QualsScorer
 from quals_metric.training import QualsCallback
 from quals_metric.training.measuring import MeasuringError
 from tests import tiny

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from qa_inference.causal import CausalModel
-from quals_metric.scorer import QualsConfig, QualsScorer
+from qa_inference.models.decoder_only import DecoderOnly
+from quals_metric.config import QualsConfig
+from quals_metric.scorer import QualsScorer
 from quals_metric.training import CollectionSettings, QualsCallback, TextFormat, collect
 from quals_metric.training.collector import ConseqCollector
 from tests import tiny, tiny_causal
@@ -28,7 +29,7 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> QualsScorer:
     folder = str(tiny_causal.trained(tmp_path_factory.mktemp("model") / "llama"))
     search = {"groups": 10, "min_new_tokens": 2, "max_new_tokens": 40, "device": "cpu"}
     made = QualsScorer(QualsConfig(folder, format=tiny_causal.SHORT, **search))
-    assert isinstance(made.model, CausalModel) and made.model.shared
+    assert isinstance(made.model, DecoderOnly) and made.model.shared
     return made
 
 

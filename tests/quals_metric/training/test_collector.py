@@ -22,7 +22,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import quals_metric
 from qa_inference.decoding import TopKSampling
-from qa_inference.seq2seq import Seq2Seq
+from qa_inference.models.encoder_decoder import EncoderDecoder
 from quals_metric import QualsConfig, QualsScorer
 from quals_metric.training.candidates import CollectionSettings
 from quals_metric.training.collection import collect
@@ -74,7 +74,7 @@ def test_a_collection(name: str, tmp_path: Path) -> None:
     assert [dict(document=row["document"], ground_truth=row["ground_truth"]) for row in found] == ROWS.to_list()
     assert len(scorer.calls) == 3  # 4 + 4 + 1 documents
     # The samples are those of the search, each document by its place; scores are the scorer's.
-    reader = Seq2Seq(model, tokenizer, sharing="expanded")
+    reader = EncoderDecoder(model, tokenizer, sharing="expanded")
     search = TopKSampling(3, 50, max_new_tokens=8)
     for place, row in enumerate(found):
         ids = tokenizer(row["document"])["input_ids"][:64]

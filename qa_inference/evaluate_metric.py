@@ -1,0 +1,208 @@
+"""The face that every metric of this package shows to evaluate: checks and translation, no arithmetic.
+
+Imports evaluate, which takes seconds: only the metrics' own `metric.py` import this file.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any, ClassVar, TypeVar
+
+import datasets
+import evaluate
+
+from qa_inference.metric_base import (
+    CorpusResult,
+    ModelOptions,
+    Option,
+    check_texts,
+    default_text,
+    options_of,
+    refuse_unknown,
+    with_options,
+)
+from qa_inference.tokenization import without_surrogates
+
+Loaded = TypeVar("Loaded")
+
+_EVALUATE_OPTIONS = set(inspect.signature(evaluate.Metric.__init__).parameters) - {"self", "config_name", "kwargs"}
+
+
+class QuestionMetric(evaluate.Metric):
+    """A metric that asks questions, for `evaluate`. A subclass names its configuration and makes its scorer.
+
+    Its constructor takes a preset's name and, as keywords, the options of its configuration.
+    """
+
+    metric: ClassVar[str]
+    config_type: ClassVar[type[ModelOptions]]
+    presets: ClassVar[Mapping[str, Any]]
+    items_field: ClassVar[str]
+    description_text: ClassVar[str]
+    citation_text: ClassVar[str]
+    reference_url: ClassVar[str]
+    examples: ClassVar[str]
+    returns: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__doc__ = f"{cls.__doc__}\n\n{_constructor_help(cls.config_type)}"
+        cls.__signature__ = _constructor_signature(cls.config_type)  # what inspect and help show
+
+    def __init__(self, config_name: str | None = None, **options: Any) -> None:
+        # evaluate ignores options that it does not know, and makes a folder of any `config_name`: check first.
+        own = {name: options.pop(name) for name in _evaluate_names(self.config_type) if name in options}
+        refuse_unknown(self.metric, options, _EVALUATE_OPTIONS)
+        own["model"] = choose_model(self.metric, config_name, own.get("model"), self.presets)
+        names = _evaluate_names(self.config_type)
+        self.config = with_options(self.config_type(), {names[name]: value for name, value in own.items()})
+        super().__init__(config_name=config_name, **options)
+
+    @classmethod
+    def make_scorer(cls, config: Any) -> Any:
+        """A scorer with `config`. It uses the loaded models of other scorers where it can (`loaded`)."""
+        raise NotImplementedError(f"{cls.__name__}.make_scorer: a subclass must define it")
+
+    @classmethod
+    def outputs(cls, result: CorpusResult[Any]) -> dict[str, Any]:
+        """What `compute` returns for a result, without the questions."""
+        return {
+            cls.metric: result.score,
+            "scores": result.scores,
+            f"num_{cls.items_field}": [len(summary.items) for summary in result.summaries],
+            "num_undefined": result.num_undefined,
+            "num_windowed_summaries": result.num_windowed_summaries,
+            "num_windowed_sources": result.num_windowed_sources,
+            "signature": result.signature,
+        }
+
+    @classmethod
+    def inputs_description(cls) -> str:
+        """The help of `compute`: its arguments, results and examples."""
+        arguments = [
+            "predictions (list of str): the summaries to judge.",
+            "sources (list of str): for each summary, the text it was written from. Texts may repeat.",
+            *(
+                _help_line(field.name, field, about)
+                for field, about in options_of(cls.config_type)
+                if about.is_per_call
+            ),
+            f"return_{cls.items_field} (bool): also return the questions and answers behind every score.",
+            "An option that is None keeps the value it had when the metric was loaded.",
+        ]
+        return f"\nArgs:\n{_indented(arguments)}\nReturns:\n{cls.returns}Examples:\n\n{cls.examples}"
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=self.description_text,
+            citation=self.citation_text,
+            inputs_description=self.inputs_description(),
+            features=datasets.Features({"predictions": text, "sources": text}),
+            reference_urls=[self.reference_url],
+            license="Apache-2.0",
+        )
+
+    def _download_and_prepare(self, dl_manager: Any) -> None:
+        """Load the models when `evaluate.load` asks for it, so that a wrong name shows there."""
+        loaded(self.make_scorer, self.config)
+
+    def add_batch(self, *, predictions: Sequence[str] = (), sources: Sequence[str] = (), **unknown: Any) -> None:
+        """Add summaries and their sources; `compute()` then scores all that were added."""
+        super().add_batch(**storable_texts(predictions, sources), **unknown)
+
+    def _compute(self, predictions: Sequence[str], sources: Sequence[str], **overrides: Any) -> dict[str, Any]:
+        with_items = overrides.pop(f"return_{self.items_field}", False)
+        refuse_unknown(self.metric, overrides, {field.name for field, _ in _per_call(self.config_type)})
+        scorer = loaded(self.make_scorer, with_options(self.config, overrides))
+        result = scorer.score(summaries=list(predictions), sources=list(sources))
+        output = self.outputs(result)
+        if with_items:
+            output[self.items_field] = [[asdict(item) for item in summary.items] for summary in result.summaries]
+        return output
+
+
+@lru_cache(maxsize=8)
+def loaded(load: Callable[[Any], Loaded], options: Any) -> Loaded:
+    """The model or scorer that `load` makes of `options`: one per process, whatever the number of metrics."""
+    return load(options)
+
+
+def choose_model(metric: str, config_name: str | None, model: str | None, presets: Mapping[str, Any]) -> str:
+    """The model meant: a preset by `config_name`, or any other by `model`; "embedded" if neither is given.
+
+    Raises ValueError if both are given, or `config_name` is no preset.
+    """
+    if config_name in (None, "default"):
+        return "embedded" if model is None else model
+    if model is not None:
+        raise ValueError(
+            f"{metric}: give config_name or model, not both; got config_name={config_name!r}, model={model!r}"
+        )
+    if config_name not in presets:
+        raise ValueError(
+            f"{metric}: config_name must be a preset ({', '.join(presets)}), got {config_name!r}; "
+            f"for a model on the Hub or in a folder use model={config_name!r}"
+        )
+    return config_name
+
+
+def storable_texts(predictions: Sequence[str], sources: Sequence[str]) -> dict[str, list[str]]:
+    """Both lists under evaluate's names, checked, and as its Arrow file can hold them: without lone surrogates.
+
+    evaluate itself looks at the first text only, and would take a string for a list of its characters.
+    """
+    check_texts(predictions, sources, ("predictions", "sources"))
+    texts = {"predictions": predictions, "sources": sources}
+    return {name: [without_surrogates(text) for text in column] for name, column in texts.items()}
+
+
+def _per_call(config_type: type[ModelOptions]) -> list[tuple[Any, Option]]:
+    """The options that `compute` may override."""
+    return [(field, about) for field, about in options_of(config_type) if about.is_per_call]
+
+
+def _evaluate_names(config_type: type[ModelOptions]) -> dict[str, str]:
+    """The options that evaluate's door takes: its name for each, and the field's name."""
+    offered = [(field, about) for field, about in options_of(config_type) if about.evaluate_name is not None]
+    return {about.evaluate_name or field.name: field.name for field, about in offered}
+
+
+def _constructor_signature(config_type: type[ModelOptions]) -> inspect.Signature:
+    """`(config_name=None, *, model=None, …, **evaluate_options)`."""
+    kinds = inspect.Parameter
+    return inspect.Signature(
+        [
+            kinds("config_name", kinds.POSITIONAL_OR_KEYWORD, default=None),
+            *(kinds(name, kinds.KEYWORD_ONLY, default=None) for name in _evaluate_names(config_type)),
+            kinds("evaluate_options", kinds.VAR_KEYWORD),
+        ]
+    )
+
+
+def _constructor_help(config_type: type[ModelOptions]) -> str:
+    """The arguments of a metric's constructor, from the fields of its configuration."""
+    fields = {field.name: (field, about) for field, about in options_of(config_type)}
+    lines = ['config_name: Preset\'s name; None: "embedded", which needs no network.']
+    lines += [_help_line(name, *fields[own]) for name, own in _evaluate_names(config_type).items()]
+    lines += ["**evaluate_options: Options of `evaluate.Metric`: keep_in_memory, cache_dir, experiment_id, seed, …"]
+    errors = [
+        "TypeError: if an option is unknown.",
+        "ValueError: if `config_name` is no preset or stands beside a `model`, or an option is out of its range.",
+        "ImportError, OSError: on loading or the first `compute`, if a model or the cache cannot be had.",
+    ]
+    return f"Args:\n{_indented(lines)}\n\nRaises:\n{_indented(errors)}\n"
+
+
+def _help_line(name: str, field: Any, about: Option) -> str:
+    default = default_text(field, about)
+    return f"{name}: {about.help}" + (f" Default: {default}." if default else "")
+
+
+def _indented(lines: Sequence[str]) -> str:
+    wrapped = (textwrap.fill(line, 110, subsequent_indent="    ", break_on_hyphens=False) for line in lines)
+    return textwrap.indent("\n".join(wrapped), "    ")

@@ -1,0 +1,507 @@
+"""What every metric of this package is: its options, its results, and the key that a result depends on.
+
+- Options: `ModelOptions`, which the metrics' configurations extend; `option` declares a field with its help, its check
+  and where it may be given. evaluate's door, the command line and the documentation are derived from these fields.
+- Results: `ScoredSummary` and `CorpusResult`, with the inputs' check and means that leave undefined values out.
+- Key: `ResultKey` names all that a number depends on; the signature shows it, and the cache hashes its model part.
+
+Light to import: neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, get_args, get_type_hints
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT_NAMES = ("summaries", "sources")
+DEFAULT_WINDOW = 512  # tokens, where neither the format nor the checkpoint says
+DEFAULT_TOKEN_BUDGET = 8192  # tokens of a batch
+
+# ---- options --------------------------------------------------------------------------------------------------------
+
+Check = Callable[[str, Any], None]
+"""Raises ValueError, naming the option, for a value that it does not allow."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known of one field of a configuration, beside its type and default.
+
+    `help` is one or two sentences. `checks` run when a configuration is made. `kind` is the type of its value on the
+    command line; None keeps it off there. `choices` are all values it may have. `models` names the loaded models that
+    depend on it; empty: none does, and the option may change from call to call of `compute`. `evaluate_name` is its
+    name as an option of `evaluate.load`, None: it is none; `default_help` says in words what the default is.
+    """
+
+    help: str
+    checks: tuple[Check, ...] = ()
+    kind: type | None = None
+    choices: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    evaluate_name: str | None = None
+    default_help: str = ""
+
+    @property
+    def is_per_call(self) -> bool:
+        """Whether `compute` may override it: no loaded model depends on it."""
+        return not self.models
+
+
+EVERY_MODEL = ("*",)
+LOADING = ("loading",)  # not part of any model's identity, yet fixed when the metric is loaded
+
+
+def option(
+    default: Any = MISSING,
+    *,
+    help: str,
+    default_factory: Any = MISSING,
+    check: Check | Sequence[Check] = (),
+    kind: type | None = None,
+    choices: Sequence[str] = (),
+    models: Sequence[str] = (),
+    evaluate_name: str | None = "",
+    default_help: str = "",
+    kw_only: bool = True,
+) -> Any:
+    """A dataclass field that is an option of a metric; see `Option`. `evaluate_name` "": the field's own name."""
+    checks = (check,) if callable(check) else tuple(check)
+    if choices:
+        checks = (*checks, one_of(*choices))
+    about = Option(help, checks, kind, tuple(choices), tuple(models), evaluate_name, default_help)
+    return field(default=default, default_factory=default_factory, metadata={"option": about}, kw_only=kw_only)
+
+
+def integer_from(least: int, *, or_none: bool = False) -> Check:
+    """A check: the value is an integer of at least `least`, or None where that is allowed."""
+
+    def check(name: str, value: Any) -> None:
+        if value is None and or_none:
+            return
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name}: must be an integer of at least {least}; got {value!r}")
+
+    return check
+
+
+def finite_from(least: float) -> Check:
+    """A check: the value is a finite number of at least `least`."""
+
+    def check(name: str, value: Any) -> None:
+        if not math.isfinite(value) or value < least:
+            raise ValueError(f"{name}: must be a finite number of at least {least:g}; got {value!r}")
+
+    return check
+
+
+def one_of(*choices: str) -> Check:
+    """A check: the value is one of some strings."""
+
+    def check(name: str, value: Any) -> None:
+        if value not in choices:
+            raise ValueError(f"{name}: must be one of {', '.join(choices)}; got {value!r}")
+
+    return check
+
+
+def check_integers(owner: object, **least: int) -> None:
+    """Raise ValueError unless each named attribute of `owner` is an integer of at least so much."""
+    for name, low in least.items():
+        integer_from(low)(name, getattr(owner, name))
+
+
+def check_folder_name(name: str, value: Any) -> None:
+    """A check: the value is None or the name of a folder."""
+    if value is not None and not os.fspath(value).strip():
+        raise ValueError(f"{name}: must be the name of a folder; got ''. Use None for no {name}")
+
+
+Sharing = Literal["auto", "shared", "expanded"]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Options of every metric: which model asks, where it comes from, and on what it computes.
+
+    A metric's configuration extends this class; its constructor stays flat.
+    """
+
+    model: str = option(
+        "embedded",
+        help="Question-generation model: a preset (see `quals models`), a Hub name or a folder.",
+        kind=str,
+        models=("generator",),
+        kw_only=False,
+    )
+    format: Any = option(
+        None,
+        help="How the model reads and writes questions.",
+        models=LOADING,
+        default_help="the preset's",
+        kw_only=False,
+    )
+    revision: str | None = option(
+        None,
+        help="Commit or branch of the model on the Hub.",
+        kind=str,
+        models=("generator",),
+        evaluate_name="model_revision",
+        default_help="the preset's",
+    )
+    token: str | None = option(None, help="Access token for the Hub.", models=EVERY_MODEL)
+    cache_dir: str | None = option(
+        None, help="Folder where files from the Hub are kept.", models=EVERY_MODEL, evaluate_name=None
+    )
+    local_files_only: bool = option(False, help="Never ask the Hub.", kind=bool, models=EVERY_MODEL)
+    device: str | None = option(
+        None,
+        help="Device to compute on, for example cpu or cuda:0.",
+        kind=str,
+        models=EVERY_MODEL,
+        default_help="the best there is",
+    )
+    dtype: str | None = option(
+        None,
+        help="Floating-point type: float32, bfloat16 or float16.",
+        kind=str,
+        models=EVERY_MODEL,
+        default_help="the device's",
+    )
+    sharing: Sharing = option(
+        "auto",
+        help="Whether rows of a batch share one source in attention.",
+        choices=get_args(Sharing),
+        models=("generator",),
+        evaluate_name=None,
+    )
+    token_budget: int | None = option(
+        None,
+        help="The most tokens in a batch.",
+        check=integer_from(1, or_none=True),
+        models=LOADING,
+        default_help="8192",
+    )
+
+    def __post_init__(self) -> None:
+        for each_field, about in options_of(type(self)):
+            for check in about.checks:
+                check(each_field.name, getattr(self, each_field.name))
+
+    def model_options(self, part: str = "generator") -> Self:
+        """The options that one loaded model depends on, all others at their defaults: the key of that model.
+
+        Args:
+            part: the model: "generator", or another that a metric has, such as "reader".
+        """
+        kept = {
+            each_field.name: getattr(self, each_field.name)
+            for each_field, about in options_of(type(self))
+            if about.models == EVERY_MODEL or part in about.models
+        }
+        return type(self)(**kept)
+
+
+Config = TypeVar("Config", bound=ModelOptions)
+
+
+def options_of(config_type: type) -> tuple[tuple[Field[Any], Option], ...]:
+    """The options of a configuration, in the order of its fields: each field with what is known of it."""
+    declared = ((each_field, each_field.metadata.get("option")) for each_field in fields(config_type))
+    return tuple((each_field, about) for each_field, about in declared if about is not None)
+
+
+def default_text(each_field: Field[Any], about: Option) -> str:
+    """The default of an option in words, for a help text."""
+    if about.default_help:
+        return about.default_help
+    return "" if each_field.default in (None, MISSING) else str(each_field.default)
+
+
+def with_options(config: Config, options: Mapping[str, Any]) -> Config:
+    """A configuration with those options in place that are not None."""
+    return replace(config, **{name: value for name, value in options.items() if value is not None})
+
+
+def as_config(config: Config | str | None, config_type: type[Config]) -> Config:
+    """The configuration meant: a preset's name stands for the model, None for the defaults.
+
+    Raises TypeError for anything else.
+    """
+    if config is None:
+        return config_type()
+    if isinstance(config, str):
+        return config_type(config)
+    if not isinstance(config, config_type):
+        raise TypeError(
+            f"config: must be a {config_type.__name__} or the name of a model; got {type(config).__name__}. Options go "
+            f"into the configuration: {config_type.__name__}(…)"
+        )
+    return config
+
+
+def refuse_unknown(metric: str, options: Iterable[str], known: Collection[str]) -> None:
+    """Raise TypeError if there are options beside the known ones."""
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        plural = "s" * (len(unknown) > 1)
+        raise TypeError(f"{metric}: unknown option{plural} {', '.join(unknown)}; see help({metric.title()})")
+
+
+class NamedCheckpoint(Protocol):
+    """A preset: whatever else it says, the checkpoint it stands for."""
+
+    @property
+    def model(self) -> str:
+        """A Hub name or a folder."""
+
+
+Preset_co = TypeVar("Preset_co", bound=NamedCheckpoint)
+
+
+def find_preset(name_of_option: str, name: str, presets: Mapping[str, Preset_co]) -> Preset_co | None:
+    """The preset that `name` means by its name or its checkpoint; None for another checkpoint.
+
+    Raises ValueError, naming the option, if it is no preset, no Hub name (`owner/name`) and no folder.
+    """
+    known = presets.get(name) or next((preset for preset in presets.values() if preset.model == name), None)
+    if known is None and "/" not in name and not Path(name).is_dir():
+        raise ValueError(
+            f"{name_of_option}: must be a preset ({', '.join(presets)}), a Hub name (owner/name) or a folder; got "
+            f"{name!r}"
+        )
+    return known
+
+
+# ---- results --------------------------------------------------------------------------------------------------------
+
+
+class ScoredSummary:
+    """A summary's score with the questions behind it: what such a score of every metric offers.
+
+    `metric` is the metric's name and `items_field` the field that holds the questions. `score` is NaN if undefined,
+    with the reason in `note`.
+    """
+
+    metric: ClassVar[str]
+    items_field: ClassVar[str]
+    score: float
+    note: str
+
+    @property
+    def score_01(self) -> float:
+        """A monotone view between 0 and 1: `exp(min(score, 0))`; NaN if undefined."""
+        return math.exp(min(self.score, 0.0)) if not math.isnan(self.score) else math.nan
+
+    @property
+    def items(self) -> tuple[Any, ...]:
+        """The questions behind the score; each has `question`, `answer` with its `start` and `end`, and `score`."""
+        items: tuple[Any, ...] = getattr(self, self.items_field)
+        return items
+
+    @classmethod
+    def item_type(cls) -> Any:
+        """The type of `items`."""
+        (item_type, _) = get_args(get_type_hints(cls)[cls.items_field])
+        return item_type
+
+    @classmethod
+    def columns(cls) -> tuple[str, ...]:
+        """The names of what `row` holds."""
+        return ("score", "score_01", f"num_{cls.items_field}", "note", cls.items_field)
+
+    def row(self, pairs: bool = True) -> dict[str, Any]:
+        """The score, its 0-to-1 view, the number of questions, the note and, if `pairs`, the questions as dicts."""
+        items = [asdict(item) for item in self.items] if pairs else []
+        values = (self.score, self.score_01, len(self.items), self.note, items)
+        return dict(list(zip(self.columns(), values, strict=True))[: None if pairs else -1])
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """The scored summary that `row` describes, read back from a file: null is NaN, lists are tuples.
+
+        Raises KeyError if the row has no questions.
+        """
+        items = tuple(_typed(cls.item_type(), item) for item in row[cls.items_field])
+        return cls(_typed(float, row["score"]), items, row["note"])  # type: ignore[call-arg]  # as its dataclasses are
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    """`value` as JSON or Parquet has it, in the annotated type: float, str, int, a tuple, or a dataclass."""
+    if hint is float:
+        return math.nan if value is None else float(value)
+    if is_dataclass(hint):
+        make: Any = hint
+        return make(**{name: _typed(part, value[name]) for name, part in get_type_hints(hint).items()})
+    parts = get_args(hint)
+    return tuple(_typed(parts[0], item) for item in value) if parts else value
+
+
+Summary_co = TypeVar("Summary_co", bound=ScoredSummary, covariant=True)
+
+
+@dataclass(frozen=True)
+class CorpusResult(Generic[Summary_co]):
+    """The scores of a corpus. Undefined summaries have NaN, are left out of the means and counted.
+
+    `signature` names all that could change a number; `num_windowed_summaries` and `num_windowed_sources` count the
+    distinct texts that were longer than a model's window.
+    """
+
+    kind: ClassVar[type[ScoredSummary]] = ScoredSummary
+
+    summaries: tuple[Summary_co, ...]
+    signature: str
+    num_windowed_summaries: int = 0
+    num_windowed_sources: int = 0
+
+    @property
+    def scores(self) -> list[float]:
+        """The score of every summary; NaN: undefined."""
+        return [summary.score for summary in self.summaries]
+
+    @property
+    def score(self) -> float:
+        """The mean over the defined summaries; NaN if there is none."""
+        return mean_of_defined(self.scores)
+
+    @property
+    def score_01(self) -> float:
+        """The mean of the summaries' 0-to-1 views."""
+        return mean_of_defined(summary.score_01 for summary in self.summaries)
+
+    @property
+    def num_undefined(self) -> int:
+        """How many summaries have no score."""
+        return sum(math.isnan(score) for score in self.scores)
+
+    def to_dict(self, pairs: bool = True) -> dict[str, Any]:
+        """The result as JSON has it (undefined: None), with or without the questions and answers."""
+        names = ("score", "score_01", "num_undefined", "num_windowed_summaries", "num_windowed_sources", "signature")
+        whole = {name: getattr(self, name) for name in names}
+        as_json: dict[str, Any] = json_ready({**whole, "summaries": [summary.row(pairs) for summary in self.summaries]})
+        return as_json
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per summary: score, score_01, the number of questions, note, and the questions. Needs pandas."""
+        import pandas as pd
+
+        columns = list(self.kind.columns())
+        return pd.DataFrame([list(summary.row().values()) for summary in self.summaries], columns=columns)
+
+
+def check_texts(summaries: Sequence[str], sources: Sequence[str], names: tuple[str, str] = TEXT_NAMES) -> None:
+    """Raise TypeError or ValueError unless both are non-empty sequences of str of the same length.
+
+    `names` are what the caller's user knows the two by.
+    """
+    for name, texts in zip(names, (summaries, sources), strict=True):
+        if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
+            raise TypeError(
+                f"{name}: must be a list of str; got {type(texts).__name__}. Put a single text into a list: [text]"
+            )
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(
+                    f"{name}[{index}]: must be str; got {type(text).__name__} ({text!r:.40}). Pass '' for a missing "
+                    f"text: its score is then undefined (NaN)"
+                )
+    if len(summaries) != len(sources):
+        raise ValueError(
+            f"{' and '.join(names)}: must be of the same length; got {len(summaries)} and {len(sources)}. Give each "
+            f"summary its own source, repeating a source that has several"
+        )
+    if not summaries:
+        raise ValueError(f"{names[0]}: must not be empty; got 0 texts. Pass at least one summary and its source")
+
+
+def mean_of_defined(values: Iterable[float]) -> float:
+    """The mean of the values that are not NaN; NaN if there is none."""
+    defined = [value for value in values if not math.isnan(value)]
+    return math.fsum(defined) / len(defined) if defined else math.nan
+
+
+def json_ready(value: Any) -> Any:
+    """`value` as JSON has it: undefined numbers become None, tuples lists; dicts and lists are walked."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: json_ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(item) for item in value]
+    return value
+
+
+# ---- key and signature ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ResultKey:
+    """All that a result depends on, as named settings in the order in which the signature shows them.
+
+    `model` holds the settings that one log-probability of the model depends on. `choice` names the others: they say
+    what is searched for and which results count, so results of the model are shared between them.
+    """
+
+    metric: str
+    settings: Mapping[str, object]
+    choice: frozenset[str] = frozenset()
+
+    def signature(self) -> str:
+        """One line that names everything a number depends on, as sacreBLEU's: `metric|key:value|…`."""
+        return "|".join([self.metric, *(f"{name}:{value}" for name, value in self._all().items())])
+
+    def model_part(self) -> str:
+        """The settings that the model's log-probabilities depend on, as JSON: what a cache hashes."""
+        return json.dumps([self.metric, {name: str(v) for name, v in self._all().items() if name not in self.choice}])
+
+    def _all(self) -> dict[str, object]:
+        libraries = {name: installed_version(name) for name in ("torch", "transformers", "tokenizers")}
+        return {**self.settings, **libraries}
+
+
+def installed_version(distribution: str) -> str:
+    """The installed version of a distribution; "unknown" in a source tree that is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def checkpoint_version(name: str, model: Any, file: str | None = None) -> str:
+    """The weights of a loaded `model` in a few letters: a folder's fingerprint, or the commit that the Hub gave.
+
+    If all came from one `file`, that file's name and, in a folder, the first 12 hex digits of its SHA-256.
+    """
+    folder = Path(name)
+    if file is not None:
+        if not (folder / file).is_file():
+            return f"{getattr(model.config, '_commit_hash', None) or 'unknown'}/{file}"
+        with (folder / file).open("rb") as data:
+            return f"{hashlib.file_digest(data, 'sha256').hexdigest()[:12]}/{file}"
+    return fingerprint(folder) if folder.is_dir() else getattr(model.config, "_commit_hash", None) or "unknown"
+
+
+def fingerprint(folder: Path) -> str:
+    """The first 12 hex digits of the SHA-256 over a checkpoint folder's weights, configuration and tokenizer."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".bin", ".json", ".model", ".txt"):
+            digest.update(path.name.encode())
+            with path.open("rb") as data:
+                digest.update(hashlib.file_digest(data, "sha256").digest())
+    return digest.hexdigest()[:12]
+
+
+def short_digest(value: object) -> str:
+    """The first 8 hex digits of the SHA-256 of `repr(value)`: a setting that is too long to show."""
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:8]

@@ -1,0 +1,111 @@
+"""The configuration of QUALS: every option, with its help and its check."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from qa_inference.metric_base import (
+    LOADING,
+    ModelOptions,
+    check_folder_name,
+    find_preset,
+    finite_from,
+    integer_from,
+    option,
+)
+
+if TYPE_CHECKING:
+    from qa_inference.formats import PairFormat
+    from qa_inference.presets import Preset
+
+DEFAULT_CACHE_SIZE = 2**30  # bytes
+LEAST_CACHE_SIZE = 2**20  # bytes; an empty cache takes about 40,000
+
+
+@dataclass(frozen=True)
+class QualsConfig(ModelOptions):
+    """Options of QUALS. The defaults are the paper's where it gives them; the others are the published code's.
+
+    `model` is a preset's name (`qa_inference.presets.PRESETS`), a Hub name (`owner/name`) or a folder.
+    """
+
+    format: PairFormat | None = option(
+        None,
+        help="How the model writes a pair: a PairFormat, or a CausalFormat for a decoder-only model.",
+        models=LOADING,
+        default_help="the preset's",
+        kw_only=False,
+    )
+    groups: int = option(
+        60, help="Groups of the diverse beam search: pairs generated per summary.", check=integer_from(1)
+    )
+    strength: float = option(0.5, help="Diversity strength of the search.", check=finite_from(0))
+    min_new_tokens: int = option(8, help="The fewest tokens of a pair before its end.", check=integer_from(0))
+    max_new_tokens: int = option(61, help="The most tokens of a pair, its end included.", check=integer_from(1))
+    max_pairs: int = option(
+        10,
+        help="About how many pairs are kept per summary. The last round of the selection may add a few.",
+        check=integer_from(1),
+        kind=int,
+    )
+    tokens: Literal["all", "answer"] = option(
+        "all",
+        help="Tokens of a pair that are scored: all, or those of its answer.",
+        choices=("all", "answer"),
+        kind=str,
+    )
+    search_dtype: str | None = option(
+        None,
+        help="Floating-point type of the search alone. It uses a copy of the model.",
+        kind=str,
+        models=LOADING,
+        default_help="that of --dtype",
+    )
+    gguf: str | None = option(
+        None,
+        help="GGUF file of a decoder-only model, in the folder or repository of the model.",
+        kind=str,
+        models=("generator",),
+    )
+    device_map: str | None = option(
+        None,
+        help='How accelerate spreads a decoder-only model over devices, for example "auto". Replaces the device.',
+        models=("generator",),
+    )
+    cache: str | os.PathLike[str] | None = option(
+        None,
+        help="Folder that keeps generated pairs and likelihoods for later runs on this machine.",
+        check=check_folder_name,
+        kind=Path,
+        models=LOADING,
+    )
+    cache_size: int = option(
+        DEFAULT_CACHE_SIZE,
+        help="The most bytes of the cache.",
+        check=integer_from(LEAST_CACHE_SIZE),
+        models=LOADING,
+        default_help="1 GiB",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_new_tokens >= self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens: must be less than max_new_tokens, or no pair could end; got {self.min_new_tokens} "
+                f"and {self.max_new_tokens}"
+            )
+
+    def preset(self) -> Preset[PairFormat]:
+        """The preset that `model` names by its name or its checkpoint, or one made for another checkpoint.
+
+        Raises ValueError if `model` is no preset, no `owner/name` and no folder.
+        """
+        from qa_inference.formats import PairFormat
+        from qa_inference.presets import PRESETS, Preset
+
+        known: Any = find_preset("model", self.model, PRESETS)
+        preset = known or Preset(self.model, self.model, PairFormat(), "see its card", "")
+        return preset if self.format is None else replace(preset, format=self.format)

@@ -1,0 +1,232 @@
+"""Two systems' scores on the same sources: is one better, or is it chance?"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from qa_inference.metric_base import json_ready, mean_of_defined
+from qa_inference.significance import (
+    RESAMPLES,
+    SEED,
+    TRIALS,
+    bootstrap_interval,
+    paired_bootstrap,
+    paired_randomization,
+)
+from quals_metric.files.shards import sidecar
+from quals_metric.files.tables import records
+
+
+@dataclass(frozen=True)
+class SystemScore:
+    """A system's mean score and the bounds of its 95 % bootstrap interval; NaN if no row is defined."""
+
+    score: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two systems, `a` and `b`, over the rows where both have a score.
+
+    `difference` is b's mean minus a's, `low` and `high` bound its 95 % interval. `p_bootstrap` and `p_randomization`
+    are two-sided: how often resampling the rows, or exchanging the systems in some rows at random, makes a difference
+    as large if there is none. `num_rows` were compared, `num_undefined` left out because a or b is undefined there.
+    """
+
+    a: SystemScore
+    b: SystemScore
+    difference: float
+    low: float
+    high: float
+    p_bootstrap: float
+    p_randomization: float
+    num_rows: int
+    num_undefined: int
+    resamples: int
+    trials: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it; undefined: None."""
+        plain: dict[str, Any] = json_ready(asdict(self))
+        return plain
+
+
+@dataclass(frozen=True)
+class ScoreFile:
+    """A file that `quals score` wrote: its scores (NaN: undefined), its sources if they were kept, its sidecar."""
+
+    path: Path
+    scores: tuple[float, ...]
+    sources: tuple[str, ...] | None
+    about: Mapping[str, Any]
+
+    @property
+    def metric(self) -> str | None:
+        """Which metric's scores they are; None if nothing says so."""
+        return self.about.get("metric")
+
+
+def compare(
+    a: Sequence[float],
+    b: Sequence[float],
+    *,
+    resamples: int = RESAMPLES,
+    trials: int = TRIALS,
+    seed: int = SEED,
+) -> Comparison:
+    """Compare two systems' scores of the same sources, row by row.
+
+    Args:
+        a: the first system's score per row, NaN where undefined.
+        b: the second's, in the same order.
+        resamples: of the paired bootstrap (Koehn 2004) and of the intervals.
+        trials: of the paired approximate randomization (Riezler and Maxwell 2005).
+        seed: of both.
+
+    Raises:
+        ValueError: if the lengths differ, no row is defined for both, or a number of resamples or trials is below 1.
+    """
+    if len(a) != len(b):
+        raise ValueError(
+            f"a and b: must have a score for the same rows; got {len(a)} and {len(b)}. Score both systems on the same "
+            f"sources"
+        )
+    both = [(x, y) for x, y in zip(a, b, strict=True) if not (math.isnan(x) or math.isnan(y))]
+    if not both:
+        raise ValueError(f"a and b: must have a row where both are defined; of {len(a)} rows there is none")
+    first, second = ([float(pair[side]) for pair in both] for side in (0, 1))
+    systems = [
+        SystemScore(mean_of_defined(scores), *bootstrap_interval(scores, resamples=resamples, seed=seed))
+        for scores in (first, second)
+    ]
+    paired = paired_bootstrap(first, second, resamples=resamples, seed=seed)
+    return Comparison(
+        a=systems[0],
+        b=systems[1],
+        difference=paired.difference,
+        low=paired.low,
+        high=paired.high,
+        p_bootstrap=paired.p_value,
+        p_randomization=paired_randomization(first, second, trials=trials, seed=seed),
+        num_rows=len(both),
+        num_undefined=len(a) - len(both),
+        resamples=resamples,
+        trials=trials,
+        seed=seed,
+    )
+
+
+def compare_files(
+    a: str | Path, b: str | Path, *, metric: str | None = None, source: str = "source", **options: int
+) -> Comparison:
+    """Compare two files that `quals score` wrote; `options` are those of `compare`.
+
+    `metric` says which metric's scores they must be; None: any one's.
+
+    That the sources are the same is seen from the column `source`, if both files kept it, else from the digests in
+    their sidecars; a warning says if neither can be.
+
+    Raises:
+        ValueError: if a file has no scores, or the files differ in their metric, sources or number of rows.
+        OSError: if a file cannot be read.
+
+    Warns:
+        UserWarning: if the signatures differ or are not known, or the sources cannot be compared.
+    """
+    files = read_scores(a, source), read_scores(b, source)
+    check_metric(*files, metric)
+    check_same(*files, source)
+    return compare(files[0].scores, files[1].scores, **options)
+
+
+def read_scores(path: str | Path, source: str = "source") -> ScoreFile:
+    """Read the column `score` of a file, and the column `source` if it is there.
+
+    Raises:
+        ValueError: if a row has no score, or one that is neither a number nor null.
+        OSError: if the file cannot be read.
+    """
+    path = Path(path)
+    scores, sources = [], []
+    for place, columns in records(path):
+        value = columns.get("score", "")
+        if isinstance(value, bool) or not (value is None or isinstance(value, int | float)):
+            got = repr(value)[:40] if "score" in columns else "a row without it"
+            raise ValueError(f"{place}: column 'score' must be a number or null; got {got}. Is it of `quals score`?")
+        scores.append(math.nan if value is None else float(value))
+        sources.append(columns.get(source))
+    kept = [text for text in sources if isinstance(text, str)]
+    about = _about(path, len(scores))
+    return ScoreFile(path, tuple(scores), tuple(kept) if kept and len(kept) == len(scores) else None, about)
+
+
+def check_metric(a: ScoreFile, b: ScoreFile, metric: str | None = None) -> None:
+    """Raise ValueError if two files are known to be of different metrics, or of another than `metric`."""
+    known = [file.metric for file in (a, b) if file.metric is not None]
+    if len({*known, *([] if metric is None else [str(metric)])}) > 1:
+        wanted = "the same metric" if metric is None else metric
+        found = ", ".join(f"{file.path} has those of {file.metric or 'an unknown one'}" for file in (a, b))
+        raise ValueError(f"{a.path} and {b.path}: must be scores of {wanted}; {found}. Score both systems by it")
+
+
+def check_same(a: ScoreFile, b: ScoreFile, source: str = "source") -> None:
+    """Raise ValueError unless two files are of the same sources; warn of what cannot be told and of signatures."""
+    if len(a.scores) != len(b.scores):
+        raise ValueError(
+            f"{a.path} and {b.path}: must have the same rows; they have {len(a.scores)} and {len(b.scores)}. Score "
+            f"both systems on the same sources"
+        )
+    digests = a.about.get("sources"), b.about.get("sources")
+    if a.sources is not None and b.sources is not None:
+        pairs = enumerate(zip_longest(a.sources, b.sources), 1)
+        different = next((f"; row {number} differs" for number, (x, y) in pairs if x != y), None)
+    elif None not in digests:
+        different = None if digests[0] == digests[1] else ""
+    else:
+        different = None
+        _warn(f"whether {a.path} and {b.path} are of the same sources cannot be told: keep the column {source!r}")
+    if different is not None:
+        raise ValueError(
+            f"{a.path} and {b.path}: must be scores of the same sources in the same order{different}. Score both "
+            f"systems on the same sources"
+        )
+    _check_signatures(a, b)
+
+
+def _check_signatures(a: ScoreFile, b: ScoreFile) -> None:
+    signatures = [file.about.get("signature") for file in (a, b)]
+    unknown = [str(file.path) for file, known in zip((a, b), signatures, strict=True) if known is None]
+    if unknown:
+        _warn(
+            f"how {' and '.join(unknown)} was scored is not known: no {sidecar(Path('NAME')).name} of it lies beside it"
+        )
+    elif signatures[0] != signatures[1]:
+        _warn(
+            f"the signatures differ, so the scores may not be comparable: {signatures[0]} of {a.path}, "
+            f"{signatures[1]} of {b.path}"
+        )
+
+
+def _about(path: Path, rows: int) -> Mapping[str, Any]:
+    """A file's sidecar; empty if there is none, or it is of another number of rows."""
+    try:
+        about = json.loads(sidecar(path).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{sidecar(path)}: must be JSON; {error}. Delete it, or score {path} again") from error
+    return about if isinstance(about, dict) and about.get("rows") == rows else {}
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=4)

@@ -1,0 +1,290 @@
+"""Scoring files: a stream of rows in, a row of scores for each out, in shards that outlive the process.
+
+What a run leaves behind is, beside the output, `OUTPUT.meta.json` with the signature, the counts and the mean, and a
+digest of the sources, which `quals_metric.files.compare` reads. It stands in a file of its own because a signature is
+as long as a row, and the same in each.
+
+Several processes (`RANK` and `WORLD_SIZE`, as `accelerate launch` sets them) share the shards and nothing else: each
+takes every n-th of n, then what is left of the others', at random. None waits for another, so the loss of one costs
+time only; rank 0 joins the shards once all are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import random
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from qa_inference.metric_base import CorpusResult, ScoredSummary, json_ready, mean_of_defined
+from qa_inference.significance import bootstrap_interval
+from quals_metric.files import durable
+from quals_metric.files.scored_rows import KINDS, Format, format_of, scored_row
+from quals_metric.files.shards import Job, ShardReader, WorkFolder, make_plan, published, sidecar
+from quals_metric.files.tables import STANDARD_INPUT, Row, Rows, Table
+
+SHARD_ROWS = 128
+
+OnShard = Callable[[int, int], None]
+
+
+class Scorer(Protocol):
+    """What scores: `QualsScorer`, `QagsScorer`, or anything with a signature that gives such results."""
+
+    @property
+    def signature(self) -> str:
+        """All that could change a number, in one line."""
+
+    def score(self, *, summaries: Sequence[str], sources: Sequence[str]) -> CorpusResult[ScoredSummary]:
+        """The scores of some summaries."""
+
+
+@dataclass(frozen=True)
+class FileScores:
+    """What was written: `score` is the mean of the defined scores, `low` and `high` bound its 95 % interval."""
+
+    output: Path
+    metric: str
+    rows: int
+    score: float
+    low: float
+    high: float
+    score_01: float
+    num_undefined: int
+    num_windowed_summaries: int
+    num_windowed_sources: int
+    signature: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it; undefined: None."""
+        plain: dict[str, Any] = json_ready({**asdict(self), "output": str(self.output)})
+        return plain
+
+
+def score_files(
+    rows: Rows,
+    output: str | os.PathLike[str],
+    load: Callable[[], Scorer],
+    *,
+    metric: str = "quals",
+    pairs: bool = False,
+    shard_rows: int = SHARD_ROWS,
+    overwrite: bool = False,
+    on_shard: OnShard | None = None,
+) -> FileScores | None:
+    """Score every row and write a row for each, in order: kept columns, score, score_01, num_pairs, note, pairs.
+
+    QAGS has questions where QUALS has pairs.
+
+    The input is first read through, so that a wrong line stops the work before it begins. Finished shards are kept in
+    `OUTPUT.unfinished`; a run that was killed goes on from there when the same is asked again, with any number of
+    processes, and what it writes is the same to the byte as from a run that was not.
+
+    Args:
+        rows: `Table` or `TextFiles`.
+        output: a path that ends in .jsonl or .parquet.
+        load: makes the scorer, say `QualsScorer`; called after the input has been found to be in order.
+        metric: what that scorer computes, "quals" or "qags".
+        pairs: whether the pairs or questions behind each score are written.
+        shard_rows: how many rows are scored, and lost at most by a kill, at once.
+        overwrite: whether an output that exists is replaced, once the new one is whole.
+        on_shard: called as `on_shard(done, total)` with numbers of rows after each shard, and once before the first.
+
+    Returns:
+        What was written; None on a process that is not rank 0.
+
+    Raises:
+        FileExistsError: if the output exists and `overwrite` is not given.
+        TypeError: if a text is not text; it names line and column.
+        ValueError: if a line cannot be read, the input changed meanwhile, or other unfinished work is in the way.
+        OSError: if something cannot be read or written; finished shards stay.
+    """
+    output = Path(output)
+    rank, size = processes()
+    work = WorkFolder(output)
+    form = format_of(output, rows.paths, pairs, metric)
+    _check_output(output, rows)
+    if output.exists() and not overwrite and not work.path.exists():
+        if rank:
+            return None  # published before this process came to work; or an error, which rank 0 tells
+        raise FileExistsError(_exists(output))
+    work.create()
+    try:
+        with _readable_twice(rows, work) as kept:
+            plan = make_plan(kept, shard_rows, form.learn, KINDS[metric].columns())
+            scorer = load()
+            settings = {
+                "metric": metric,
+                "signature": scorer.signature,
+                "format": form.ending,
+                "pairs": pairs,
+                "columns": rows.keep,
+            }
+            job = Job(plan, settings)
+            if output.exists() and not overwrite and published(output) != job.key:
+                raise FileExistsError(_exists(output))
+            if not work.claim(job, joins=rank == 0):
+                return None
+            task = _Task(job, work, form, pairs)
+            with work.advised():
+                for shard, part in task.missing(ShardReader(kept, plan), rank, size, on_shard):
+                    texts = {"summaries": [row.summary for row in part], "sources": [row.source for row in part]}
+                    task.finish(shard, part, scorer.score(**texts))
+                return task.join() if rank == 0 else None
+    finally:
+        work.leave()
+
+
+def processes() -> tuple[int, int]:
+    """The rank of this process and how many were launched together, from `RANK` and `WORLD_SIZE`; (0, 1) if unset.
+
+    Raises:
+        ValueError: if they are no such numbers.
+    """
+    rank, size = (os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise ValueError(
+            f"RANK and WORLD_SIZE: must be whole numbers, the first the less; got {rank!r} and {size!r}. A launcher "
+            f"sets both, otherwise unset them"
+        )
+    return int(rank), int(size)
+
+
+@contextlib.contextmanager
+def _readable_twice(rows: Rows, work: WorkFolder) -> Iterator[Rows]:
+    """`rows`, those of standard input from a file in the work folder: they are read once for the plan, once to score.
+
+    Raises:
+        ValueError: if there are several processes: only one of them has the input.
+        OSError: if the file cannot be written.
+    """
+    if not isinstance(rows, Table) or rows.paths != (STANDARD_INPUT,):
+        yield rows
+        return
+    if processes()[1] > 1:
+        raise ValueError("-: standard input can be read by one process only; save it to a file and name the file")
+    path = work.path / f"input-{uuid.uuid4().hex[:8]}.jsonl"
+    try:
+        try:
+            with path.open("xb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        except OSError as error:
+            raise durable.explained(error, f"standard input cannot be kept in {path}") from error
+        yield replace(rows, paths=(path,), title="standard input")
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A job at work in its folder."""
+
+    job: Job
+    work: WorkFolder
+    form: Format
+    pairs: bool
+
+    def missing(
+        self, reader: ShardReader, rank: int, size: int, on_shard: OnShard | None
+    ) -> Iterator[tuple[int, list[Row]]]:
+        """The shards this process is to do, each with its rows, until all are there or the job is published."""
+        plan = self.job.plan
+        finished = self._finished()
+        left = [shard for shard in range(len(plan.shards)) if shard not in finished]
+        if on_shard is not None:
+            on_shard(self._done(), plan.num_rows)
+        others = [shard for shard in left if shard % size != rank]
+        random.Random(rank).shuffle(others)  # each process another order, so that two seldom do the same
+        for shard in [shard for shard in left if shard % size == rank] + others:
+            if self.work.is_open and not self._path(shard).exists():
+                yield shard, reader.read(shard)
+                if on_shard is not None and self.work.is_open:
+                    on_shard(self._done(), plan.num_rows)
+
+    def finish(self, shard: int, rows: Sequence[Row], result: CorpusResult[ScoredSummary]) -> None:
+        """Write a shard: first what the mean and the counts need, then the rows, which say that it is done."""
+        numbers = {
+            "scores": result.scores,
+            "scores_01": [summary.score_01 for summary in result.summaries],
+            "num_windowed_summaries": result.num_windowed_summaries,
+            "num_windowed_sources": result.num_windowed_sources,
+        }
+        written = [
+            scored_row(row.columns, summary, self.pairs) for row, summary in zip(rows, result.summaries, strict=True)
+        ]
+        try:
+            durable.write(self._path(shard, ".json"), json.dumps(json_ready(numbers)).encode())
+            with durable.replacing(self._path(shard)) as file:
+                self.form.shard(written, file)
+        except FileNotFoundError:
+            if self.work.is_open:
+                raise
+            # Others have done this shard too, and rank 0 has published the job.
+
+    def join(self) -> FileScores:
+        """Put the shards together as the output, with its sidecar, and remove the folder."""
+        shards = range(len(self.job.plan.shards))
+        numbers = [json.loads(self._path(shard, ".json").read_bytes()) for shard in shards]
+        scores = _floats(numbers, "scores")
+        defined = [score for score in scores if not math.isnan(score)]
+        low, high = bootstrap_interval(defined)
+        summary = FileScores(
+            output=self.work.output,
+            metric=self.job.settings["metric"],
+            rows=len(scores),
+            score=mean_of_defined(defined),
+            low=low,
+            high=high,
+            score_01=mean_of_defined(_floats(numbers, "scores_01")),
+            num_undefined=len(scores) - len(defined),
+            num_windowed_summaries=sum(part["num_windowed_summaries"] for part in numbers),
+            num_windowed_sources=sum(part["num_windowed_sources"] for part in numbers),
+            signature=self.job.settings["signature"],
+        )
+        about = {name: value for name, value in summary.to_dict().items() if name != "output"}
+        about |= {"sources": self.job.plan.sources, "key": self.job.key}
+        text = json.dumps(about, indent=2) + "\n"
+        with durable.replacing(self.work.output, drafts=self.work.path) as file:
+            self.form.join(map(self._path, shards), file)
+            # Before the output, so that a published output has one; what is killed in between is joined anew.
+            durable.write(sidecar(self.work.output), text.encode(), drafts=self.work.path)
+        self.work.remove()
+        return summary
+
+    def _path(self, shard: int, ending: str | None = None) -> Path:
+        return self.work.shard(self.job, shard, ending or self.form.ending)
+
+    def _finished(self) -> set[int]:
+        return self.work.finished(self.job, self.form.ending)
+
+    def _done(self) -> int:
+        """How many rows are in finished shards, whoever did them."""
+        bounds = map(self.job.plan.numbers, self._finished())
+        return sum(last - first + 1 for first, last in bounds)
+
+
+def _floats(numbers: Sequence[dict[str, Any]], name: str) -> list[float]:
+    """A list of all shards, undefined as NaN."""
+    return [math.nan if value is None else value for part in numbers for value in part[name]]
+
+
+def _check_output(output: Path, rows: Rows) -> None:
+    """Raise unless the output can be written without touching the input."""
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"{output}: its folder must exist; {output.parent} does not. Make it first")
+    if output.is_dir():
+        raise IsADirectoryError(f"{output}: must be the name of a file; it is a folder. Name a file in it")
+    if output.exists() and any(path.exists() and path.samefile(output) for path in rows.paths):
+        raise ValueError(f"{output}: the output must not be one of the inputs. Name another file")
+
+
+def _exists(output: Path) -> str:
+    return f"{output}: there is a file of that name, and it is kept. Name another output, or replace it: --overwrite"

@@ -1,0 +1,245 @@
+"""A long scoring in shards: what there is to do, what is done, and the folder beside the output that holds it.
+
+A shard is a run of rows, scored as one and written as one. Each is done once its file is there, and the file says in
+its name which job it belongs to, so that neither a killed process nor one with other settings can leave a wrong one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from quals_metric.files import durable
+from quals_metric.files.scored_rows import json_text
+from quals_metric.files.tables import Row, Rows
+
+SIDECAR = ".meta.json"
+UNFINISHED = ".unfinished"
+
+_DIGITS = 9  # of a shard's number in its name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to score: a digest per shard, in order, and one of all sources."""
+
+    shards: tuple[str, ...]
+    num_rows: int
+    shard_rows: int
+    sources: str
+
+    def numbers(self, shard: int) -> tuple[int, int]:
+        """The first and the last row of a shard, counted from 1."""
+        return shard * self.shard_rows + 1, min((shard + 1) * self.shard_rows, self.num_rows)
+
+
+def make_plan(
+    rows: Rows,
+    shard_rows: int,
+    see: Callable[[Sequence[Row]], None] = lambda rows: None,
+    written: Collection[str] = (),
+) -> Plan:
+    """Read all rows once and find what there is to do; `see` is shown every shard's rows.
+
+    `written` are the names of the columns that will be written beside the kept ones.
+
+    Raises:
+        TypeError: if a text is not text.
+        ValueError: if there are no rows, one cannot be read, or has a column of its own that a score is written to.
+    """
+    if shard_rows < 1:
+        raise ValueError(f"shard_rows: must be at least 1 row; got {shard_rows}")
+    shards, count, sources, stream = [], 0, hashlib.sha256(), rows.read()
+    while part := list(islice(stream, shard_rows)):
+        for row in part:
+            if taken := [name for name in written if name in row.columns]:
+                raise ValueError(
+                    f"{row.place}: a column that is kept must not be named as one that is written; got {taken[0]!r}. "
+                    f"Rename it, or do not keep the columns"
+                )
+            sources.update(json.dumps(row.source).encode() + b"\n")
+        see(part)
+        shards.append(digest(part))
+        count += len(part)
+    if not count:
+        raise ValueError(f"{rows.name}: must hold at least one row; there is none")
+    return Plan(tuple(shards), count, shard_rows, sources.hexdigest())
+
+
+def digest(rows: Sequence[Row]) -> str:
+    """SHA-256 of the rows' texts and columns."""
+    found = hashlib.sha256()
+    for row in rows:
+        found.update(json_text([row.summary, row.source, dict(row.columns)], row.place).encode() + b"\n")
+    return found.hexdigest()
+
+
+class ShardReader:
+    """Gives the rows of any shard; reads on from the last, and from the start only to go back."""
+
+    def __init__(self, rows: Rows, plan: Plan) -> None:
+        self._rows, self._plan = rows, plan
+        self._stream, self._next = rows.read(), 0
+
+    def read(self, shard: int) -> list[Row]:
+        """The rows of a shard.
+
+        Raises:
+            ValueError: if they are not those of the plan.
+        """
+        if shard < self._next:
+            self._stream, self._next = self._rows.read(), 0
+        skipped = (shard - self._next) * self._plan.shard_rows
+        rows = list(islice(self._stream, skipped, skipped + self._plan.shard_rows))
+        self._next = shard + 1
+        if digest(rows) != self._plan.shards[shard]:
+            first, last = self._plan.numbers(shard)
+            raise ValueError(
+                f"{self._rows.name}: must not change while it is scored; rows {first} to {last} "
+                f"did. Put the input back as it was and give the same command again, or score it anew"
+            )
+        return rows
+
+
+@dataclass(frozen=True)
+class Job:
+    """A plan with all that its scores depend on; `key` is a digest of it."""
+
+    plan: Plan
+    settings: Mapping[str, Any]
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What a restart compares."""
+        plan = self.plan
+        return {"settings": dict(self.settings), "shard_rows": plan.shard_rows, "shards": list(plan.shards)}
+
+    @cached_property
+    def key(self) -> str:
+        """The same for the same job only."""
+        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
+
+
+class WorkFolder:
+    """The folder beside an output that holds finished shards until all are there."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.path = output.with_name(output.name + UNFINISHED)
+        self._manifest = self.path / "manifest.json"
+
+    def create(self) -> None:
+        """Make the folder, unless it is there.
+
+        Raises:
+            OSError: if it cannot be made.
+        """
+        try:
+            self.path.mkdir(exist_ok=True)
+        except OSError as error:
+            reason = f"{self.path} cannot be made, where finished parts are kept until {self.output.name} is whole"
+            raise durable.explained(error, reason) from error
+
+    def claim(self, job: Job, joins: bool) -> bool:
+        """Take the folder for a job; False if it is finished and published.
+
+        Args:
+            job: what is to be done.
+            joins: whether this process is the one that publishes, so that no other can have done it meanwhile.
+
+        Raises:
+            ValueError: if the folder holds another job's shards.
+            OSError: if it cannot be written.
+        """
+        while True:
+            if not self.is_open:
+                if not joins and published(self.output) == job.key:
+                    self.leave()
+                    return False
+                self.create()
+                durable.write(self._manifest, json.dumps(job.manifest, indent=1).encode())
+                if not joins and published(self.output) == job.key:  # between the two lines above
+                    self.remove()
+                    return False
+            with contextlib.suppress(FileNotFoundError):  # published and removed just now
+                found = json.loads(self._manifest.read_bytes())
+                break
+        if found != job.manifest:
+            raise ValueError(
+                f"{self.path}: holds an unfinished scoring that differs in {_difference(found, job.manifest)}. Give "
+                f"the command it was begun with to finish it, choose another output, or delete the folder to start anew"
+            )
+        return True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the job goes on: its manifest is there."""
+        return self._manifest.exists()
+
+    def finished(self, job: Job, ending: str) -> set[int]:
+        """The numbers of the shards that are there; none if the folder is gone."""
+        suffix = self.shard(job, 0, ending).name[_DIGITS:]
+        with contextlib.suppress(FileNotFoundError):
+            found = (name.removesuffix(suffix) for name in os.listdir(self.path) if name.endswith(suffix))
+            return {int(number) for number in found if number.isdecimal()}
+        return set()
+
+    def shard(self, job: Job, number: int, ending: str) -> Path:
+        """The file of a finished shard."""
+        return self.path / f"{number:0{_DIGITS}}-{job.key[:16]}{ending}"
+
+    def leave(self) -> None:
+        """Remove the folder if there is nothing in it."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it: for other processes it is gone at once."""
+        grave = self.path.with_name(f".{self.path.name}-{uuid.uuid4().hex[:8]}")
+        with contextlib.suppress(OSError):
+            os.rename(self.path, grave)
+            shutil.rmtree(grave, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def advised(self) -> Iterator[None]:
+        """Say with an error of writing what is kept and what to do."""
+        try:
+            yield
+        except OSError as error:
+            remedy = f"Put it right and give the same command again: finished parts are kept in {self.path}"
+            raise durable.explained(error, "", remedy) from error
+
+
+def sidecar(output: Path) -> Path:
+    """The small file beside an output that says what its scores are: `OUTPUT.meta.json`."""
+    return output.with_name(output.name + SIDECAR)
+
+
+def published(output: Path) -> str | None:
+    """The key of the job whose sidecar lies beside an output; None if there is none that can be read."""
+    try:
+        found = json.loads(sidecar(output).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found.get("key") if isinstance(found, dict) else None
+
+
+def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What differs between two manifests, in words."""
+    old, new = found.get("settings", {}), wanted["settings"]
+    for name in new:
+        if old.get(name) != new[name]:
+            return f"{name} ({old.get(name)!r} then, {new[name]!r} now)"
+    if found.get("shard_rows") != wanted["shard_rows"]:
+        return f"shard_rows ({found.get('shard_rows')} then, {wanted['shard_rows']} now)"
+    return "its input: the rows are not the same"

@@ -1,0 +1,157 @@
+"""THE table of metrics: what the command line, the files, the report, the app, the study and the callback ask.
+
+A new metric is a package of five files and one row of `METRICS`. Light to import: a metric's own modules are imported
+when something of theirs is used.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from qa_inference.metric_base import ModelOptions, Option, ScoredSummary, options_of
+
+BANDS = ("hardly supported", "weakly supported", "partly supported", "supported")
+"""Names of the bands of scores, from the lowest. They serve to show scores, and carry no further meaning."""
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """What the product knows of one metric.
+
+    `name` is evaluate's; `title` is shown to people. `config`, `scorer`, `summary` and `evaluate_class` name the
+    metric's classes as "module:name". `unit` and `best` are the score's unit and greatest value; `shows_01`: its
+    0-to-1 view is shown too, because the score itself is not between 0 and 1. `band_limits` part the bands of a
+    question's score. `meaning` says in two sentences how a score comes about; `legend` explains the first column of
+    the questions. `columns` are the titles of the columns of a question, its score first; `cells` gives the texts of
+    the others. `presets` names the table of presets of every option that takes one; `extra` is the extra of the
+    package that the metric needs.
+    """
+
+    name: str
+    title: str
+    config: str
+    scorer: str
+    summary: str
+    evaluate_class: str
+    unit: str
+    best: float
+    shows_01: bool
+    band_limits: tuple[float, ...]
+    meaning: str
+    legend: str
+    columns: tuple[str, ...]
+    cells: Callable[[Any], tuple[str, ...]]
+    presets: Mapping[str, str] = field(default_factory=dict)
+    extra: str = ""
+
+    def config_type(self) -> type[ModelOptions]:
+        """The class of its configuration."""
+        config_type: type[ModelOptions] = _named(self.config)
+        return config_type
+
+    def summary_type(self) -> type[ScoredSummary]:
+        """The class of a scored summary."""
+        summary_type: type[ScoredSummary] = _named(self.summary)
+        return summary_type
+
+    def options(self) -> dict[str, Option]:
+        """Its options by name."""
+        return {each_field.name: about for each_field, about in options_of(self.config_type())}
+
+    def preset_tables(self) -> dict[str, Mapping[str, Any]]:
+        """The presets of every option that takes one, by option and name."""
+        return {name: _named(table) for name, table in self.presets.items()}
+
+    def load_scorer(self, **options: Any) -> Any:
+        """A scorer with those options that are not None; it loads its models."""
+        chosen = {name: value for name, value in options.items() if value is not None}
+        return _named(self.scorer)(self.config_type()(**chosen))
+
+    def band(self, score: float) -> int:
+        """The number of a question's band, 1 to 4; 0 if the score is undefined."""
+        return 0 if math.isnan(score) else bisect_right(self.band_limits, score) + 1
+
+    def band_name(self, score: float) -> str:
+        """The name of a question's band."""
+        band = self.band(score)
+        return BANDS[band - 1] if band else "undefined"
+
+
+METRICS: dict[str, MetricSpec] = {
+    spec.name: spec
+    for spec in (
+        MetricSpec(
+            name="quals",
+            title="QUALS",
+            config="quals_metric.config:QualsConfig",
+            scorer="quals_metric.scorer:QualsScorer",
+            summary="quals_metric.result:SummaryScore",
+            evaluate_class="quals_metric.metric:Quals",
+            unit="nats per token",
+            best=math.inf,
+            shows_01=True,
+            # Of the embedded model's pairs on CNN/DailyMail summaries that people call consistent, three in four score
+            # above -0.8 and nineteen in twenty above -1.4; of the other summaries' pairs one in twenty scores below
+            # -2.65 (`benchmarks/agreement.py`). On XSum half of the pairs lie below -2.4, consistent or not.
+            band_limits=(-2.6, -1.4, -0.8),
+            meaning="Every question and answer that the summary suggests is read against the source. A pair's score is "
+            "in nats per token: 0 if the source supports it as well as the summary does, lower if it supports it less.",
+            legend="support: nats per token, the source against the summary. 0: the source supports a pair as well.",
+            columns=("support", "answer", "question"),
+            cells=lambda pair: (pair.answer, pair.question),
+            presets={"model": "qa_inference.presets:PRESETS"},
+        ),
+        MetricSpec(
+            name="qags",
+            title="QAGS",
+            config="qags_metric.config:QagsConfig",
+            scorer="qags_metric.scorer:QagsScorer",
+            summary="qags_metric.result:SummaryScore",
+            evaluate_class="qags_metric.metric:Qags",
+            unit="F1 of words",
+            best=1.0,
+            shows_01=False,
+            band_limits=(0.25, 0.5, 0.75),
+            meaning="A reader answers questions about the summary twice: from the summary, and from the source. A "
+            "question's score is the F1 of the words of the two answers: 1 if they are the same, 0 if they share none.",
+            legend="F1: the words that the answers from the summary and from the source share. 1: the same answer.",
+            columns=("F1", "summary says", "source says", "question"),
+            cells=lambda question: (
+                question.summary_answer.text,
+                question.source_answer.text or "(nothing)",
+                question.question,
+            ),
+            presets={"model": "qa_inference.presets:QUESTION_PRESETS", "reader": "qa_inference.presets:READERS"},
+            extra="qags",
+        ),
+    )
+}
+"""Every metric by its name."""
+
+
+def metric_spec(name: str) -> MetricSpec:
+    """The row of a metric. Raises ValueError for a name that is none."""
+    if name not in METRICS:
+        raise ValueError(f"metric: must be one of {', '.join(METRICS)}; got {name!r}")
+    return METRICS[name]
+
+
+def metric_of_row(row: Mapping[str, Any]) -> MetricSpec | None:
+    """The metric whose questions a row of a score file holds; None if it holds none."""
+    return next((spec for spec in METRICS.values() if spec.summary_type().items_field in row), None)
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """A number of so many decimals, never -0; the word undefined for NaN."""
+    return "undefined" if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"  # the sum makes -0.0 0.0
+
+
+def _named(path: str) -> Any:
+    """The object that "module:name" names."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,413 @@
+"""The app's parts without a server; `tests/browser` has the whole."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import html
+import json
+import math
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from qa_inference.formats import CausalFormat
+from qa_inference.presets import PRESETS
+from quals_metric.app import page as app
+from quals_metric.app.files import read_upload, write_scores
+from quals_metric.app.guard import Guard
+from quals_metric.app.limits import Deadline, Limits, RefusedError
+from quals_metric.app.scoring import CHOICES, Desk
+from quals_metric.app.views import corpus_html, result_html
+from quals_metric.cli import commands as cli
+from quals_metric.result import PairScore, QualsResult, SummaryScore
+
+EVIL = "<script>hit()</script><img src=x onerror=hit()>"
+
+
+def scored(summary: str, score: float = -1.0) -> SummaryScore:
+    pair = PairScore(EVIL, summary, 0, len(summary), score, ("who", EVIL), (-0.1, -0.2), (-1.0, -2.0))
+    return SummaryScore(score, (pair,)) if not math.isnan(score) else SummaryScore(score, (), "no pair kept")
+
+
+class FakeScorer:
+    """Gives every summary its place as a score, in a batch each; counts how many calls run at once."""
+
+    def __init__(self) -> None:
+        self.running, self.most = 0, 0
+
+    def score(self, *, summaries: list[str], sources: list[str], on_batch: Callable[[int, int], None]) -> QualsResult:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            for done in range(len(summaries)):
+                on_batch(done + 1, len(summaries))
+            return QualsResult(tuple(scored(text, -float(n)) for n, text in enumerate(summaries)), "quals|fake")
+        finally:
+            self.running -= 1
+
+
+# --- limits
+
+
+@pytest.mark.parametrize(
+    ("summary", "source", "message"),
+    [
+        ("s" * 11, "x", "The summary has 11 characters; here it may have 10. "),
+        ("s", "x" * 21, "The source has 21 characters; here it may have 20. "),
+        (" \n", "x", "The summary is empty. Please give one."),
+        ("s", "", "The source is empty. Please give one."),
+    ],
+)
+def test_texts_out_of_bounds(summary: str, source: str, message: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        Limits(summary=10, source=20).check(summary, source)
+    assert str(caught.value).startswith(message)
+    Limits(summary=10, source=20).check("s" * 10, "x" * 20)
+
+
+@pytest.mark.parametrize("name", ["summary", "rows", "file", "text_seconds", "waiting"])
+def test_limits_are_positive(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: must be more than 0; got 0"):
+        Limits(**{name: 0})
+
+
+def test_texts_within_the_limits_fit_into_a_request() -> None:
+    """However JSON writes them: a character outside of the first plane takes two escapes."""
+    limits = Limits()
+    data = ["\U0001f600" * limits.source, *["\U0001f600" * limits.summary] * 2, "embedded", "embedded"]
+    assert len(json.dumps({"data": data, "fn_index": 1, "session_hash": "x" * 40})) < limits.body
+
+
+def test_deadline() -> None:
+    now, told = [0.0], []
+    deadline = Deadline(5, told.append, lambda: now[0])
+    deadline(1, 4)
+    now[0] = 5.1
+    deadline(4, 4)  # all is done: no reason to throw it away
+    with pytest.raises(RefusedError, match="longer than 5 seconds"):
+        deadline(3, 4)
+    assert told == [0.25, 1.0]
+
+
+# --- files
+
+
+def upload(folder: Path, name: str, text: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+ROW = '{"summary": "s", "source": "x"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.parquet", "PAR1", "The file's name must end in .csv or .jsonl."),
+        ("a.jsonl.gz", "x", "The file's name must end in .csv or .jsonl."),
+        ("a.jsonl", "x" * 1001, "The file has 1,001 bytes; here it may have 1,000. Please send a part of it."),
+        ("a.jsonl", ROW * 4, "The file has more than 3 rows. Please send a part of it."),
+        ("a.jsonl", "", "The file has no rows."),
+        ("a.csv", "summary,source\n", "The file has no rows."),
+        (
+            "a.csv",
+            "summary,text\ns,x\n",
+            'Your file, line 2: must have a text called "source"; it has "summary", "text".',
+        ),
+        ("a.jsonl", "{}", 'Your file, line 1: must have a text called "summary"; it has nothing.'),
+        ("a.jsonl", '{"summary": 3, "source": "x"}', 'Your file, line 1: must have a text called "summary"; it has '),
+        ("a.jsonl", ROW + "[1]", "Your file, line 2: must be a JSON object, {...}; got [1]. Correct the line"),
+        ("a.jsonl", "{", "Your file, line 1: must be a JSON object; "),
+        ("a.jsonl", b"\xff\xfe", "Your file, line 1: must be UTF-8 text; "),
+        ("a.csv", "summary,source,score\ns,x,1\n", 'Your file, line 2: must not have a column "score", where '),
+        ("a.csv", 'summary,source\n"s,x\n', "Your file, line 2: "),
+        ("a.csv", f"summary,source\n{'s' * 11},x\n", "Your file, line 2: the summary has 11 characters; "),
+        ("a.csv", "summary,source\n ,x\n", "Your file, line 2: the summary is empty."),
+    ],
+)
+def test_bad_files(name: str, text: str | bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError) as caught:
+        read_upload(upload(tmp_path, name, text), "quals", Limits(rows=3, file=1000, summary=10))
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "A.JSONL"])
+def test_a_file_comes_back_with_its_scores(name: str, tmp_path: Path) -> None:
+    texts = [("é, one", 'x "y"'), ("two\nlines", "z"), ("three", "z")]
+    if name == "a.csv":
+        path = tmp_path / name
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("id", "summary", "source"), *((n, *pair) for n, pair in enumerate(texts))])
+    else:
+        lines = [{"id": n, "summary": a, "source": b} for n, (a, b) in enumerate(texts)]
+        path = upload(tmp_path, name, "\n".join(map(json.dumps, lines)))
+    rows = read_upload(path, "quals", Limits())
+    assert [(row.summary, row.source) for row in rows] == texts
+    result = QualsResult((scored("é, one"), scored("", math.nan), scored("three", -0.5)), "quals|fake")
+    written = [write_scores(tmp_path, path.suffix.lower(), rows, result) for _ in range(2)]
+    assert written[0] != written[1] and written[0].name == f"scores{path.suffix.lower()}"
+    if name == "a.csv":
+        with written[0].open(newline="", encoding="utf-8") as file:
+            found = list(csv.DictReader(file))
+        assert [row["score"] for row in found] == ["-1.0", "", "-0.5"]
+        assert list(found[0]) == ["id", "summary", "source", "score", "score_01", "num_pairs", "note"]
+    else:
+        found = [json.loads(line) for line in written[0].read_text(encoding="utf-8").splitlines()]
+        assert [row["score"] for row in found] == [-1.0, None, -0.5]
+        assert found[0]["pairs"][0]["question"] == EVIL
+    assert [(str(row["id"]), row["summary"], row["source"]) for row in found] == [
+        (str(n), *pair) for n, pair in enumerate(texts)
+    ]
+
+
+# --- the desk
+
+
+def test_one_scoring_at_a_time() -> None:
+    scorer = FakeScorer()
+    desk = Desk("quals", lambda chosen: scorer)
+    work = lambda: desk.score(["a"] * 50, ["b"] * 50, {"model": "embedded"}, 60, lambda share: None)  # noqa: E731
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert scorer.most == 1
+
+
+@pytest.mark.parametrize("model", ["somebody/model", "/etc", "", None, 3])
+def test_no_model_but_those_listed(model: Any) -> None:
+    loaded: list[Mapping[str, str]] = []
+    desk = Desk("qags", lambda chosen: loaded.append(chosen) or FakeScorer())
+    for chosen in ({"model": model, "reader": "embedded"}, {"model": "embedded", "reader": model}):
+        with pytest.raises(RefusedError, match="not in the list"):
+            desk.score(["a"], ["b"], chosen, 60, lambda share: None)
+    assert loaded == [{"model": "embedded", "reader": "embedded"}]
+
+
+def test_models_in_memory() -> None:
+    loaded: list[str] = []
+    desk = Desk("quals", lambda chosen: loaded.append(chosen["model"]) or FakeScorer())
+    first, second = [name for name in CHOICES["quals"]["model"] if name != "embedded"][:2]
+    for model in ("embedded", first, "embedded", first, second, first, "embedded"):
+        desk.score(["a"], ["b"], {"model": model}, 60, lambda share: None)
+    assert loaded == ["embedded", first, second, first]
+
+
+def test_decoder_only_models_are_in_the_list_and_gated_ones_are_not() -> None:
+    presets = CHOICES["quals"]["model"]
+    decoder_only = [preset for preset in presets.values() if isinstance(preset.format, CausalFormat)]
+    assert decoder_only and all(preset.licence == "Apache-2.0" for preset in decoder_only)
+    left_out = PRESETS.keys() - presets.keys()
+    assert PRESETS["gemma-3-270m"].is_gated and left_out - {"smollm2-135m-instruct"} == {"gemma-3-270m"}
+    assert ("smollm2-135m-instruct" in left_out) is not PRESETS["smollm2-135m-instruct"].is_at_hand
+
+
+@pytest.mark.parametrize("failure", [OSError("no network at /secret/path"), MemoryError("/secret/path takes 5 GB")])
+def test_a_model_that_cannot_be_loaded(failure: Exception) -> None:
+    def load(chosen: Mapping[str, str]) -> FakeScorer:
+        if chosen["model"] != "embedded":
+            raise failure
+        return FakeScorer()
+
+    desk = Desk("quals", load)
+    other = next(name for name in CHOICES["quals"]["model"] if name != "embedded")
+    with pytest.raises(RefusedError, match="cannot be loaded here now") as caught:
+        desk.score(["a"], ["b"], {"model": other}, 60, lambda share: None)
+    assert "secret" not in str(caught.value)
+    assert desk.score(["a"], ["b"], {"model": "embedded"}, 60, lambda share: None).scores == [0.0]
+
+
+def test_the_deadline_stops_a_scoring_and_the_next_is_served() -> None:
+    desk = Desk("quals", lambda chosen: FakeScorer())
+    with pytest.raises(RefusedError, match="longer than"):
+        desk.score(["a"] * 3, ["b"] * 3, {"model": "embedded"}, -1, lambda share: None)
+    assert desk.score(["a"], ["b"], {"model": "embedded"}, 60, lambda share: None).scores == [0.0]
+
+
+def test_metrics() -> None:
+    with pytest.raises(ValueError, match="metric: must be one of quals, qags; got 'rouge'"):
+        Desk("rouge", lambda chosen: None)
+
+
+# --- the page
+
+
+@pytest.mark.parametrize("score", [-1.0, math.nan])
+def test_nothing_of_a_visitors_is_html(score: float) -> None:
+    page = result_html(EVIL, EVIL, scored(EVIL, score)) + corpus_html(QualsResult((scored(EVIL),), EVIL))
+    assert "<script" not in page and "<img" not in page
+    assert html.escape("<script>hit()</script>", quote=False) in page
+    assert ("undefined" in page) == math.isnan(score)
+
+
+def test_pairs_are_shown_with_the_least_supported_first() -> None:
+    pairs = [
+        PairScore(f"question {n}", "a", 0, 1, value, ("a",), (-0.1,), (value,)) for n, value in enumerate((-1, -3))
+    ]
+    page = result_html("Summary", "a b", SummaryScore(-2.0, tuple(pairs)))
+    assert page.index("question 1") < page.index("question 0") and page.count('class="q-figure"') == 2
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_what_a_visitor_is_told_of_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    gradio = pytest.importorskip("gradio", reason="the extra `app` is not installed")
+    with pytest.raises(gradio.Error) as refused:
+        app._answer(gradio, lambda: _raise(RefusedError(f"Your file: {EVIL}")))
+    assert refused.value.message == f"Your file: {html.escape(EVIL)}"  # Gradio shows a message as HTML
+    assert capsys.readouterr().err == ""
+    with pytest.raises(gradio.Error) as broken:
+        app._answer(gradio, lambda: _raise(KeyError("/secret/path")))
+    assert broken.value.message.startswith("Something went wrong here.") and broken.value.__suppress_context__
+    assert "KeyError: '/secret/path'" in capsys.readouterr().err
+
+
+# --- the guard
+
+
+def ask(
+    path: str,
+    body: bytes = b"",
+    method: str = "POST",
+    stated: bool = True,
+    chunks: int = 1,
+    folder: str = "/tmp/uploads",
+) -> tuple[int | None, bytes]:
+    """The status of the answer, None if it was let through, and the body that was."""
+    passed, sent = [], []
+    size = max(1, -(-len(body) // chunks))
+    parts = [body[start : start + size] for start in range(0, len(body), size)] or [b""]
+    messages = [{"type": "http.request", "body": part, "more_body": n < len(parts)} for n, part in enumerate(parts, 1)]
+
+    async def receive() -> Any:
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def behind(scope: Any, receive: Any, send: Any) -> None:
+        more = True
+        while more:
+            message = await receive()
+            passed.append(message.get("body", b""))
+            more = message.get("more_body", False)
+
+    headers = [(b"content-length", str(len(body)).encode())] if stated else []
+    scope = {"type": "http", "method": method, "path": path, "headers": headers}
+    asyncio.run(Guard(behind, folder, body=1000, upload=2000)(scope, receive, send))
+    assert bool(passed) != bool(sent)
+    return (sent[0]["status"] if sent else None), b"".join(passed)
+
+
+def named(path: object) -> bytes:
+    return json.dumps({"data": ["x", {"path": path, "meta": {"_type": "gradio.FileData"}}]}).encode()
+
+
+@pytest.mark.parametrize("chunks", [1, 7])
+@pytest.mark.parametrize("action", ["queue/join", "run/predict"])
+def test_the_guard_lets_uploaded_files_through(action: str, chunks: int) -> None:
+    body = named("/tmp/uploads/abc/mine.csv")
+    assert ask(f"/gradio_api/{action}", body, chunks=chunks) == (None, body)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "http://127.0.0.1/x",
+        "HTTP://127.0.0.1/x",
+        "https://there/x",
+        "ftp://there/x",
+        "file:///tmp/uploads/x",
+        "/tmp/uploads/../x",
+        "/tmp/uploadsx/y",
+        "/tmp/uploads/http://there/x",
+        "relative",
+        "",
+        "/etc/passwd",
+        None,
+        7,
+        ["/tmp/uploads/x"],
+    ],
+)
+def test_the_guard_refuses_other_paths(path: object) -> None:
+    assert ask("/gradio_api/queue/join", named(path))[0] == 403
+    deep = json.dumps({"event_data": [[{"value": {"path": path}}]]}).encode()
+    assert ask("/root/gradio_api/run/predict", deep)[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/gradio_api/queue/join", b"{", 400),
+        ("/gradio_api/queue/join", b"[" * 900, 400),
+        ("/gradio_api/queue/join", b'"' + b"x" * 1000 + b'"', 413),
+        ("/gradio_api/upload", b"x" * 102_001, 413),
+        ("/gradio_api/call/predict", b"{}", 403),
+        ("/gradio_api/component_server", b"{}", 403),
+        ("/login", b"{}", 403),
+        ("/gradio_api/stream/x", b"{}", 403),
+    ],
+)
+def test_the_guard_refuses(path: str, body: bytes, status: int) -> None:
+    assert ask(path, body)[0] == status
+
+
+def test_the_guard_counts_what_states_no_length() -> None:
+    assert ask("/gradio_api/queue/join", b'"' + b"x" * 1000 + b'"', stated=False, chunks=5)[0] == 413
+    status, passed = ask("/gradio_api/upload", b"x" * 103_000, stated=False, chunks=103)
+    assert status is None and len(passed) <= 102_000
+    assert ask("/gradio_api/upload", b"x" * 50_000) == (None, b"x" * 50_000)
+
+
+@pytest.mark.parametrize(("size", "count"), [(11_000_000, 2), (0, 2001)])
+def test_the_guard_bounds_what_is_kept(size: int, count: int, tmp_path: Path) -> None:
+    assert ask("/gradio_api/upload", b"x", folder=str(tmp_path))[0] is None
+    for number in range(count):
+        with (tmp_path / str(number)).open("wb") as file:
+            file.truncate(size)
+    assert ask("/gradio_api/upload", b"x", folder=str(tmp_path))[0] == 503
+    assert ask("/gradio_api/queue/join", b"{}", folder=str(tmp_path))[0] is None
+
+
+@pytest.mark.parametrize("path", ["file=http://there/x", "file=HTTPS://there", "file/http://there", "proxy=https://a"])
+def test_the_guard_refuses_addresses_that_are_asked_for(path: str) -> None:
+    for method in ("GET", "HEAD"):
+        assert ask(f"/gradio_api/{path}", method=method)[0] == 403
+    assert ask("/gradio_api/file=/tmp/uploads/scores/x/scores.csv", method="GET")[0] is None
+    assert ask("/", method="GET")[0] is None
+
+
+# --- the command and the extra
+
+
+def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Any] = []
+    monkeypatch.setattr("quals_metric.app.serve", lambda *arguments: served.append(arguments))
+    for arguments in ([], ["--metric", "qags", "--host", "0.0.0.0", "--port", "8000"]):
+        assert CliRunner().invoke(cli.app, ["serve", *arguments]).exit_code == 0
+    assert served == [("quals", "127.0.0.1", 7860), ("qags", "0.0.0.0", 8000)]
+
+
+def test_without_the_extra(run_python: Callable[..., Any]) -> None:
+    code = """
+import sys
+sys.modules["gradio"] = None
+from quals_metric import app
+for call in (app.build, app.serve):
+    try:
+        call()
+    except ImportError as error:
+        print(error, "|", type(error.__cause__).__name__)
+"""
+    result = run_python("-c", code)
+    line = "gradio: must be installed for `quals serve`. pip install 'quals-metric[app]' | ModuleNotFoundError"
+    assert result.stdout.splitlines() == [line] * 2, result.stderr

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from qa_inference.presets import PRESETS, QUESTION_PRESETS, READERS
+from qags_metric.config import QagsConfig
+from quals_metric import __version__
+from quals_metric.cli import commands as cli
+from quals_metric.cli.options import _ONLY, Metric
+from quals_metric.cli.terminal import WIDTH, rows_block, summary_block
+from quals_metric.config import QualsConfig
+from quals_metric.report.examples import EXAMPLES
+from quals_metric.result import PairScore, SummaryScore
+from tests.qags_metric.conftest import FakeScorer as FakeQags
+
+
+@pytest.fixture
+def quals(fake_scorer: Any) -> Callable[..., Result]:
+    return lambda *arguments: CliRunner().invoke(cli.app, list(arguments))
+
+
+def test_demo(quals: Callable[..., Result]) -> None:
+    output = quals("demo").output
+    for number, example in enumerate(EXAMPLES, start=1):
+        assert f"{number}. {example.title}" in output
+    assert output.count("QUALS ") == 2 * len(EXAMPLES)
+    assert output.index("Klitschko has a chink") < output.index("Anthony Joshua has a chink") < output.index("2. ")
+    assert output.splitlines()[-1] == "signature: fake:all"
+
+
+def test_demo_as_json(quals: Callable[..., Result]) -> None:
+    output = json.loads(quals("demo", "--json").output)
+    assert [row["label"] for row in output["summaries"]] == ["faithful", "unfaithful"] * len(EXAMPLES)
+    assert [row["source"] for row in output["summaries"][::2]] == [example.source for example in EXAMPLES]
+    assert output["signature"] == "fake:all"
+
+
+def test_the_examples_differ() -> None:
+    for example in EXAMPLES:
+        assert len({example.source, example.faithful, example.unfaithful}) == 3
+
+
+def test_explain(quals: Callable[..., Result]) -> None:
+    lines = quals("explain", "--source", "Ann won.", "--summary", "Bob won.").output.splitlines()
+    assert lines == [
+        "source: Ann won.",
+        "",
+        "summary: Bob won.",
+        "  QUALS -1.000   (0 to 1: 0.368)",
+        "    support  answer  question",
+        "    -1.000   Bob     What is the first word?",
+        "",
+        "support: nats per token, the source against the summary. 0: the source supports a pair as well.",
+        "signature: fake:all",
+    ]
+
+
+def test_explain_two_summaries_of_a_file(quals: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "source.txt").write_text("Ann won €5.", encoding="utf-8")
+    output = quals(
+        "explain", "--source-file", str(tmp_path / "source.txt"), "--summary", "Ann won.", "--summary", " ", "--json"
+    ).output
+    rows = json.loads(output)["summaries"]
+    assert [(row["label"], row["source"], row["score"]) for row in rows] == [
+        ("summary 1", "Ann won €5.", 0.0),
+        ("summary 2", "Ann won €5.", None),
+    ]
+    assert rows[0]["pairs"][0]["answer"] == "Ann"
+    assert rows[1]["note"] == "blank summary"
+
+
+def test_options_reach_the_scorer(quals: Callable[..., Result], fake_scorer: Any) -> None:
+    options = "--model t5-small-squad-qag --tokens answer --max-pairs 3 --device cpu --revision main --local-files-only"
+    result = quals("explain", "--source", "a", "--summary", "b", *options.split())
+    assert result.exit_code == 0, result.output
+    (config,) = fake_scorer.made
+    assert (config.model, config.tokens, config.max_pairs) == ("t5-small-squad-qag", "answer", 3)
+    assert (config.device, config.revision, config.local_files_only) == ("cpu", "main", True)
+
+
+@pytest.fixture
+def qags(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The command with a scorer of QAGS that asks for the first word."""
+    monkeypatch.setattr("qags_metric.scorer.QagsScorer", FakeQags)
+    FakeQags.made = []
+    return lambda command, *arguments: CliRunner().invoke(cli.app, [command, "--metric", "qags", *arguments])
+
+
+def test_explain_by_qags(qags: Callable[..., Result]) -> None:
+    lines = qags("explain", "--source", "Ann won.", "--summary", "Bob won.", "--summary", " ").output.splitlines()
+    assert lines == [
+        "source: Ann won.",
+        "",
+        "summary 1: Bob won.",
+        "  QAGS 0.000",
+        "    F1     summary says  source says  question",
+        "    0.000  Bob           (nothing)    What is the first word?",
+        "",
+        "",
+        "  QAGS undefined: blank summary",
+        "",
+        "F1: the words that the answers from the summary and from the source share. 1: the same answer.",
+        "signature: fake:20",
+    ]
+
+
+def test_demo_by_qags_as_json(qags: Callable[..., Result]) -> None:
+    output = json.loads(qags("demo", "--json").output)
+    assert len(output["summaries"]) == 2 * len(EXAMPLES) and output["signature"] == "fake:20"
+    assert output["summaries"][0]["questions"][0]["summary_answer"]["text"] == "Klitschko"
+
+
+def test_options_reach_the_scorer_of_qags(qags: Callable[..., Result]) -> None:
+    options = "--model t5-base-qg-hl --reader tinyroberta-squad2 --max-questions 3 --reader-revision v1 --spacy-model x"
+    options += " --max-per-answer 2"
+    result = qags("explain", "--source", "a", "--summary", "b", *options.split())
+    assert result.exit_code == 0, result.output
+    (config,) = FakeQags.made
+    assert (config.model, config.reader, config.max_questions) == ("t5-base-qg-hl", "tinyroberta-squad2", 3)
+    assert (config.reader_revision, config.spacy_model, config.max_per_answer) == ("v1", "x", 2)
+
+
+@pytest.mark.parametrize(
+    ("metric", "arguments"),
+    [
+        ("qags", ["--tokens", "answer"]),
+        ("qags", ["--max-pairs", "3"]),
+        ("quals", ["--reader", "embedded"]),
+        ("quals", ["--max-questions", "3"]),
+        ("quals", ["--spacy-model", "x"]),
+        ("quals", ["--reader-revision", "x"]),
+    ],
+)
+def test_options_of_the_other_metric_are_refused(
+    metric: str, arguments: list[str], quals: Callable[..., Result]
+) -> None:
+    result = quals("explain", "--metric", metric, "--source", "a", "--summary", "b", *arguments)
+    other = {"quals": "qags", "qags": "quals"}[metric]
+    assert result.exit_code == 2
+    assert f"Invalid value for {arguments[0]}: --metric {metric} does not know it; {other} does" in result.stderr
+
+
+def test_the_table_of_options_is_right() -> None:
+    known = {Metric.QUALS: QualsConfig, Metric.QAGS: QagsConfig}
+    fields = {metric: {field.name for field in dataclasses.fields(config)} for metric, config in known.items()}
+    for name, metric in _ONLY.items():
+        assert [one for one in Metric if name in fields[one]] == [metric]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--summary", "a"],
+        ["--source", "a"],
+        ["--source", "a", "--source-file", __file__, "--summary", "a"],
+        ["--source", "a", "--summary", "a", "--summary", "b", "--summary", "c"],
+        ["--source-file", "no such file", "--summary", "a"],
+        ["--source", "a", "--summary", "a", "--tokens", "some"],
+        ["--source", "a", "--summary", "a", "--beams", "4"],
+    ],
+)
+def test_wrong_usage(arguments: list[str], quals: Callable[..., Result]) -> None:
+    result = quals("explain", *arguments)
+    assert result.exit_code == 2
+    assert "Error: " in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--source", "a", "--model", "no such folder"], "quals: model: must be a preset (embedded, "),
+        (["--source", "a", "--max-pairs", "0"], "quals: max_pairs: must be an integer of at least 1; got 0"),
+        (["--source-file", "latin1.txt"], "quals: latin1.txt must be UTF-8 text; at byte 3 it is not"),
+    ],
+)
+def test_wrong_input_is_one_line_without_a_traceback(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "latin1.txt").write_bytes(b"caf\xe9 ")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["quals", "explain", "--summary", "b", *arguments])
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main()
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+
+
+def test_the_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUALS_DEBUG", "1")
+    monkeypatch.setattr(
+        "sys.argv", ["quals", "explain", "--source", "a", "--summary", "b", "--model", "no such folder"]
+    )
+    with pytest.raises(ValueError, match="must be a preset"):
+        cli.main()
+
+
+def test_models(quals: Callable[..., Result]) -> None:
+    rows = json.loads(quals("models", "--json").output)
+    assert [row["name"] for row in rows] == [*PRESETS, *QUESTION_PRESETS, *READERS]
+    assert {row["option"] for row in rows} == {"quals --model", "qags --model", "qags --reader"}
+    assert all(row["licence"] and row["about"] and row["checkpoint"] for row in rows)
+    assert str(Path.home()) not in quals("models").output
+    assert all(name in quals("models").output for name in PRESETS)
+
+
+def test_version_and_help(quals: Callable[..., Result]) -> None:
+    assert quals("--version").output == f"quals-metric {__version__}\n"
+    for command in ("compare", "demo", "explain", "models", "register", "score", "unregister"):
+        assert command in quals("--help").output
+        assert quals(command, "--help").exit_code == 0
+
+
+@pytest.mark.parametrize(("command", "needed"), [("--help", set()), ("models", {"numpy"})])
+def test_what_computes_nothing_imports_nothing_heavy(
+    command: str, needed: set[str], run_python: Callable[..., Any]
+) -> None:
+    code = f"""
+import sys
+from quals_metric.cli import commands as cli
+try:
+    cli.app([{command!r}])
+except SystemExit as ended:
+    assert not ended.code
+print(sorted({{"torch", "transformers", "datasets", "evaluate", "pandas", "numpy"}} & set(sys.modules)))
+"""
+    lines = run_python("-c", code).stdout.splitlines()
+    assert len(lines) > 10 and lines[-1] == repr(sorted(needed))
+
+
+def test_a_terminal_without_unicode(run_python: Callable[..., Any]) -> None:
+    result = run_python("-m", "quals_metric", "models", PYTHONIOENCODING="ascii")
+    assert result.returncode == 0, result.stderr
+
+
+def test_pairs_with_least_support_come_first() -> None:
+    pairs = tuple(
+        PairScore(question=name, answer=name, start=0, end=1, score=score, tokens=(), summary_log_probs=(),
+                  source_log_probs=())
+        for name, score in (("fine", 0.25), ("zero", -0.0), ("bad", -2.0))
+    )  # fmt: skip
+    lines = summary_block("summary", "x", SummaryScore(-0.583, pairs)).splitlines()
+    assert [line.split()[:2] for line in lines[3:]] == [["-2.000", "bad"], ["0.000", "zero"], ["0.250", "fine"]]
+
+
+def test_long_cells_are_wrapped_and_terminal_codes_removed() -> None:
+    block = rows_block(("short", "long"), [("a\x1b[31m", "word " * 60), ("b" * 80, "")])
+    assert "\x1b" not in block
+    assert max(map(len, block.splitlines())) <= WIDTH + 2
