@@ -7,15 +7,13 @@ import re
 import shlex
 import tomllib
 from collections.abc import Callable
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qa_inference.presets import PRESETS
-from qags_metric import QagsConfig
-from quals_metric import QualsConfig
+from tests import programs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -239,19 +237,11 @@ def test_the_guide_names_the_presets() -> None:
         assert f"| {preset.licence} |" in page
 
 
-@pytest.mark.parametrize(
-    ("metric", "config", "page"), [("quals", QualsConfig, "python.md"), ("qags", QagsConfig, "qags.md")]
-)
-def test_options_are_those_of_the_configuration(metric: str, config: type[Any], page: str) -> None:
-    _, _, rest = GUIDE[page].partition(f"<!-- options: {metric} -->")
-    rows = [line.split(" | ") for line in rest.partition("<!-- /options -->")[0].splitlines() if line.startswith("| `")]
-    found = {row[0].removeprefix("| ").strip("`"): row[1].strip("`") for row in rows}
-    assert found == {
-        option.name: repr(option.default if option.default is not MISSING else None).replace("'", '"')
-        if option.default_factory is MISSING
-        else f"{option.default_factory.__name__}()"  # type: ignore[union-attr]  # a class
-        for option in fields(config)
-    }
+def test_options_are_those_of_the_configurations() -> None:
+    tables = programs.load(".ci/option_tables.py")
+    assert "<!-- options: quals -->" in GUIDE["python.md"] and "<!-- options: qags -->" in GUIDE["qags.md"]
+    for name, text in GUIDE.items():
+        assert tables.written(text) == text, f"{name}: run python .ci/option_tables.py"
 
 
 def test_numbers_in_the_guide_are_those_of_the_results() -> None:
