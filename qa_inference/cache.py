@@ -33,7 +33,7 @@ except ImportError as error:
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
-_ENCODING = "1"  # changes with what entries look like
+_ENCODING = "2"  # changes with entries, and with what their keys are made of
 _CHECKSUM = 16  # bytes
 _TIMEOUT = 20.0  # seconds to wait for another process's transaction
 _TROUBLE = (sqlite3.Error, diskcache.Timeout)

@@ -460,9 +460,14 @@ class ResultKey:
         """One line that names everything a number depends on, as sacreBLEU's: `metric|key:value|…`."""
         return "|".join([self.metric, *(f"{name}:{value}" for name, value in self._all().items())])
 
-    def model_part(self) -> str:
-        """The settings that the model's log-probabilities depend on, as JSON: what a cache hashes."""
-        return json.dumps([self.metric, {name: str(v) for name, v in self._all().items() if name not in self.choice}])
+    def model_part(self, **settings: object) -> str:
+        """The settings that a model's log-probabilities depend on, as JSON: what a cache hashes.
+
+        Args:
+            settings: what is different for this model, such as the `dtype` of a copy that searches.
+        """
+        of_model = {name: str(value) for name, value in self._all().items() if name not in self.choice}
+        return json.dumps([self.metric, of_model | {name: str(value) for name, value in settings.items()}])
 
     def _all(self) -> dict[str, object]:
         libraries = {name: installed_version(name) for name in ("torch", "transformers", "tokenizers")}

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 TOKENS_PER_ROW = 8  # cost of one hypothesis of a search beside its source, in tokens
 
 # Settings that a log-probability of the model does not depend on: those of the search and of the choice among results.
-NOT_OF_THE_MODEL = frozenset({"groups", "strength", "length", "tokens", "pairs"})
+NOT_OF_THE_MODEL = frozenset({"groups", "strength", "length", "tokens", "pairs", "search"})
 
 Progress = Callable[[int, int], None]
 
@@ -218,7 +218,7 @@ class QualsScorer:
             return model
         from qa_inference.cache import CachedModel
 
-        return CachedModel(model, self._cache, self.key.model_part() + repr(model.vocabulary))
+        return CachedModel(model, self._cache, self.key.model_part(dtype=dtype_of(model)) + repr(model.vocabulary))
 
     def _read(self, distinct: set[str], order: Sequence[str]) -> dict[str, _Text]:
         """Tokenize every distinct text once, in the order given, and cut the long ones into windows."""

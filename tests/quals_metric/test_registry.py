@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from quals_metric.registry import MODULES, register, script, unregister
+from quals_metric.metrics import METRICS
+from quals_metric.registry import register, script, unregister
 
 ROOT = Path(__file__).parents[2]
 LOAD = 'import evaluate; metric = evaluate.load("quals"); print(type(metric).__module__, metric.name, metric.data_dir)'
@@ -32,7 +33,7 @@ def no_model(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(start), str(Path(register.__code__.co_filename).parents[1])])}
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", METRICS)
 def test_the_space_carries_the_same_script(name: str) -> None:
     assert (ROOT / "spaces" / name / f"{name}.py").read_bytes() == script(name).encode()
 
@@ -62,7 +63,7 @@ def test_again_replaces_the_older_script(tmp_path: Path) -> None:
 def test_unregister(tmp_path: Path) -> None:
     assert unregister(tmp_path) == []
     register(tmp_path)
-    assert unregister(tmp_path) == [folder_in(tmp_path, name) for name in MODULES]
+    assert unregister(tmp_path) == [folder_in(tmp_path, name) for name in METRICS]
     assert unregister(tmp_path) == []
 
 
@@ -79,10 +80,11 @@ def test_load_by_bare_name_in_a_new_process(
 
     written = run_python("-m", "quals_metric", "register")
     assert written.returncode == 0, written.stderr
-    folders = [str(folder_in(tmp_path / "hf" / "modules", name)) for name in MODULES]
+    folders = [str(folder_in(tmp_path / "hf" / "modules", name)) for name in METRICS]
     assert [str(Path(line.removeprefix("wrote ")).parents[1]) for line in written.stdout.splitlines()] == folders
 
-    for name, (module, _) in MODULES.items():
+    for name, spec in METRICS.items():
+        module = spec.evaluate_class.partition(":")[0]
         after = run_python("-c", LOAD.replace("quals", name), **no_model)
         assert after.stdout.split()[:2] == [module, name], after.stderr
 
