@@ -28,9 +28,9 @@ PAGES = {"README.md": README, **GUIDE}
 TRAINING = "trainer.train()"
 LEARNING = ("training.md", "conseq.md")  # pages whose examples train a model
 
-# Every language that a block may have, and what happens to it. python and bash are run as they stand, here. `sh` needs
-# more than this machine, or people, or does not end by itself: its options are looked up. `py` is a whole program, which
-# test_datasets_map.py runs. The rest is not to be typed.
+# Every language that a block may have, and what happens to it. `python` and `bash` are run here as they stand. `sh`
+# needs more than this machine, or people, or does not end by itself: its options are looked up. `py` is a whole
+# program, which test_datasets_map.py runs. The rest is not to be typed.
 LANGUAGES = {"python", "bash", "sh", "py", "text", "bibtex"}
 
 # The sections of evaluate's metric card template, in its order.
