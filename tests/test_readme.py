@@ -17,7 +17,7 @@ from tests import programs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CARD = (ROOT / "spaces" / "quals" / "README.md").read_text(encoding="utf-8")
+CARDS = {name: (ROOT / "spaces" / name / "README.md").read_text(encoding="utf-8") for name in ("quals", "qags")}
 # The log is a record: what its commands did depends on files that are gone.
 GUIDE = {
     path.name: path.read_text(encoding="utf-8")
@@ -169,9 +169,8 @@ def test_guide_training(run_python: Callable[..., Any], tmp_path: Path) -> None:
     assert "'unlikelihood': " in result.stdout.partition("page conseq.md")[2]
 
 
-def test_card_python(run_python: Callable[..., Any]) -> None:
-    result = run_python("-c", "\n".join(blocks(CARD, "python")))
-    assert result.returncode == 0, result.stderr
+def test_card_python(run_python: Callable[..., Any], tmp_path: Path) -> None:
+    run_pages(run_python, tmp_path, {name: "\n".join(blocks(card, "python")) for name, card in CARDS.items()})
 
 
 def test_readme_commands(run_python: Callable[..., Any]) -> None:
@@ -233,7 +232,7 @@ def test_the_guide_names_the_presets() -> None:
     page = GUIDE["models.md"]
     for preset in PRESETS.values():
         assert f"`{preset.name}`" in page
-        assert f'`"{preset.name}"`' in CARD
+        assert f'`"{preset.name}"`' in CARDS["quals"]
         assert f"| {preset.licence} |" in page
 
 
@@ -268,13 +267,15 @@ def test_links_to_files(path: Path) -> None:
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
-def test_card_has_the_sections_of_the_template() -> None:
-    headings = [line for line in CARD.splitlines() if line.startswith("#")]
-    assert [heading.removesuffix(" QUALS") for heading in headings] == SECTIONS
+@pytest.mark.parametrize("name", CARDS)
+def test_card_has_the_sections_of_the_template(name: str) -> None:
+    headings = [line for line in CARDS[name].splitlines() if line.startswith("#")]
+    assert [heading.removesuffix(f" {name.upper()}") for heading in headings] == SECTIONS
 
 
-def test_card_front_matter() -> None:
-    front = CARD.split("---\n")[1].splitlines()
+@pytest.mark.parametrize("name", CARDS)
+def test_card_front_matter(name: str) -> None:
+    front = CARDS[name].split("---\n")[1].splitlines()
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     version = next(line for line in front if line.startswith("sdk_version: ")).removeprefix("sdk_version: ")
     assert f"gradio=={version}" in pins
