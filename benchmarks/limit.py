@@ -36,11 +36,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from qa_inference.decoding import DiverseBeamSearch
 from qa_inference.models import projection as likelihood
-from qa_inference.models.decoder import Decoder, RunningRows
-from qa_inference.models.decoder_only import DecoderOnly
-from qa_inference.models.encoder_decoder import EncoderDecoder
-from qa_inference.models.prefix_decoder import PrefixDecoder, PrefixRows
+from qa_inference.models.decoder_only import DecoderOnly, PrefixDecoder
+from qa_inference.models.encoder_decoder import EncoderDecoder, SourceDecoder
 from qa_inference.models.projection import Projection
+from qa_inference.models.shared_rows import RunningRows
 from quals_metric import QualsConfig, QualsScorer
 from quals_metric.files.tables import records
 
@@ -56,7 +55,7 @@ STAGES: tuple[tuple[Any, str, str], ...] = (
     (DecoderOnly, "log_likelihood", "score: the rest"),
     (EncoderDecoder, "encode", "encode"),
     (PrefixDecoder, "read", "encode"),
-    (Decoder, "__call__", "decoder"),
+    (SourceDecoder, "__call__", "decoder"),
     (PrefixDecoder, "continue_rows", "decoder"),
     (Projection, "logits", "vocabulary projection"),
     (likelihood, "_best_of", "selection"),
@@ -64,7 +63,6 @@ STAGES: tuple[tuple[Any, str, str], ...] = (
     (likelihood, "_chosen", "log-probabilities"),
     (DiverseBeamSearch, "_choose", "selection"),
     (RunningRows, "select", "cache"),
-    (PrefixRows, "select", "cache"),
 )
 MEASURED_SHARE = 0.95  # of the operations; the rarest shapes are left out of the measured rate
 

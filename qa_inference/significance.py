@@ -1,13 +1,13 @@
-"""How sure a score is: bootstrap intervals, and paired tests of two systems on the same inputs.
+"""The uncertainty of a score: bootstrap intervals, and paired tests of two systems on the same inputs.
 
 The paired bootstrap (Koehn 2004, "Statistical significance tests for machine translation evaluation") and the paired
 approximate randomization (Riezler and Maxwell 2005, "On some pitfalls in automatic evaluation and significance testing
-for MT") are computed as sacreBLEU's `--paired-bs` and `--paired-ar` compute them, from the same random numbers at the
-same seed, so that the p-values agree; with one difference. A resample that differs exactly as much as the systems do
-counts as chance here, as in Riezler and Maxwell, and not in sacreBLEU: there a system compared with itself gets the
-smallest p-value that can be had, here it gets 1.
+for MT") are computed as by sacreBLEU's `--paired-bs` and `--paired-ar`, from the same random numbers at the same seed,
+so that the p-values agree, with one difference. A resample whose difference equals that of the systems counts as chance
+here, as in Riezler and Maxwell; in sacreBLEU it does not. There a system compared with itself gets the smallest
+possible p-value; here it gets 1.
 
-The module knows numbers only. Undefined values (NaN) are for the caller to leave out.
+The module sees numbers only. The caller leaves out undefined values (NaN).
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ SEED = 12345  # sacreBLEU's
 RESAMPLES = 1_000
 TRIALS = 10_000
 
-_BLOCK = 1 << 22  # numbers held at once
-_BITS = 32  # numpy draws booleans 32 at a time; blocks of as many trials draw what one call would
-_ROUNDING = 1e-12  # of the sum of all absolute differences: what two ways of adding them up may differ by
+_BLOCK = 1 << 22  # the most numbers in memory at once
+_BITS = 32  # numpy draws booleans 32 at a time; blocks of so many trials draw the same as a single call
+_ROUNDING = 1e-12  # the rounding error of a sum, relative to the sum of the absolute values
 
 
 @dataclass(frozen=True)
 class PairedBootstrap:
-    """How sure the difference of two statistics, the second's minus the first's, is.
+    """The difference of two statistics, the second minus the first, and its uncertainty.
 
-    `difference` is the one observed, `low` and `high` bound its 95 % interval, `p_value` is two-sided.
+    `difference` is the observed one, `low` and `high` bound its 95 % interval, `p_value` is two-sided.
     """
 
     difference: float
@@ -46,21 +46,21 @@ class PairedBootstrap:
     p_value: float
 
 
-def mean(values: Array) -> float:
-    """The mean; the statistic that all functions here compute fast."""
+def sample_mean(values: Array) -> float:
+    """The mean, NaN if any value is NaN; all functions here have a fast path for this statistic."""
     return float(np.mean(values))
 
 
 def bootstrap_interval(
-    values: Sequence[float] | Array, statistic: Statistic = mean, resamples: int = RESAMPLES, seed: int = SEED
+    values: Sequence[float] | Array, statistic: Statistic = sample_mean, resamples: int = RESAMPLES, seed: int = SEED
 ) -> tuple[float, float]:
-    """The 95 % interval of a statistic: its 1/40 and 39/40 quantiles over resamples, as sacreBLEU takes them.
+    """The 95 % interval of a statistic: its 1/40 and 39/40 quantiles over resamples, as in sacreBLEU.
 
     Args:
-        values: one row per segment: numbers, or rows of numbers for a statistic of several, such as a correlation.
-        statistic: takes as many rows as `values` has, gives a number; resamples where it is NaN are left out.
-        resamples: how often rows are drawn, with replacement.
-        seed: of the draws.
+        values: one row per segment: a number, or several numbers for a statistic such as a correlation.
+        statistic: takes as many rows as `values` has, returns a number; resamples where it is NaN are left out.
+        resamples: the number of times that all rows are drawn, with replacement.
+        seed: the seed of the draws.
 
     Returns:
         The lower and the upper bound; NaN if there are no values, or no defined statistic.
@@ -77,21 +77,21 @@ def bootstrap_interval(
 def paired_bootstrap(
     a: Sequence[float] | Array,
     b: Sequence[float] | Array,
-    statistic: Statistic = mean,
+    statistic: Statistic = sample_mean,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> PairedBootstrap:
-    """Both systems' statistics on the same resampled segments, `resamples` times (Koehn 2004).
+    """The paired bootstrap (Koehn 2004): the statistics of both systems on the same resampled segments.
 
-    The p-value is the share of resamples whose absolute difference lies above the mean absolute difference by the
-    observed one or more, the observed one counted among them.
+    The p-value is the share of resamples whose absolute difference exceeds the mean absolute difference by at least the
+    observed difference. The observed difference counts as one more resample.
 
     Args:
         a: the first system, one row per segment, as in `bootstrap_interval`.
         b: the second, on the same segments in the same order.
         statistic: as in `bootstrap_interval`.
-        resamples: how many.
-        seed: of the draws.
+        resamples: the number of resamples.
+        seed: the seed of the draws.
 
     Raises:
         ValueError: if a value is NaN, the lengths differ, there are no values, or `resamples` is less than 1.
@@ -114,29 +114,29 @@ def paired_bootstrap(
 def paired_randomization(
     a: Sequence[float] | Array,
     b: Sequence[float] | Array,
-    statistic: Statistic = mean,
+    statistic: Statistic = sample_mean,
     trials: int = TRIALS,
     seed: int = SEED,
 ) -> float:
     """The two-sided p-value of paired approximate randomization (Riezler and Maxwell 2005).
 
-    In a trial every segment's two rows change places with probability 1/2. The p-value is the share of trials whose
-    absolute difference is the observed one or more, the observed one counted among them.
+    In a trial every segment's two rows are exchanged with probability 1/2. The p-value is the share of trials whose
+    absolute difference is at least the observed one. The observed difference counts as one more trial.
 
     Args:
         a: the first system, one row per segment, as in `bootstrap_interval`.
         b: the second, on the same segments in the same order.
         statistic: as in `bootstrap_interval`.
-        trials: how many.
-        seed: of the draws.
+        trials: the number of trials.
+        seed: the seed of the draws.
 
     Raises:
         ValueError: if a value is NaN, the lengths differ, there are no values, or `trials` is less than 1.
     """
     first, second = _paired(a, b)
     flips = _flips(len(first), trials, seed)
-    if statistic is mean and first.ndim == 1:
-        # The means differ by the mean of the differences, each with its sign kept or turned.
+    if statistic is sample_mean and first.ndim == 1:
+        # The difference of the means is the mean of the differences, each with its sign kept or changed.
         difference = (first - second) / len(first)
         total = float(difference.sum())
         sizes = np.concatenate([np.abs(2 * _products(block, difference) - total) for block in flips])
@@ -151,7 +151,7 @@ def _defined(name: str, values: Sequence[float] | Array) -> Floats:
     if np.isnan(rows).any():
         raise ValueError(
             f"{name}: must be defined numbers; got {int(np.isnan(rows).sum())} NaN. Leave out undefined values, and "
-            f"say how many there were"
+            f"report how many there were"
         )
     return rows
 
@@ -160,7 +160,7 @@ def _paired(a: Sequence[float] | Array, b: Sequence[float] | Array) -> tuple[Flo
     first, second = _defined("a", a), _defined("b", b)
     if len(first) != len(second):
         raise ValueError(
-            f"a and b: must be of the same length, one row per segment; got {len(first)} and {len(second)}. A paired "
+            f"a and b: must have the same length, one row per segment; got {len(first)} and {len(second)}. A paired "
             f"test needs both systems on the same segments"
         )
     if not len(first):
@@ -174,7 +174,7 @@ def _positive(name: str, number: int) -> None:
 
 
 def _draws(count: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Blocks of resamples: arrays (some resamples, count) of row numbers."""
+    """Resamples in blocks [resamples, count] of row indices."""
     _positive("resamples", resamples)
     rng = np.random.default_rng(seed)
     size = max(1, _BLOCK // count)
@@ -183,7 +183,7 @@ def _draws(count: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.int
 
 
 def _flips(count: int, trials: int, seed: int) -> Iterator[npt.NDArray[np.bool_]]:
-    """Blocks of trials: arrays (some trials, count) of which segments stay."""
+    """Trials in blocks [trials, count]: true where a segment's rows stay, false where they are exchanged."""
     _positive("trials", trials)
     rng = np.random.default_rng(seed)
     size = max(1, _BLOCK // count // _BITS) * _BITS
@@ -192,8 +192,8 @@ def _flips(count: int, trials: int, seed: int) -> Iterator[npt.NDArray[np.bool_]
 
 
 def _statistics(rows: Floats, statistic: Statistic, draw: npt.NDArray[np.int64]) -> Floats:
-    """The statistic of every resample of a block."""
-    if statistic is mean and rows.ndim == 1:
+    """The statistic [resamples] of a block of resamples [resamples, count]."""
+    if statistic is sample_mean and rows.ndim == 1:
         return np.asarray(rows[draw].mean(axis=1))
     return np.array([statistic(rows[numbers]) for numbers in draw], dtype=np.float64)
 
@@ -203,20 +203,20 @@ def _resampled(rows: Floats, statistic: Statistic, draws: Iterator[npt.NDArray[n
 
 
 def _products(block: npt.NDArray[np.bool_], weights: Floats) -> Floats:
-    """`block @ weights`, a few rows at a time: as float64 a row takes eight times its room."""
+    """`block @ weights` a few rows at a time, because a row of float64 takes eight times its memory."""
     size = max(1, _BLOCK // len(weights))
     parts = [block[start : start + size].astype(np.float64) @ weights for start in range(0, len(block), size)]
     return np.concatenate(parts)
 
 
 def _swapped(first: Floats, second: Floats, stays: npt.NDArray[np.bool_], statistic: Statistic) -> float:
-    """The absolute difference after the rows that do not stay have changed places."""
+    """The absolute difference after the rows that do not stay are exchanged."""
     mask = stays.reshape(-1, *[1] * (first.ndim - 1))
     return abs(statistic(np.where(mask, first, second)) - statistic(np.where(mask, second, first)))
 
 
 def _bounds(statistics: Floats) -> tuple[float, float]:
-    """The 95 % interval: what is left after a fortieth is cut off at each end."""
+    """The 95 % interval: the ends after a fortieth of the values is cut off on either side."""
     ordered = np.sort(statistics[~np.isnan(statistics)])
     if not len(ordered):
         return math.nan, math.nan
@@ -225,5 +225,5 @@ def _bounds(statistics: Floats) -> tuple[float, float]:
 
 
 def _p_value(sizes: Floats, observed: float, rounding: float) -> float:
-    """The share of `sizes` that reach what was observed, itself included: never 0."""
+    """The share of `sizes` that reach the observed size, which counts as one of them; it is never 0."""
     return (int(np.sum(sizes >= observed - rounding)) + 1) / (len(sizes) + 1)

@@ -1,8 +1,8 @@
-"""Text as data: the token ids and character offsets of a text inside a template.
+"""Text as data: token ids and character offsets of a text inside a template, overlapping windows, padded rows of ids.
 
-A summary is somebody's words. One that contains `<sep>`, `</s>` or `[SEP]` must not become a special token, and what
-is shown of it must be its own characters. So texts are encoded by a copy of the checkpoint's tokenizer in which every
-special token has another name, one that no text contains; templates, which are ours, may use the real names.
+A text that contains `<sep>`, `</s>` or `[SEP]` must not become a special token, and its tokens must map to its own
+characters. So texts are encoded by a copy of the checkpoint's tokenizer in which every special token has a random name
+that no text contains; templates, which are ours, may use the real names. Needs neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +37,8 @@ special tokens, which the same characters in the text do not."""
 class EncodedText:
     """One text as the model reads it.
 
-    `ids` are the text's own tokens, `offsets` the characters [start, end) each came from (none, [p, p), for a mark put
-    in at p); `head` and `tail` are what the template and the model put around them.
+    `ids` are the text's own tokens, `offsets` the characters [start, end) of each ([p, p), no character, for a mark put
+    in at p); `head` and `tail` are the tokens that the template and the model put around them.
     """
 
     ids: tuple[int, ...]
@@ -50,12 +52,12 @@ class EncodedText:
 
     @property
     def around(self) -> int:
-        """How many tokens stand around the text."""
+        """The number of tokens around the text."""
         return len(self.head) + len(self.tail)
 
 
 class TextTokenizer:
-    """Encodes texts as data and decodes what a model wrote.
+    """Encodes texts as data and decodes a model's output.
 
     Tokenizers written in Python (Marian's) have no library behind them that could be copied: they are asked to split
     special tokens, and their offsets are found by looking the pieces up in the text, one after the other.
@@ -95,29 +97,29 @@ class TextTokenizer:
         return EncodedText(ids[a:b], offsets, (*self._before, *ids[:a]), (*ids[b:], *self._after))
 
     def _encoded_in_pieces(self, before: str, text: str, after: str, marks: Marks) -> EncodedText:
-        """What `encode` gives by a tokenizer written in Python: part by part, for want of another name for a mark."""
+        """The result of `encode` by a tokenizer written in Python: part by part, since marks cannot be renamed."""
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
-        for part, place, is_data in _parts(text, marks):
-            found, spans = self._pieces(part, is_data)
-            ids += found
-            offsets += [(place + start, place + end) if is_data else (place, place) for start, end in spans]
+        for part, position, is_data in _parts(text, marks):
+            part_ids, spans = self._pieces(part, is_data)
+            ids += part_ids
+            offsets += [(position + a, position + b) if is_data else (position, position) for a, b in spans]
         head, tail = (self._pieces(part, False)[0] for part in (before, after))
         return EncodedText(tuple(ids), tuple(offsets), (*self._before, *head), (*tail, *self._after))
 
     def _pieces(self, text: str, is_data: bool) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
-        """Ids and offsets by a tokenizer written in Python; a piece that is not found has the place where it should be.
+        """Ids and offsets by a tokenizer written in Python; a piece that is not in the text gets the next character.
 
-        `is_data`: what reads as a special token is text.
+        `is_data`: the names of special tokens are text.
         """
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=is_data)["input_ids"]
         offsets, cursor = [], 0
         for token in self.tokenizer.convert_ids_to_tokens(ids):
             piece = token.replace("\u2581", " ").strip()
             start = text.find(piece, cursor)
-            found = (start, start + len(piece)) if start >= 0 else (cursor, min(cursor + 1, len(text)))
-            offsets.append(found)
-            cursor = found[1] if start >= 0 else cursor
+            span = (start, start + len(piece)) if start >= 0 else (cursor, min(cursor + 1, len(text)))
+            offsets.append(span)
+            cursor = span[1] if start >= 0 else cursor
         return tuple(ids), tuple(offsets)
 
     def decode(self, ids: Ids) -> str:
@@ -133,15 +135,15 @@ class TextTokenizer:
         return self._special.get(token)
 
     def fold(self, text: str) -> tuple[str, list[int]]:
-        """`text` normalized character by character, case-folded, without white space, and where each part came from.
+        """`text` normalized character by character, case-folded, without white space, and the origin of each part.
 
-        The second value holds, for every character of the first, the offset in `text` of its origin.
+        The second value holds, for every character of the first, the offset in `text` that it came from.
         """
         folded, origins = [], []
-        for place, character in enumerate(text):
+        for offset, character in enumerate(text):
             for part in "".join(self._normalized(character).casefold().replace("\u2581", " ").split()):
                 folded.append(part)
-                origins.append(place)
+                origins.append(offset)
         return "".join(folded), origins
 
     def _normalized(self, character: str) -> str:
@@ -173,19 +175,19 @@ def without_surrogates(text: str) -> str:
 
 
 def _parts(text: str, marks: Marks) -> list[tuple[str, int, bool]]:
-    """The text cut at its marks, and they between: text, mark, text, …, text.
+    """The text cut at its marks, with the marks between: text, mark, text, …, text.
 
-    Each comes with its place in the text, and whether it is data.
+    Each part comes with its position in the text, and whether it is data.
     """
     parts, start = [], 0
-    for place, mark in marks:
-        parts += [(text[start:place], start, True), (mark, place, False)]
-        start = place
+    for position, mark in marks:
+        parts += [(text[start:position], start, True), (mark, position, False)]
+        start = position
     return [*parts, (text[start:], start, True)]
 
 
 def _origins(parts: Sequence[str]) -> Callable[[int], int]:
-    """Which character of the text a character of the joined parts (text, mark, text, …) is, a mark's the next."""
+    """Maps a character of the joined parts (text, mark, text, …) to its character of the text, a mark's to the next."""
     marks, start = [], 0
     for number, part in enumerate(parts):
         if number % 2:
@@ -193,8 +195,8 @@ def _origins(parts: Sequence[str]) -> Callable[[int], int]:
         start += len(part)
     length = start - sum(size for _, size in marks)
 
-    def origin(place: int) -> int:
-        return min(max(place - sum(min(max(place - first, 0), size) for first, size in marks), 0), length)
+    def origin(position: int) -> int:
+        return min(max(position - sum(min(max(position - first, 0), size) for first, size in marks), 0), length)
 
     return origin
 
@@ -219,3 +221,100 @@ def _disguise(backend: Tokenizer, names: dict[str, str]) -> Tokenizer:
         model["unk_token"] = names[model["unk_token"]]
     spec["post_processor"] = spec["truncation"] = spec["padding"] = None
     return Tokenizer.from_str(json.dumps(spec))
+
+
+# ---- windows --------------------------------------------------------------------------------------------------------
+
+_CLOSERS = r"[\"'”’»)\]}」』）】》〉]*+"  # noqa: RUF001
+_SENTENCE_END = re.compile(
+    rf"(?<![.!?…])[.!?…]++{_CLOSERS}(?=\s)"  # the lookbehind and the possessive runs keep "......" linear
+    rf"|[。！？]++{_CLOSERS}"  # noqa: RUF001
+    r"|\n"
+)
+
+
+def split_into_windows(text: str, offsets: Sequence[tuple[int, int]], size: int) -> list[tuple[int, int]]:
+    """Cut a text's tokens into windows of at most `size` tokens that overlap by about a quarter.
+
+    A sentence that fits a window is whole in at least one: windows begin and end between sentences, and only a
+    sentence longer than `size` is cut, at tokens. The overlap is the whole sentences nearest to `size // 4` tokens,
+    at most `size // 2` and possibly none; inside a sentence longer than a window it is `size // 4` tokens.
+
+    A sentence ends after `.`, `!`, `?` or `…` and any closing quotes and brackets, if white space follows; after
+    `。`, `！` or `？` and any closing ones, whatever follows; and after a newline. Abbreviations ("U.S. ") count
+    as ends: that only adds places where a window may be cut.
+
+    Args:
+        text: the characters.
+        offsets: per token, its first character in `text` and the one after its last; special tokens left out.
+        size: the most tokens a window may have, at least 1.
+
+    Returns:
+        Token slices `[start, end)`, both strictly increasing, that cover all tokens; one slice, `(0, len(offsets))`,
+        if they fit one window (so `(0, 0)` for no token).
+
+    Raises:
+        ValueError: if `size` is less than 1.
+    """  # noqa: RUF002
+    if size < 1:
+        raise ValueError(f"size is the most tokens a window may have and must be at least 1, got {size}")
+    starts = _sentence_starts(text, offsets)
+    windows = []
+    start = 0
+    while len(offsets) - start > size:
+        end = _window_end(starts, start, size)
+        windows.append((start, end))
+        start = _next_start(starts, start, end, size)
+    return [*windows, (start, len(offsets))]
+
+
+def _sentence_starts(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """The first token of each sentence, increasing, from 0; the number of tokens closes the list."""
+    first_characters = list(accumulate((first for first, _ in offsets), max))  # some tokenizers step back
+    begins = {bisect_left(first_characters, match.end()) for match in _SENTENCE_END.finditer(text)}
+    return sorted(begins | {0, len(offsets)})
+
+
+def _window_end(starts: list[int], start: int, size: int) -> int:
+    """The end of a window from `start`: before the last sentence that begins within reach.
+
+    The window is filled instead if that leaves half of it empty and the sentence, longer than a window, is cut anyway.
+    """
+    index = bisect_right(starts, start + size) - 1
+    cut, following = starts[index], starts[index + 1]
+    is_cut_anyway = following - cut > size
+    if cut <= start or (is_cut_anyway and cut - start <= size // 2):
+        return start + size
+    return cut
+
+
+def _next_start(starts: list[int], start: int, end: int, size: int) -> int:
+    """The start of the window after `[start, end)`: the sentence nearest to an overlap of a quarter."""
+    target = end - size // 4
+    index = bisect_left(starts, end)
+    if starts[index] != end:  # inside a sentence longer than a window
+        return target
+    earliest = max(start + 1, end - size // 2)
+    if starts[index + 1] - end <= size:  # leave room for the sentence at `end`, so that it is whole in the next window
+        earliest = max(earliest, starts[index + 1] - size)
+    nearest = bisect_left(starts, max(target, earliest))
+    candidates = [begin for begin in starts[nearest - 1 : nearest + 1] if begin >= earliest]
+    return min(candidates, key=lambda begin: abs(begin - target))
+
+
+# ---- rows of ids ----------------------------------------------------------------------------------------------------
+
+
+def pad_rows(
+    rows: Sequence[Ids], value: int, *, side: Literal["left", "right"] = "right", multiple: int = 1
+) -> NDArray[np.int64]:
+    """Rows of integers as one array [number of rows, longest row], filled with `value` on one side.
+
+    The width is rounded up to a multiple of `multiple`. `torch.from_numpy` makes a tensor of the result without a copy.
+    """
+    width = -(-max(map(len, rows)) // multiple) * multiple
+    padded = np.full((len(rows), width), value, np.int64)
+    for line, row in zip(padded, rows, strict=True):
+        start = width - len(row) if side == "left" else 0
+        line[start : start + len(row)] = row
+    return padded

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from qa_inference.models.decoder_only import DecoderOnly
-from qa_inference.models.encoder_decoder import EncoderDecoder, ScoringRequest
+from qa_inference.models.encoder_decoder import EncoderDecoder
+from qa_inference.models.shared_rows import ScoringRequest
 from tests import programs, tiny, tiny_causal
 
 limit = programs.load("benchmarks/limit.py")

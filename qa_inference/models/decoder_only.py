@@ -1,83 +1,98 @@
 """A Hugging Face decoder-only model: read every input once, search from it, score targets on it.
 
-The same two operations as `qa_inference.models.encoder_decoder`, `generate` and `log_likelihood`, for one batch. An
-input is a prompt with a text; all but its last token is read once for all rows, which begin with the last.
+The same two operations as an encoder-decoder has, `generate` and `log_likelihood`, for one batch. An input is a prompt
+with a text. All but its last token, the *prefix*, is read once for all rows, which begin with that last token. Tokens
+that all inputs begin with, such as the worked examples of a prompt, are read once and remembered from batch to batch.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, Cache, DynamicCache, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary, run_search
-from qa_inference.models.decoder import real_places, to_device
-from qa_inference.models.encoder_decoder import (
-    Rounds,
+from qa_inference.decoding import (
+    Array,
+    BeamSearch,
+    DiverseBeamSearch,
+    Hypothesis,
+    TopKSampling,
+    Vocabulary,
+    run_search,
+)
+from qa_inference.models._shared_prefix import Prefix, reading, shared_prefix_attention, shared_prefix_mask
+from qa_inference.models.loading import (
+    DEFAULT_LOADING,
+    LoadingOptions,
+    find_end_ids,
+    find_pad_id,
+    load_pretrained,
+    to_device,
+)
+from qa_inference.models.projection import Projection, find_projection
+from qa_inference.models.shared_rows import (
+    RunningRows,
     ScoringRequest,
     Sharing,
-    by_target,
-    end_ids_of,
-    fill_up,
-    pad_id_of,
+    TargetBatch,
+    TargetRounds,
+    attempt,
+    enable_sharing,
+    new_cache,
+    probe_tolerance,
+    use_attention,
 )
-from qa_inference.models.loading import Loading, Source, load_pretrained
-from qa_inference.models.memory import check_fits, free_bytes, parameter_bytes
-from qa_inference.models.prefix_decoder import PrefixDecoder, PrefixRows, padded
-from qa_inference.models.prefix_probe import choose_sharing
-from qa_inference.rows import Array, Hypothesis
-from qa_inference.tokenization import Ids, TextTokenizer
+from qa_inference.tokenization import Ids, TextTokenizer, pad_rows
 
 WINDOW = 2048  # tokens of an input: modern models allow many times more, but read long texts less well, and slowly
-ROOM = 128  # positions left for what is written, at most a quarter of them
+RESERVED = 128  # positions left for the tokens to write, at most a quarter of all
+
+# A probe at load reads two contexts of unlike length with a common beginning, and continues each by three rows,
+PROBE_CONTEXTS = (list(range(3, 9)), [3, 4, 7])
+PROBE_ROWS = [[5, 3, 4], [6, 8, 3], [7, 7, 5]]
+PROBE_PARTS = ([2, 1], [1, 2])  # of which so many tokens are appended at once: many after none, and after some
 
 
 class DecoderOnly:
     """A decoder-only model in evaluation mode, with its tokenizer.
 
-    `sharing` says how many rows read one source: "shared" keeps its keys and values once and folds rows in attention,
-    "expanded" copies them for each; "auto" shares where a probe at load finds that both give the same (`shared` then
-    says which it is, and `sharing_note` why not). Raises ValueError if the model's memory of what it has read cannot
-    be continued in either way.
+    `sharing` tells how many rows read one source: "shared" keeps its keys and values once and folds rows in attention,
+    "expanded" copies them for each row; "auto" shares where a probe at load finds that both give the same. `shared`
+    then tells which it is, and `sharing_note` the reason sharing is off, or "". Raises ValueError if the model's memory
+    of a prefix cannot be continued in either way.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, *, sharing: Sharing = "auto") -> None:
         self.model: Any = model.eval()  # Any: the library's models are callables of their own signatures
         self.text = TextTokenizer(tokenizer)
         self.device = next(model.parameters()).device
-        self.vocabulary = Vocabulary(end_ids_of(model, tokenizer), pad_id_of(model, tokenizer))
+        self.vocabulary = Vocabulary(find_end_ids(model, tokenizer), find_pad_id(model, tokenizer))
         self.decoder = PrefixDecoder(self.model)
-        self.sharing_note = choose_sharing(self.decoder, sharing)
+        self.sharing_note = self._choose_sharing(sharing)
 
     @classmethod
     def load(
         cls,
         name: str,
+        options: LoadingOptions = DEFAULT_LOADING,
         *,
         sharing: Sharing = "auto",
         gguf_file: str | None = None,
         device_map: str | None = None,
-        **options: Unpack[Loading],
     ) -> DecoderOnly:
         """Load a Hub name or a folder, or the GGUF file of that name in it (needs the package `gguf`).
 
-        `device_map` spreads the model as accelerate does ("auto"); a quantized checkpoint goes where its library puts
-        it. See `pretrained.Loading` for the rest. Raises MemoryError if the weights cannot fit; OSError or ValueError,
-        naming `name`, if there is no such checkpoint or it is no decoder-only model.
+        `device_map` spreads the model as accelerate does ("auto"). Raises what `load_pretrained` does, if there is no
+        such checkpoint, it is no decoder-only model, or its weights do not fit into memory.
         """
         model, tokenizer, _ = load_pretrained(
-            AutoModelForCausalLM,
-            "a decoder-only model",
-            name,
-            gguf_file=gguf_file,
-            device_map=device_map,
-            check=partial(_check_memory, name) if device_map is None else None,
-            **options,
+            AutoModelForCausalLM, "a decoder-only model", name, options, gguf_file=gguf_file, device_map=device_map
         )
         return cls(model, tokenizer, sharing=sharing)
 
@@ -88,14 +103,14 @@ class DecoderOnly:
 
     @property
     def positions(self) -> int | None:
-        """How many tokens the model reads and writes at most; None: no limit known."""
+        """The most tokens that the model reads and writes together; None: no limit known."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(limit) if limit and limit < 1_000_000_000 else None
 
     @property
     def window(self) -> int:
-        """The most tokens of an input: 2048, or what the positions leave beside a pair."""
-        return WINDOW if self.positions is None else min(WINDOW, self.positions - min(ROOM, self.positions // 4))
+        """The most tokens of an input: 2048, or as many as the positions leave beside a pair."""
+        return WINDOW if self.positions is None else min(WINDOW, self.positions - min(RESERVED, self.positions // 4))
 
     @torch.inference_mode()
     def generate(
@@ -106,71 +121,252 @@ class DecoderOnly:
         end_ids: Sequence[int] = (),
         keys: Sequence[int] | None = None,
     ) -> list[list[Hypothesis]]:
-        """Search from every input (token ids, prompt included): its hypotheses, as `search` orders them.
+        """Search from every input (token ids, prompt included): its hypotheses, in the order of `search`.
 
-        `end_ids` end a hypothesis beside end-of-sequence. `keys` are the sources' own numbers, for sampling. Raises
-        ValueError if an input with the search's longest hypothesis is longer than the model's positions.
+        `end_ids` end a hypothesis beside end-of-sequence. `keys` are numbers that identify the inputs, for sampling.
+        Raises ValueError if an input with the search's longest hypothesis is longer than the model's positions.
         """
         self._check_length(max(map(len, inputs)), search.max_new_tokens)
-        state = PrefixRows(self.decoder, self.decoder.read([ids[:-1] for ids in inputs]))
-        prefix = np.array([[int(ids[-1])] for ids in inputs])
+        rows = PrefixRows(self.decoder, self.decoder.read([ids[:-1] for ids in inputs]))
+        last = np.array([[int(ids[-1])] for ids in inputs])
         vocabulary = Vocabulary((*self.vocabulary.ends, *end_ids), self.vocabulary.pad)
-        return run_search(search, state, prefix, vocabulary, keys)
+        return run_search(search, rows, last, vocabulary, keys)
 
     @torch.inference_mode()
-    def log_likelihood(self, items: Sequence[ScoringRequest]) -> list[list[Array]]:
-        """Teacher-forced token log-probabilities in nats: for every item, for every target an array [its length].
+    def log_likelihood(self, requests: Sequence[ScoringRequest]) -> list[list[Array]]:
+        """Teacher-forced token log-probabilities in nats: for every request, for every target an array [its length].
 
-        Each source is read once; ends and separators count as any token. Raises ValueError if a source with a target is
+        Each source is read once. Ends and separators count as any token. Raises ValueError if a source with a target is
         longer than the model's positions.
         """
-        for item in items:
-            self._check_length(len(item.source), max(map(len, item.targets), default=0))
-        prefix = self.decoder.read([item.source[:-1] for item in items])
-        rounds = Rounds(items)
+        for request in requests:
+            self._check_length(len(request.source), max(map(len, request.targets), default=0))
+        prefix = self.decoder.read([request.source[:-1] for request in requests])
+        rounds = TargetRounds(requests)
         for unfinished, targets in rounds:
-            last = [int(items[i].source[-1]) for i in unfinished]
-            some = prefix  # in the memory of all, where all are wanted
-            if len(unfinished) < len(items):
-                some = prefix.selected(to_device(np.array(unfinished), self.device))
-            rows = PrefixRows(self.decoder, some)
-            rounds.add(unfinished, self._score_rows(rows, last, targets))
+            # 1. Sources without further targets leave; while there are none, all share the memory of `prefix`.
+            live = prefix
+            if len(unfinished) < len(requests):
+                live = prefix.selected(to_device(np.array(unfinished), self.device))
+            # 2. The model continues with the last token of the source and all but the last of every target.
+            batch = TargetBatch.of(targets, self.vocabulary.pad, self.device)
+            last = to_device(np.array([int(requests[i].source[-1]) for i in unfinished]), self.device)
+            last = last.repeat_interleave(batch.rows_per_source)[:, None]
+            hidden = PrefixRows(self.decoder, live).append(torch.cat([last, batch.labels[:, :-1]], 1))
+            rounds.add(unfinished, batch.log_probs(hidden, self.decoder.projection))
         return rounds.results()
 
-    def _score_rows(self, rows: PrefixRows, last: list[int], targets: Sequence[Sequence[Ids]]) -> list[list[Array]]:
-        """Log-probabilities of some targets of every source, rows per source filled up to the most of them."""
-        filled, lengths = fill_up(targets)
-        labels = padded(filled, self.vocabulary.pad, self.device)
-        first = to_device(np.array(last), self.device).repeat_interleave(len(filled) // len(targets))[:, None]
-        hidden = rows.append(torch.cat([first, labels[:, :-1]], 1))
-        # only tokens of targets are projected, not padding and rows that fill up
-        real = real_places(lengths, labels.shape[1], self.device)
-        chosen = hidden[tuple(places.to(hidden.device) for places in real)]
-        scores = self.decoder.projection.log_probs(chosen, labels[real].to(hidden.device)).cpu().numpy()
-        return by_target(scores, targets)
-
     def _check_length(self, read: int, written: int) -> None:
-        """Raise ValueError if so many tokens have no positions."""
+        """Raise ValueError unless the model has positions for so many tokens."""
         if self.positions is not None and read + written - 1 > self.positions:
             raise ValueError(
                 f"input and max_new_tokens: must fit the model's {self.positions} positions; got {read} tokens to read "
                 f"and {written} to write. Give the format a smaller window"
             )
 
+    @torch.inference_mode()
+    def _choose_sharing(self, sharing: Sharing) -> str:
+        """Find the decoder's projection, and let rows share a prefix if that is wanted and changes nothing.
 
-def is_decoder_only(name: str, **source: Unpack[Source]) -> bool:
+        Returns the reason sharing is off, or "". Raises ValueError if "shared" is impossible, or if the model computes
+        other numbers when it continues a prefix than when it reads all at once.
+        """
+        # Logits [R, T, V] of the rows after each context, by the model as the library made it and without a cache.
+        expected = []
+        for context in PROBE_CONTEXTS:
+            ids = torch.tensor([context + row for row in PROBE_ROWS], device=self.device)
+            logits = self.model(input_ids=ids, use_cache=False, return_dict=True).logits
+            expected.append(logits[:, -len(PROBE_ROWS[0]) :].float())
+        ids = torch.tensor([PROBE_CONTEXTS[0]], device=self.device)
+        self.decoder.find_projection(ids, probe_tolerance(self.model))
+        reason = enable_sharing(self.model, sharing, lambda: self._probe(expected, shared=True))
+        if sharing == "expanded" or reason:
+            wrong, _ = attempt(lambda: self._probe(expected, shared=False))
+            if wrong:
+                raise ValueError(
+                    f"model {type(self.model).__name__}: must be able to go on from what it has read; {wrong}. Use a "
+                    f"model with plain attention"
+                )
+        self.decoder.forget()
+        return reason
+
+    def _probe(self, expected: Sequence[Tensor], *, shared: bool) -> str:
+        """Let rows share their prefix or not, and compare their logits; returns the difference in words, or ""."""
+        self.decoder.shared = shared
+        self.decoder.forget()
+        if shared:
+            use_attention(self.model, "shared_prefix", shared_prefix_attention, shared_prefix_mask)
+        worst = 0.0
+        for parts in PROBE_PARTS:
+            rows = PrefixRows(self.decoder, self.decoder.read(PROBE_CONTEXTS))
+            ids = np.split(np.array(PROBE_ROWS * len(PROBE_CONTEXTS)), np.cumsum(parts)[:-1], axis=1)
+            hidden = torch.cat([rows.append(to_device(part, self.device)) for part in ids], 1)
+            logits = self.decoder.projection.logits(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1).float()
+            worst = max(worst, float((logits - torch.cat(list(expected)).to(logits.device)).abs().max()))
+        allowed = probe_tolerance(self.model) * max(1.0, *(float(logits.abs().max()) for logits in expected))
+        return "" if worst <= allowed else f"going on and reading all at once differ by {worst:.1e}"
+
+
+class PrefixDecoder:
+    """A decoder-only model with the projection of its hidden states and the prefix it read last."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.body = model.get_decoder()
+        self._takes_positions = "position_ids" in inspect.signature(self.body.forward).parameters
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self.device = next(model.parameters()).device
+        self.projection = Projection()
+        self.shared = False  # whether the rows of a source read one copy of it
+        self.tokens_read = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the prefix that was read last."""
+        self._known: tuple[list[int], Prefix] = [], Prefix((), (), torch.zeros(1, dtype=torch.long, device=self.device))
+
+    def read(self, contexts: Sequence[Ids]) -> Prefix:
+        """Read the token ids of every source; the tokens that all begin with are read once."""
+        rows = [[int(i) for i in context] for context in contexts]
+        common = _common_length(rows)
+        head = self._head(rows[0][:common])
+        rest = [row[common:] for row in rows]
+        if not any(rest):
+            return head.expanded(len(rows))
+        lengths = to_device(np.array([len(row) for row in rows]), self.device)
+        return Prefix(*self._extended(head, rest), lengths)
+
+    def find_projection(self, ids: Tensor, tolerance: float) -> None:
+        """Use the model's matrix if it gives the model's logits for `ids` [S, T]; see `projection.find_projection`.
+
+        Raises what the model does.
+        """
+        logits = self.model(input_ids=ids, use_cache=False, return_dict=True).logits.float()
+
+        def hidden_states() -> Tensor:
+            return self.body(input_ids=ids, use_cache=False, return_dict=True).last_hidden_state  # type: ignore[no-any-return]  # untyped
+
+        self.projection = find_projection(self.model, logits, hidden_states, tolerance)
+
+    def continue_rows(
+        self, ids: Tensor, positions: Tensor, cache: Cache, *, prefix: Prefix | None, mask: Tensor | None, scored: bool
+    ) -> Tensor:
+        """What the projection takes for `ids` [N, T] at `positions` [N, T], after the tokens in `cache`: [N, T, D].
+
+        The rows continue `prefix`; or `cache` holds that too, and `mask` [N, P + L] marks its real tokens. Not
+        `scored`: only the cache is wanted, and the result may be that of the last token alone.
+        """
+        settings: dict[str, Any] = {"past_key_values": cache, "use_cache": True, "attention_mask": mask}
+        if self._takes_positions:
+            settings["position_ids"] = positions
+        if not scored and self.projection.weight is None and self._keeps_logits:
+            settings["logits_to_keep"] = 1
+        if prefix is None:
+            return self._run(ids, settings)
+        with reading(prefix):
+            return self._run(ids, settings)
+
+    def _run(self, ids: Tensor, settings: dict[str, Any]) -> Tensor:
+        if self.projection.weight is None:
+            return self.model(input_ids=ids, return_dict=True, **settings).logits  # type: ignore[no-any-return]
+        output = self.body(input_ids=ids, return_dict=True, **settings)
+        return output.last_hidden_state.to(self.projection.weight.device)  # type: ignore[no-any-return]  # untyped
+
+    def _head(self, ids: list[int]) -> Prefix:
+        """A single source of the tokens `ids`; only those are read that the last one did not begin with."""
+        known, prefix = self._known
+        common = _common_length([known, ids])
+        if common < len(ids):
+            lengths = torch.tensor([len(ids)], device=self.device)
+            prefix = Prefix(*self._extended(prefix.cropped(common), [ids[common:]]), lengths)
+            self._known = ids, prefix
+        return prefix.cropped(len(ids))
+
+    def _extended(self, head: Prefix, rest: Sequence[Sequence[int]]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The keys and values of `head`, a single source, followed by each of `rest`, padded on the right."""
+        self.tokens_read += sum(map(len, rest))
+        # 1. The model reads the rest as rows that continue the head.
+        rows = PrefixRows(self, head)
+        rows.append(to_device(pad_rows(rest, 0), self.device), scored=False)
+        new = tuple(zip(*[(layer.keys, layer.values) for layer in rows.cache.layers], strict=True))
+        # 2. Rows that share the head cached the rest alone, so the head goes in front; other rows cached both.
+        copies = head.expanded(len(rest))
+        old = ([], []) if rows.prefix is None or not head.keys else (copies.keys, copies.values)
+        keys, values = (
+            tuple(torch.cat(pair, 2) for pair in zip(before, after, strict=True)) if before else after
+            for before, after in zip(old, new, strict=True)
+        )
+        return keys, values
+
+
+class PrefixRows(RunningRows):
+    """Rows of a search that continue prefixes: the decoder and the cache of the rows' own tokens.
+
+    Where rows cannot share, the cache holds the prefixes too, padded on the left, and `visible` [N, P + L] marks real
+    tokens.
+    """
+
+    def __init__(self, decoder: PrefixDecoder, prefix: Prefix) -> None:
+        super().__init__(decoder.projection, len(prefix.lengths), prefix.lengths.device)
+        self.decoder, self.lengths, self.written = decoder, prefix.lengths, 0
+        self.prefix: Prefix | None = None
+        self.cache: Any = DynamicCache()  # Any: of layers that keep keys and values, which the library's may not
+        self.visible: Tensor | None = None
+        if decoder.shared:
+            self.prefix, self.cache = prefix, new_cache().self_attention_cache
+        else:
+            prefix, self.visible = prefix.left_padded()
+            for layer, states in enumerate(zip(prefix.keys, prefix.values, strict=True)):
+                self.cache.update(*states, layer)
+
+    def append(self, ids: Tensor, *, scored: bool = True) -> Tensor:
+        """Append `ids` [S * R, T], R rows for every source from the first call on; returns what the projection takes.
+
+        Not `scored`: the result may be that of the last token alone.
+        """
+        rows_per_source = len(ids) // len(self.lengths)
+        if self.visible is not None:
+            if rows_per_source != self.rows:
+                if self.cache.get_seq_length():
+                    self.cache.batch_repeat_interleave(rows_per_source)
+                self.visible = self.visible.repeat_interleave(rows_per_source, 0)
+            self.visible = torch.cat([self.visible, self.visible.new_ones(ids.shape)], 1)
+        self.rows = rows_per_source
+        positions = self.lengths[:, None] + self.written + torch.arange(ids.shape[1], device=ids.device)
+        self.written += ids.shape[1]
+        positions = positions.repeat_interleave(rows_per_source, 0)
+        return self.decoder.continue_rows(
+            ids, positions, self.cache, prefix=self.prefix, mask=self.visible, scored=scored
+        )
+
+    def __call__(self, tokens: Array) -> None:
+        """Append `tokens` [S, P, n] to the rows."""
+        ids = to_device(tokens.reshape(-1, tokens.shape[-1]), self.device)
+        self.last = self.append(ids)[:, -1]
+
+    def keep(self, rows: Tensor, sources: Tensor | None) -> None:
+        """Make the batch a copy of `rows` [S' * P'], and keep `sources` [S'] only, or all of them for None."""
+        for layer in self.cache.layers:
+            layer.batch_select_indices(rows.to(layer.keys.device))
+        if self.visible is not None:
+            self.visible = self.visible[rows]
+        if sources is not None:
+            self.lengths = self.lengths[sources]
+            self.prefix = None if self.prefix is None else self.prefix.selected(sources)
+
+
+def is_decoder_only(name: str, options: LoadingOptions = DEFAULT_LOADING) -> bool:
     """Whether a Hub name or a folder is a checkpoint of a decoder-only language model; False if it cannot be read."""
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **source)
-    except Exception:  # whoever loads it says what is wrong, with its own words
+        config = AutoConfig.from_pretrained(name, **options.hub())
+    except Exception:  # the loader that is tried next says what is wrong
         return False
     # an encoder such as BERT has a class for this too, whose weights it would lack
-    causal = {str(kind) for kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()}
-    return not config.is_encoder_decoder and bool(causal & set(config.architectures or ()))
+    decoder_only = {str(kind) for kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()}
+    return not config.is_encoder_decoder and bool(decoder_only & set(config.architectures or ()))
 
 
-def _check_memory(name: str, config: Any, dtype: torch.dtype, device: torch.device) -> None:
-    """Raise MemoryError if the weights of a checkpoint cannot fit; of a quantized one, nobody knows before."""
-    needed = parameter_bytes(config, dtype)
-    if needed is not None:
-        check_fits(name, needed, free_bytes(device), dtype)
+def _common_length(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with in common."""
+    first, last = min(map(list, rows)), max(map(list, rows))  # what these two share, all do
+    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(map(len, rows)))

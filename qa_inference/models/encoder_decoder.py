@@ -1,95 +1,68 @@
 """A Hugging Face encoder-decoder: encode every input once, search from it, score targets on it.
 
-The two operations of a question-answer generator, `generate` and `log_likelihood`, for one batch; `engine.py` makes
-the batches. Inputs and targets are token ids; results are arrays on the CPU.
+The two operations of a question-answer generator, `generate` and `log_likelihood`, for one batch (`batching.py` makes
+the batches). Inputs and targets are token ids; results are arrays on the CPU.
+
+An encoder-decoder layer computes keys and values of its cross-attention from the encoder's output, with that output's
+batch. Here the rows of one source are folded into the query length, so that 60 hypotheses of a summary, or ten pairs
+scored on a source, read one copy of it instead of sixty or ten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Unpack
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.modeling_outputs import BaseModelOutput
 
-from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary, run_search
-from qa_inference.models import attention
-from qa_inference.models.decoder import Decoder, RunningRows, new_cache, real_places, to_device
-from qa_inference.models.loading import Loading, load_pretrained
-from qa_inference.models.projection import shift_targets
-from qa_inference.rows import Array, Hypothesis
-from qa_inference.tokenization import Ids, TextTokenizer
+from qa_inference.decoding import (
+    Array,
+    BeamSearch,
+    DiverseBeamSearch,
+    Hypothesis,
+    TopKSampling,
+    Vocabulary,
+    run_search,
+)
+from qa_inference.models.loading import (
+    DEFAULT_LOADING,
+    LoadingOptions,
+    find_end_ids,
+    find_pad_id,
+    generation_setting,
+    load_pretrained,
+    to_device,
+)
+from qa_inference.models.projection import Projection, find_projection
+from qa_inference.models.shared_rows import (
+    RunningRows,
+    ScoringRequest,
+    Sharing,
+    TargetBatch,
+    TargetRounds,
+    count_folded_call,
+    enable_sharing,
+    new_cache,
+    probe_tolerance,
+    use_attention,
+)
+from qa_inference.tokenization import Ids, TextTokenizer, pad_rows
 
-ROWS = 8  # targets of one source decoded at a time
-PROBE_TOLERANCE = 1e-4
 PROBE_IDS = list(range(3, 9))
-Sharing = Literal["auto", "shared", "expanded"]
-
-
-@dataclass(frozen=True)
-class ScoringRequest:
-    """What `log_likelihood` asks of one source: its input ids and the target sequences scored on it."""
-
-    source: Ids
-    targets: Sequence[Ids]
-
-
-class Rounds:
-    """The targets of a batch some at a time, the longest first: those decoded together are little padding.
-
-    Iterating gives the numbers of the items that have targets left, and up to `ROWS` targets of each.
-    """
-
-    def __init__(self, items: Sequence[ScoringRequest]) -> None:
-        self._items = items
-        self._orders = [np.argsort([-len(target) for target in item.targets], kind="stable") for item in items]
-        self._found: list[list[Array]] = [[] for _ in items]
-
-    def __iter__(self) -> Iterator[tuple[list[int], list[list[Ids]]]]:
-        for start in range(0, max(map(len, self._orders), default=0), ROWS):
-            unfinished = [i for i, order in enumerate(self._orders) if len(order) > start]
-            places = [self._orders[i][start : start + ROWS] for i in unfinished]
-            yield (
-                unfinished,
-                [[self._items[i].targets[p] for p in ps] for i, ps in zip(unfinished, places, strict=True)],
-            )
-
-    def add(self, unfinished: Sequence[int], arrays: Sequence[list[Array]]) -> None:
-        """Take what was found for the targets given last."""
-        for i, each in zip(unfinished, arrays, strict=True):
-            self._found[i] += each
-
-    def results(self) -> list[list[Array]]:
-        """What was found, in the items' own order of targets."""
-        pairs = zip(self._found, self._orders, strict=True)
-        return [[each[place] for place in np.argsort(order)] for each, order in pairs]
-
-
-def fill_up(targets: Sequence[Sequence[Ids]]) -> tuple[list[Ids], Array]:
-    """As many rows [S * R] for every source as the most of its targets, and of how many tokens each is asked, [S * R].
-
-    Rows that fill up repeat a source's first target, and none of their tokens is asked for.
-    """
-    most = max(map(len, targets))
-    rows = [row for each in targets for row in [*each, *[each[0]] * (most - len(each))]]
-    return rows, np.array([len(row) for each in targets for row in [*each, *[()] * (most - len(each))]])
-
-
-def by_target(scores: Array, targets: Sequence[Sequence[Ids]]) -> list[list[Array]]:
-    """The scores of all targets' tokens in a row, one array for each target of every source."""
-    flat = iter(np.split(scores, np.cumsum([len(target) for each in targets for target in each])[:-1]))
-    return [[next(flat) for _ in each] for each in targets]
 
 
 class EncoderDecoder:
     """An encoder-decoder in evaluation mode on one device, with its tokenizer.
 
-    `sharing` says how many rows read one source: "shared" folds them in attention, "expanded" copies the source for
-    each; "auto" shares where a probe at load finds that both give the same (`shared` then says which it is, and
-    `sharing_note` why not).
+    `sharing` tells how many rows read one source: "shared" folds them in attention, "expanded" copies the source for
+    each; "auto" shares where a probe at load finds that both give the same. `shared` then tells which it is, and
+    `sharing_note` the reason sharing is off, or "".
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, *, sharing: Sharing = "auto") -> None:
@@ -97,20 +70,19 @@ class EncoderDecoder:
         self.text = TextTokenizer(tokenizer)
         self.device = next(model.parameters()).device
         self.prefix = _decoder_prefix(model)
-        self.vocabulary = Vocabulary(end_ids_of(model, tokenizer), pad_id_of(model, tokenizer))
-        self.decoder = Decoder(self.model)
+        self.vocabulary = Vocabulary(find_end_ids(model, tokenizer), find_pad_id(model, tokenizer))
+        self.decoder = SourceDecoder(self.model)
         self._find_projection()
-        self.sharing_note = ""
-        if sharing != "expanded":
-            self._try_sharing(required=sharing == "shared")
+        self.sharing_note = enable_sharing(model, sharing, self._probe)
+        self.decoder.shared = sharing != "expanded" and not self.sharing_note
 
     @classmethod
-    def load(cls, name: str, *, sharing: Sharing = "auto", **options: Unpack[Loading]) -> EncoderDecoder:
-        """Load a Hub name or a folder; see `pretrained.Loading` for what can be said of it.
+    def load(cls, name: str, options: LoadingOptions = DEFAULT_LOADING, *, sharing: Sharing = "auto") -> EncoderDecoder:
+        """Load a Hub name or a folder.
 
-        Raises OSError or ValueError, naming `name`, if there is no such checkpoint or it is no encoder-decoder.
+        Raises what `load_pretrained` does, if there is no such checkpoint or it is no encoder-decoder.
         """
-        model, tokenizer, _ = load_pretrained(AutoModelForSeq2SeqLM, "an encoder-decoder", name, **options)
+        model, tokenizer, _ = load_pretrained(AutoModelForSeq2SeqLM, "an encoder-decoder", name, options)
         return cls(model, tokenizer, sharing=sharing)
 
     @property
@@ -135,10 +107,10 @@ class EncoderDecoder:
         end_ids: Sequence[int] = (),
         keys: Sequence[int] | None = None,
     ) -> list[list[Hypothesis]]:
-        """Search from every input (token ids, special tokens included): its hypotheses, as `search` orders them.
+        """Search from every input (token ids, special tokens included): its hypotheses, in the order of `search`.
 
-        `end_ids` end a hypothesis beside end-of-sequence. `keys` are the sources' own numbers, for sampling. Raises
-        ValueError if the search's longest hypothesis is longer than the decoder's positions.
+        `end_ids` end a hypothesis beside end-of-sequence. `keys` are numbers that identify the inputs, for sampling.
+        Raises ValueError if the search's longest hypothesis is longer than the decoder's positions.
         """
         config = getattr(self.model.config, "decoder", self.model.config)
         positions = getattr(config, "max_position_embeddings", None)
@@ -147,155 +119,194 @@ class EncoderDecoder:
                 f"max_new_tokens: must leave room in the decoder's {positions} positions beside the {len(self.prefix)} "
                 f"it starts from; got {search.max_new_tokens}"
             )
-        state = RunningRows(self.decoder, *self.encode(inputs))
+        rows = SourceRows(self.decoder, *self.encode(inputs))
         prefix = np.tile(np.array(self.prefix), (len(inputs), 1))
         vocabulary = Vocabulary((*self.vocabulary.ends, *end_ids), self.vocabulary.pad)
-        return run_search(search, state, prefix, vocabulary, keys)
+        return run_search(search, rows, prefix, vocabulary, keys)
 
     @torch.inference_mode()
-    def log_likelihood(self, items: Sequence[ScoringRequest]) -> list[list[Array]]:
-        """Teacher-forced token log-probabilities in nats: for every item, for every target an array [its length].
+    def log_likelihood(self, requests: Sequence[ScoringRequest]) -> list[list[Array]]:
+        """Teacher-forced token log-probabilities in nats: for every request, for every target an array [its length].
 
-        Each source is encoded once; ends and separators count as any token.
+        Each source is encoded once. Ends and separators count as any token.
         """
-        encoded, mask = self.encode([item.source for item in items])
-        rounds = Rounds(items)
-        live, cross = list(range(len(items))), DynamicCache()
+        encoded, mask = self.encode([request.source for request in requests])
+        prefix = to_device(np.array(self.prefix), self.device)
+        rounds = TargetRounds(requests)
+        live, cross = list(range(len(requests))), DynamicCache()
         for unfinished, targets in rounds:
+            # 1. Sources without further targets leave the batch.
             if len(unfinished) < len(live):
                 index = to_device(np.array([live.index(i) for i in unfinished]), self.device)
                 encoded, mask = encoded[index], mask[index]
                 cross.batch_select_indices(index)
                 live = unfinished
-            rounds.add(unfinished, self._score_rows(encoded, mask, targets, cross))
+            # 2. The decoder reads its prefix and all but the last token of every target. `cross` keeps the keys and
+            #    values of the sources for the next round, but not of sources that are copied for each row.
+            batch = TargetBatch.of(targets, self.vocabulary.pad, self.device)
+            ids = torch.cat([prefix.expand(len(batch.labels), -1), batch.labels[:, :-1]], 1)
+            cache = EncoderDecoderCache(DynamicCache(), cross) if self.shared else None
+            # 3. The last token of the prefix predicts the first of the target.
+            hidden = self.decoder(encoded, mask, ids, cache)[:, len(prefix) - 1 :]
+            rounds.add(unfinished, batch.log_probs(hidden, self.decoder.projection))
         return rounds.results()
 
     def encode(self, inputs: Sequence[Ids]) -> tuple[Tensor, Tensor]:
         """The encoder's output [S, K, D] and the attention mask [S, K] for `inputs`, padded on the right."""
-        ids = _pad(inputs, self.vocabulary.pad, self.device)
-        mask = _pad([[1] * len(row) for row in inputs], 0, self.device)
+        ids = to_device(pad_rows(inputs, self.vocabulary.pad), self.device)
+        mask = to_device(pad_rows([[1] * len(row) for row in inputs], 0), self.device)
         encoder = self.model.get_encoder()
         return encoder(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state, mask
-
-    def _score_rows(
-        self, encoded: Tensor, mask: Tensor, targets: Sequence[Sequence[Ids]], cross: DynamicCache
-    ) -> list[list[Array]]:
-        """Log-probabilities of some targets of every source, rows per source filled up to the most of them.
-
-        `cross` keeps the keys and values of the sources for the next targets, but not of sources copied for each row.
-        """
-        filled, lengths = fill_up(targets)
-        labels = _pad(filled, self.vocabulary.pad, self.device)
-        prefix = to_device(np.array(self.prefix), self.device)
-        cache = EncoderDecoderCache(DynamicCache(), cross) if self.shared else None
-        hidden = self.decoder(encoded, mask, shift_targets(prefix, labels), cache)[:, len(prefix) - 1 :]
-        # only tokens of targets are projected, not padding and rows that fill up
-        real = real_places(lengths, labels.shape[1], self.device)
-        scores = self.decoder.projection.log_probs(hidden[real], labels[real]).cpu().numpy()
-        return by_target(scores, targets)
-
-    # ---- sharing ----------------------------------------------------------------------------------------------------
-
-    def _try_sharing(self, *, required: bool) -> None:
-        """Switch shared-source attention on where a probe shows that it changes nothing."""
-        before = getattr(self.model.config, "_attn_implementation", None)
-        try:
-            attention.switch_on(self.model)
-            self.sharing_note = self._probe()
-        except Exception as error:  # an architecture may fail anywhere inside its own attention
-            self.sharing_note = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-        self.decoder.shared = not self.sharing_note
-        if self.shared:
-            return
-        if required:
-            raise ValueError(
-                f"model {type(self.model).__name__}: cannot share a source between rows ({self.sharing_note}); "
-                f'use sharing="auto" or "expanded"'
-            )
-        if before is not None:
-            self.model.set_attn_implementation(before)
-
-    @torch.inference_mode()
-    def _probe(self) -> str:
-        """Compare shared with expanded on two sources of unlike length and three rows each, cached and teacher-forced.
-
-        Returns what is wrong, "" for nothing.
-        """
-        encoded, mask = self.encode([PROBE_IDS, PROBE_IDS[:3]])
-        rows = torch.tensor([*self.prefix, *PROBE_IDS[:3]], device=self.device).expand(6, -1).clone()
-        rows[:, -1] = torch.tensor(PROBE_IDS, device=self.device)
-        with attention.counting() as folded:
-            self.decoder.shared = True
-            shared = self._two_ways(encoded, mask, rows)
-        if folded[0] == 0:
-            return "the model's cross-attention does not use the registered function"
-        self.decoder.shared = False
-        expanded = self._two_ways(encoded, mask, rows)
-        worst = float((shared - expanded).abs().max())
-        return (
-            ""
-            if worst <= self._tolerance * max(1.0, float(expanded.abs().max()))
-            else (f"shared and expanded decoding differ by {worst:.1e}")
-        )
-
-    def _two_ways(self, encoded: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
-        """What the decoder says of `rows` at once, and of their last token from the cache: [N, T + 1, D]."""
-        cache = new_cache()
-        self.decoder(encoded, mask, rows[:, :-1], cache)
-        return torch.cat([self.decoder(encoded, mask, rows), self.decoder(encoded, mask, rows[:, -1:], cache)], 1)
 
     @torch.inference_mode()
     def _find_projection(self) -> None:
         """Let the decoder use the model's matrix where that is all there is to its logits."""
         ids = torch.tensor([[*self.prefix, *PROBE_IDS[:2]]], device=self.device)
-        self.decoder.find_projection(*self.encode([PROBE_IDS]), ids, self._tolerance)
+        self.decoder.find_projection(*self.encode([PROBE_IDS]), ids, probe_tolerance(self.model))
 
-    @property
-    def _tolerance(self) -> float:
-        """How far two ways to the same numbers may lie apart, as a share of the largest."""
-        return PROBE_TOLERANCE * (1 if self.model.dtype == torch.float32 else 500)
+    @torch.inference_mode()
+    def _probe(self) -> str:
+        """Switch shared attention on, and compare it with expanded sources; returns the difference in words, or ""."""
+        use_attention(self.model, "shared_source", shared_source_attention, sdpa_mask)
+        # two sources of unlike length and three rows each, which differ in their last token
+        encoded, mask = self.encode([PROBE_IDS, PROBE_IDS[:3]])
+        rows = torch.tensor([*self.prefix, *PROBE_IDS[:3]], device=self.device).expand(6, -1).clone()
+        rows[:, -1] = torch.tensor(PROBE_IDS, device=self.device)
+        outputs = []
+        for is_shared in (True, False):
+            self.decoder.shared = is_shared
+            # all tokens at once, and the last one from the cache: [6, T + 1, D]
+            cache = new_cache()
+            self.decoder(encoded, mask, rows[:, :-1], cache)
+            last = self.decoder(encoded, mask, rows[:, -1:], cache)
+            outputs.append(torch.cat([self.decoder(encoded, mask, rows), last], 1))
+        shared, expanded = outputs
+        worst = float((shared - expanded).abs().max())
+        allowed = probe_tolerance(self.model) * max(1.0, float(expanded.abs().max()))
+        return "" if worst <= allowed else f"shared and expanded decoding differ by {worst:.1e}"
 
 
-def _pad(rows: Sequence[Ids], value: int, device: torch.device) -> Tensor:
-    """One tensor of `rows`, padded on the right to the longest."""
-    padded = np.full((len(rows), max(map(len, rows))), value, np.int64)
-    for row, ids in zip(padded, rows, strict=True):
-        row[: len(ids)] = ids
-    return to_device(padded, device)
+class SourceDecoder:
+    """The decoder of a model over encoded sources, and the projection of its hidden states."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.projection = Projection()
+        self.shared = False  # whether the rows of a source read one copy of it
+
+    def __call__(self, encoded: Tensor, mask: Tensor, ids: Tensor, cache: EncoderDecoderCache | None = None) -> Tensor:
+        """What the projection takes, [S * R, T, D], for `ids` [S * R, T] over `encoded` [S, K, D], `mask` [S, K].
+
+        `cache` holds what came before and is extended.
+        """
+        if not self.shared and len(ids) != len(encoded):
+            rows_per_source = len(ids) // len(encoded)
+            encoded, mask = encoded.repeat_interleave(rows_per_source, 0), mask.repeat_interleave(rows_per_source, 0)
+        if self.projection.weight is None:
+            return self._logits(encoded, mask, ids, cache)
+        return self._hidden_states(encoded, mask, ids, cache)
+
+    def find_projection(self, encoded: Tensor, mask: Tensor, ids: Tensor, tolerance: float) -> None:
+        """Use the model's matrix if it gives the model's logits for `ids` [S, T]; see `projection.find_projection`."""
+        logits = self._logits(encoded, mask, ids, None).float()
+        self.projection = find_projection(
+            self.model, logits, lambda: self._hidden_states(encoded, mask, ids, None), tolerance
+        )
+
+    def _hidden_states(self, encoded: Tensor, mask: Tensor, ids: Tensor, cache: EncoderDecoderCache | None) -> Tensor:
+        output = self.model.get_decoder()(
+            input_ids=ids,
+            encoder_hidden_states=encoded,
+            encoder_attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            return_dict=True,
+        )
+        return output.last_hidden_state  # type: ignore[no-any-return]  # untyped in the library
+
+    def _logits(self, encoded: Tensor, mask: Tensor, ids: Tensor, cache: EncoderDecoderCache | None) -> Tensor:
+        output = self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
+            attention_mask=mask,
+            decoder_input_ids=ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            return_dict=True,
+        )
+        return output.logits  # type: ignore[no-any-return]  # untyped in the library
 
 
-def _setting(model: PreTrainedModel, name: str) -> Any:
-    """A generation setting, from the generation config or, failing that, the model's."""
-    value = getattr(model.generation_config, name, None)
-    return value if value is not None else getattr(model.config, name, None)
+class SourceRows(RunningRows):
+    """Rows of a search over encoded sources: the decoder and its cache."""
+
+    def __init__(self, decoder: SourceDecoder, encoded: Tensor, mask: Tensor) -> None:
+        super().__init__(decoder.projection, len(encoded), encoded.device)
+        self.decoder, self.encoded, self.mask = decoder, encoded, mask
+        self.cache = new_cache()
+
+    def __call__(self, tokens: Array) -> None:
+        """Append `tokens` [S, P, n] to the rows."""
+        ids = to_device(tokens.reshape(-1, tokens.shape[-1]), self.device)
+        self.last = self.decoder(self.encoded, self.mask, ids, self.cache)[:, -1]
+
+    def keep(self, rows: Tensor, sources: Tensor | None) -> None:
+        """Make the batch a copy of `rows` [S' * P'], and keep `sources` [S'] only, or all of them for None."""
+        self.cache.self_attention_cache.batch_select_indices(rows)
+        if not self.decoder.shared:
+            self.cache.cross_attention_cache.batch_select_indices(rows)
+        if sources is not None:
+            if self.decoder.shared:
+                self.cache.cross_attention_cache.batch_select_indices(sources)
+            self.encoded, self.mask = self.encoded[sources], self.mask[sources]
+
+
+def shared_source_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    position_bias: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of `query` [S * R, H, T, D] over `key` and `value` [S, H, K, D]; R adjacent rows share a source.
+
+    `attention_mask` [S, 1, T or 1, K] hides padding of the sources (True or 0: visible) and must not depend on the
+    query's position, as a mask over an encoder's output never does. Where queries and keys have the same number of
+    rows, this is the library's own attention. Returns [S * R, T, H, D].
+    """
+    rows, sources = query.shape[0], key.shape[0]
+    if rows == sources:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
+    count_folded_call()
+    rows_per_source, heads, length, width = rows // sources, *query.shape[1:]
+    # 1. The rows of a source become one longer query: [S * R, H, T, D] -> [S, H, R * T, D].
+    by_source = query.view(sources, rows_per_source, heads, length, width)
+    folded = by_source.transpose(1, 2).reshape(sources, heads, -1, width)
+    # 2. The bias, the same for every row, is repeated along that query: [1, H, T, K] -> [1, H, R * T, K].
+    if not getattr(module, "has_relative_attention_bias", True):
+        position_bias = None  # T5's cross-attention passes zeros
+    elif position_bias is not None:
+        position_bias = position_bias.repeat(1, 1, rows_per_source, 1)
+    # 3. The mask of one position serves all.
+    if attention_mask is not None:
+        attention_mask = attention_mask[:, :, :1]
+    kwargs["is_causal"] = False
+    kwargs["position_bias"] = position_bias
+    output, _ = sdpa_attention_forward(module, folded, key, value, attention_mask, **kwargs)
+    # 4. And back: [S, R * T, H, D] -> [S * R, T, H, D].
+    return output.view(sources, rows_per_source, length, heads, width).flatten(0, 1), None
 
 
 def _decoder_prefix(model: PreTrainedModel) -> tuple[int, ...]:
     """The tokens a decoder starts from: its start and, where the checkpoint forces one, the first after it."""
-    start, forced = _setting(model, "decoder_start_token_id"), _setting(model, "forced_bos_token_id")
-    start = start if start is not None else _setting(model, "bos_token_id")
+    start = generation_setting(model, "decoder_start_token_id")
+    start = start if start is not None else generation_setting(model, "bos_token_id")
+    forced = generation_setting(model, "forced_bos_token_id")
     if start is None:
         raise ValueError(
             f"model {type(model).__name__}: must name the token its decoder starts from; `decoder_start_token_id` and "
             f"`bos_token_id` are both None. Set one in its config.json or generation_config.json."
         )
     return (int(start),) if forced is None else (int(start), int(forced))
-
-
-def end_ids_of(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
-    """The ids of end-of-sequence."""
-    ends = _setting(model, "eos_token_id")
-    ends = tokenizer.eos_token_id if ends is None else ends
-    if ends is None:
-        raise ValueError(
-            f"model {type(model).__name__}: must have an end-of-sequence token; `eos_token_id` is None in its config "
-            f"and its tokenizer. Set it in its config.json."
-        )
-    return tuple(ends) if isinstance(ends, list | tuple) else (int(ends),)
-
-
-def pad_id_of(model: PreTrainedModel, tokenizer: Any) -> int:
-    """The id that pads; any will do where a checkpoint has none, since padding is masked."""
-    pad = _setting(model, "pad_token_id")
-    pad = tokenizer.pad_token_id if pad is None else pad
-    return int(pad) if pad is not None else 0

@@ -1,83 +1,104 @@
-"""A pretrained model with its tokenizer, from the Hub or a folder, and one way to say why there is none.
+"""One way to load a checkpoint: options, device, dtype, special token ids, and whether its weights fit into memory.
 
-Safetensors where there are any, else `.bin` by the library's weights-only loader; never a repository's own code.
+Weights are read from safetensors files, or from `.bin` files by the library's weights-only loader. A repository's own
+code never runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypedDict, Unpack
+import functools
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
-from qa_inference.batching import choose_device, choose_dtype
+logger = logging.getLogger(__name__)
 
-Check = Callable[[Any, torch.dtype, torch.device], None]
-"""Looks at a checkpoint's configuration, and the type and the device it is to be loaded in, before its weights are."""
-
-
-class Source(TypedDict, total=False):
-    """Where a checkpoint is, as the library's loaders take it: what of the Hub, and whether the Hub may be asked."""
-
-    revision: str | None
-    token: str | None
-    cache_dir: str | None
-    local_files_only: bool
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CGROUP = Path("/sys/fs/cgroup")
 
 
-class Loading(Source, total=False):
-    """That, and what it becomes: on which device (None: the machine's best), in which type (None: the device's)."""
+@dataclass(frozen=True)
+class LoadingOptions:
+    """Loading options plus the target device and dtype.
 
-    device: str | torch.device | None
-    dtype: str | torch.dtype | None
+    Attributes:
+        revision: a branch, tag or commit of the Hub repository; None: its default branch.
+        token: an access token for the Hub.
+        cache_dir: the folder that keeps downloads; None: the library's.
+        local_files_only: whether the Hub must not be asked.
+        device: where the model computes; None: the machine's best device. See `choose_device`.
+        dtype: the type of the weights; None: the device's. See `choose_dtype`.
+    """
+
+    revision: str | None = None
+    token: str | None = None
+    cache_dir: str | None = None
+    local_files_only: bool = False
+    device: str | torch.device | None = None
+    dtype: str | torch.dtype | None = None
+
+    @classmethod
+    def from_config(cls, config: Any, revision: str | None) -> Self:
+        """The loading options in a metric's configuration, with the revision of the one model that is loaded."""
+        names = ("token", "cache_dir", "local_files_only", "device", "dtype")
+        return cls(revision=revision, **{name: getattr(config, name) for name in names})
+
+    def hub(self) -> dict[str, Any]:
+        """The keyword arguments of the library's loaders. A repository's own code is refused without a question."""
+        named = {name: value for name, value in asdict(self).items() if name not in ("device", "dtype")}
+        return {**{name: value for name, value in named.items() if value is not None}, "trust_remote_code": False}
+
+
+DEFAULT_LOADING = LoadingOptions()
 
 
 def load_pretrained(
-    head: Any,
+    task_class: Any,
     kind: str,
     name: str,
+    options: LoadingOptions = DEFAULT_LOADING,
     *,
-    device: str | torch.device | None = None,
-    dtype: str | torch.dtype | None = None,
     device_map: str | None = None,
     gguf_file: str | None = None,
-    check: Check | None = None,
-    **source: Unpack[Source],
 ) -> tuple[PreTrainedModel, Any, list[str]]:
     """Load a Hub name or a folder.
 
     Args:
-        head: the library's class for the task, `AutoModelForSeq2SeqLM`, say.
-        kind: what the checkpoint must be, as an error says it.
+        task_class: the library's class for the task, for example `AutoModelForSeq2SeqLM`.
+        kind: the kind of checkpoint that is needed, in the words of an error.
         name: the Hub name or the folder.
-        device: where the model goes; None: the machine's best. See `choose_device`.
-        dtype: the type of its weights; None: the device's. See `choose_dtype`.
-        device_map: spreads the model as accelerate does ("auto") instead; a quantized checkpoint goes where its library
-            puts it.
-        gguf_file: a GGUF file of that name in the repository or the folder (needs the package `gguf`).
-        check: raises what is wrong with the configuration, before the weights are read.
-        **source: see `Source`.
+        options: where to look, and the device and dtype of the model.
+        device_map: spreads the model as accelerate does ("auto") and replaces `options.device`. A quantized checkpoint
+            goes where its library puts it.
+        gguf_file: the name of a GGUF file in the repository or the folder (needs the package `gguf`).
 
     Returns:
-        The model, its tokenizer, and the weights that the checkpoint lacks, by name: they are random.
+        The model, its tokenizer, and the names of the weights that the checkpoint lacks; those are random.
 
     Raises:
-        OSError: if there is no such checkpoint, or it cannot be read; like the next, it names `name`.
-        ValueError: if it is of another kind.
-        MemoryError: as `check` raises it.
+        OSError: if there is no such checkpoint, or it cannot be read; the error names it.
+        ValueError: if the checkpoint is of another kind; the error names it.
+        MemoryError: if the weights do not fit into the device's free memory. They are not read then.
     """
-    place = choose_device(device)
-    numbers = choose_dtype(dtype, place)
-    options: dict[str, Any] = {**source, "trust_remote_code": False}  # nor is the user asked
-    options |= {} if gguf_file is None else {"gguf_file": gguf_file}
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.dtype, device)
+    settings = options.hub() | ({} if gguf_file is None else {"gguf_file": gguf_file})
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        config = AutoConfig.from_pretrained(name, **options)
-        if check is not None:
-            check(config, numbers, place)
-        model, report = head.from_pretrained(
-            name, config=config, dtype=numbers, device_map=device_map, output_loading_info=True, **options
+        tokenizer = AutoTokenizer.from_pretrained(name, **settings)
+        config = AutoConfig.from_pretrained(name, **settings)
+        needed = None if device_map is not None else parameter_bytes(task_class, config, dtype)
+        if needed is not None:
+            check_fits(name, needed, free_bytes(device), dtype)
+        model, report = task_class.from_pretrained(
+            name, config=config, dtype=dtype, device_map=device_map, output_loading_info=True, **settings
         )
     except MemoryError:
         raise
@@ -88,5 +109,170 @@ def load_pretrained(
             f"model {name!r}: must be a folder or a Hub name of {kind} with its tokenizer; loading it failed: {reason}"
         ) from error
     if device_map is None and getattr(config, "quantization_config", None) is None:
-        model.to(place)
+        model.to(device)
     return model, tokenizer, sorted(report["missing_keys"])
+
+
+# ---- device and dtype -----------------------------------------------------------------------------------------------
+
+
+def choose_device(device: str | torch.device | None = None) -> torch.device:
+    """The device to compute on.
+
+    Args:
+        device: a device of this machine; None: the first kind that exists of CUDA, XPU and CPU. Of several devices of
+            that kind, `LOCAL_RANK` chooses one if it is set.
+
+    Raises:
+        ValueError: if `device` is not the name of a device of this machine.
+    """
+    if device is None:
+        return _best_device()
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} is not the name of a device; use one like 'cpu' or 'cuda:0'") from error
+    if (chosen.index or 0) >= _num_devices(chosen.type):
+        present = [f"{kind} ({_num_devices(kind)})" for kind in ("cuda", "xpu", "mps", "cpu") if _num_devices(kind)]
+        raise ValueError(f"device '{chosen}' is not available; this machine has: {', '.join(present)}")
+    return chosen
+
+
+def _best_device() -> torch.device:
+    for kind in ("cuda", "xpu"):
+        if count := _num_devices(kind):
+            rank = os.environ.get("LOCAL_RANK", "")
+            return torch.device(kind, int(rank)) if rank.isdecimal() and int(rank) < count else torch.device(kind)
+    return torch.device("cpu")
+
+
+def _num_devices(kind: str) -> int:
+    count = getattr(getattr(torch, kind, None), "device_count", None)
+    return 0 if count is None else int(count())
+
+
+@functools.cache
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU computes in bfloat16 itself; emulation takes several times as long."""
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@functools.cache
+def _warn_of_slow_bfloat16() -> None:
+    logger.warning("This CPU emulates bfloat16; float32 uses more memory but is much faster.")
+
+
+def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The floating-point type to compute in on `device`; warns once in the log if the CPU emulates bfloat16.
+
+    Args:
+        dtype: "float32", "bfloat16", "float16" or the torch type; None: bfloat16 on a CUDA device that computes in it,
+            else float32.
+        device: where the model computes.
+
+    Raises:
+        ValueError: if `dtype` is another type, or float16 on a CPU.
+    """
+    if dtype is None:
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bfloat16 else torch.float32
+    chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if chosen is None or chosen not in _DTYPES.values():
+        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
+    if chosen is torch.float16 and device.type == "cpu":
+        raise ValueError("dtype float16 is for GPUs; on a CPU use float32 or bfloat16")
+    if chosen is torch.bfloat16 and device.type == "cpu" and not cpu_has_bfloat16():
+        _warn_of_slow_bfloat16()
+    return chosen
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """`array` as a tensor on `device`. A copy to a CUDA device goes through pinned memory, and nothing waits for it."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+# ---- special tokens -------------------------------------------------------------------------------------------------
+
+
+def generation_setting(model: PreTrainedModel, name: str) -> Any:
+    """A setting of the generation config or, where it is None there, of the model's config."""
+    value = getattr(getattr(model, "generation_config", None), name, None)
+    return value if value is not None else getattr(model.config, name, None)
+
+
+def find_end_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
+    """The ids of end-of-sequence. Raises ValueError if neither model nor tokenizer names one."""
+    ends = generation_setting(model, "eos_token_id")
+    ends = tokenizer.eos_token_id if ends is None else ends
+    if ends is None:
+        raise ValueError(
+            f"model {type(model).__name__}: must have an end-of-sequence token; `eos_token_id` is None in its config "
+            f"and its tokenizer. Set it in its config.json."
+        )
+    return tuple(ends) if isinstance(ends, list | tuple) else (int(ends),)
+
+
+def find_pad_id(model: PreTrainedModel, tokenizer: Any) -> int:
+    """The id that pads; 0 where a checkpoint has none, since padding is masked anyway."""
+    pad = generation_setting(model, "pad_token_id")
+    pad = tokenizer.pad_token_id if pad is None else pad
+    return int(pad) if pad is not None else 0
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------------
+
+
+def parameter_bytes(task_class: Any, config: Any, dtype: torch.dtype) -> int | None:
+    """The size of a model's weights in `dtype`, in bytes; None for a quantized checkpoint, whose size is unknown.
+
+    The parameters are counted on a model without weights, which `task_class` makes from `config`.
+    """
+    if getattr(config, "quantization_config", None) is not None:
+        return None
+    with torch.device("meta"):
+        model: Any = task_class.from_config(config)
+    return int(dtype.itemsize * sum(parameter.numel() for parameter in model.parameters()))
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """The memory that a process can still allocate on `device`, in bytes; None where it is unknown."""
+    if device.type == "cuda":
+        stats = torch.cuda.memory_stats(device)  # torch keeps memory that it does not use, and hands it out again
+        unused = stats.get("reserved_bytes.all.current", 0) - stats.get("allocated_bytes.all.current", 0)
+        return int(torch.cuda.mem_get_info(device)[0]) + int(unused)
+    if device.type != "cpu":
+        return None
+    return min((count for count in (_machine_bytes(), _container_bytes()) if count is not None), default=None)
+
+
+def check_fits(name: str, needed: int, free: int | None, dtype: torch.dtype) -> None:
+    """Raise MemoryError if weights of `needed` bytes do not fit into `free` bytes."""
+    if free is None or needed <= free:
+        return
+    smaller = "dtype bfloat16 (half of it), " if dtype is torch.float32 else ""
+    raise MemoryError(
+        f"model {name!r}: its weights must fit into memory; they take {needed / 1e9:.1f} GB in "
+        f"{str(dtype).removeprefix('torch.')} and {free / 1e9:.1f} GB are free. Use {smaller}a smaller or a quantized "
+        f"model, or, if it is decoder-only, a device_map"
+    )
+
+
+def _machine_bytes() -> int | None:
+    """The memory that Linux reports as available; None on other systems."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _container_bytes(folder: Path = _CGROUP) -> int | None:
+    """The memory left below a control group's limit; None without a limit. File caches count as free: they give way."""
+    try:
+        limit, used = ((folder / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    cached = next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+    return None if limit == "max" else max(0, int(limit) - int(used) + cached)

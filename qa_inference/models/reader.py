@@ -1,8 +1,8 @@
-"""Extractive question answering: the span of a text that answers a question, or that none does.
+"""Extractive question answering: the span of a text that answers a question, or the decision that none does.
 
 A `Reader` cuts a text into overlapping windows, each with the question in front, and scores the spans of a batch of
-windows in one pass; `Engine.map(reader.spans, windows, lambda window: window.cost)` makes the batches. Questions and
-texts are data (`tokenization.py`); windows and found spans are plain arrays, which travel between processes.
+windows in one pass. Questions and texts are data (`tokenization.py`). Windows and their spans are plain arrays, which
+travel between processes.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
-from qa_inference.batching import Engine
-from qa_inference.models.decoder import to_device
-from qa_inference.models.loading import Loading, load_pretrained
-from qa_inference.models.spans import Answer, Ints, PairLayout, Window, WindowSpans, best_spans, window_starts
-from qa_inference.tokenization import TextTokenizer
+from qa_inference.batching import map_batches
+from qa_inference.models.loading import DEFAULT_LOADING, LoadingOptions, find_pad_id, load_pretrained, to_device
+from qa_inference.tokenization import TextTokenizer, pad_rows
 
-__all__ = ["Answer", "Reader", "ReaderConfig", "Window", "WindowSpans"]
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
 
 SHORTEST_WINDOW = 16
 TEXTS_KEPT = 64  # texts whose tokens are remembered: all questions about one come in a row
@@ -33,13 +31,13 @@ READ_BUDGET = 12_288  # tokens of a batch of `Reader.read`: 32 windows of 384
 
 @dataclass(frozen=True)
 class ReaderConfig:
-    """How a text is read; the defaults are those of QAGS and of the SQuAD programs that came with BERT.
+    """How a text is read; the defaults are those of the SQuAD programs that came with BERT.
 
     Attributes:
-        window: the most tokens of an input: question, text and what stands around them; fewer if the checkpoint has
-            fewer positions.
-        stride: how many tokens after one another windows of a long text start.
-        n_best: how many starts and ends are combined, and the most spans kept of a window.
+        window: the most tokens of an input: question, text and the special tokens around them; fewer if the checkpoint
+            has fewer positions.
+        stride: the number of tokens from the start of a window to the start of the next.
+        n_best: the number of starts and of ends that are combined, and the most spans kept of a window.
         max_answer_tokens: the most tokens of an answer.
         null_threshold: in logits; there is no answer if the null score exceeds the best span's by more than this.
 
@@ -61,6 +59,65 @@ class ReaderConfig:
             raise ValueError("reader: `null_threshold` must be a number of logits; got NaN")
 
 
+@dataclass(frozen=True)
+class ReaderAnswer:
+    """The best span of a text for a question, or no answer.
+
+    `text` is the text's own characters [start, end); without an answer it is "" and both are -1. `score` is the best
+    span's start plus end logit, whether or not it is the answer, and NaN if the text has no span at all; `null_score`
+    is the smallest score of no answer over the `num_windows` windows.
+    """
+
+    text: str
+    start: int
+    end: int
+    score: float
+    null_score: float
+    num_windows: int
+
+    @property
+    def is_null(self) -> bool:
+        """Whether the text does not answer the question."""
+        return self.start < 0
+
+
+@dataclass(frozen=True)
+class Window:
+    """A question and some tokens of a text, as the model reads them.
+
+    Attributes:
+        ids: [T], the whole input.
+        type_ids: [T], the segment of every token; None for a model without segments.
+        text_start: the index in `ids` of the text's first token.
+        offsets: [N, 2], for each of the text's tokens its characters [start, end) in the whole text, without white
+            space at their edges; start == end: white space only.
+    """
+
+    ids: Ints
+    type_ids: Ints | None
+    text_start: int
+    offsets: Ints
+
+    @property
+    def cost(self) -> int:
+        """The number of tokens of the input."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class WindowSpans:
+    """The best spans of a window, the best first, and the score of no answer.
+
+    `starts` and `ends` [n] are the first and the last token of each span, counted from the window's first text token;
+    `scores` [n] are start plus end logits. n is at most `n_best`, and may be 0.
+    """
+
+    starts: Ints
+    ends: Ints
+    scores: Floats
+    null_score: float
+
+
 class Reader:
     """An extractive question-answering model in evaluation mode on one device, with its tokenizer.
 
@@ -73,44 +130,47 @@ class Reader:
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, *, config: ReaderConfig | None = None) -> None:
         self.model: Any = model.eval()  # Any: the library's models are callables of their own signatures
-        self.text = TextTokenizer(tokenizer)
         self.config = config or ReaderConfig()
+        self.text = TextTokenizer(tokenizer)
         self.device = next(model.parameters()).device
         self.window = _window_size(model, tokenizer, self.config.window)
-        self._layout = PairLayout.of(tokenizer)
+        self._layout = _PairLayout.of(tokenizer)
         self._has_types = (getattr(model.config, "type_vocab_size", None) or 0) > 1
-        self._pad = _pad_id(model, tokenizer)
+        self._pad = find_pad_id(model, tokenizer)
         self._tokens = functools.lru_cache(maxsize=TEXTS_KEPT)(self._encode)
 
     @classmethod
-    def load(cls, name: str, *, config: ReaderConfig | None = None, **options: Unpack[Loading]) -> Reader:
-        """Load a Hub name or a folder; see `pretrained.Loading` for what can be said of it.
+    def load(
+        cls, name: str, options: LoadingOptions = DEFAULT_LOADING, *, config: ReaderConfig | None = None
+    ) -> Reader:
+        """Load a Hub name or a folder.
 
-        Raises OSError or ValueError, naming `name`, if there is no such checkpoint or it was not trained to answer
-        questions (the library would give it a head of random weights).
+        Raises what `load_pretrained` does if there is no such checkpoint, and ValueError, naming `name`, if it was not
+        trained to answer questions (the library would give it a head of random weights).
         """
         kind = "an extractive question-answering model"
-        model, tokenizer, missing = load_pretrained(AutoModelForQuestionAnswering, kind, name, **options)
+        model, tokenizer, missing = load_pretrained(AutoModelForQuestionAnswering, kind, name, options)
         if missing:
             raise ValueError(
                 f"model {name!r}: must have been trained to answer questions; its checkpoint lacks "
-                f"{', '.join(missing[:3])}. Use one fine-tuned on SQuAD 2.0, say"
+                f"{', '.join(missing[:3])}. Use a model fine-tuned on SQuAD 2.0, for example"
             )
         return cls(model, tokenizer, config=config)
 
     def windows(self, question: str, text: str) -> list[Window]:
-        """The inputs that ask `question` of `text`: one at least, more if the text does not fit.
+        """The inputs that ask `question` of `text`: at least one, more if the text does not fit.
 
-        They start every `config.stride` tokens of the text, and the last one reaches its end. A question is cut on the
-        right if it would leave less than half of the window to the text. The tokens of the last texts are remembered.
+        Windows start every `config.stride` tokens of the text, and the last one reaches its end. A question is cut on
+        the right if it would leave less than half of the window to the text. The tokens of the last texts are
+        remembered.
         """
         ids, offsets = self._tokens(text)
-        longest = self.window - self._layout.around - -(-self.window // 2)
-        asked = self.text.encode(question.strip()).ids[:longest]
-        room = self.window - self._layout.around - len(asked)
+        longest_question = self.window - self._layout.around - -(-self.window // 2)
+        question_ids = self.text.encode(question.strip()).ids[:longest_question]
+        room = self.window - self._layout.around - len(question_ids)
         return [
             self._layout.window(
-                asked, ids[start : start + room], offsets[start : start + room], has_types=self._has_types
+                question_ids, ids[start : start + room], offsets[start : start + room], has_types=self._has_types
             )
             for start in window_starts(len(ids), room, self.config.stride)
         ]
@@ -119,108 +179,193 @@ class Reader:
     def spans(self, windows: Sequence[Window]) -> list[WindowSpans]:
         """The best spans of each window, in one forward pass of all.
 
-        As in SQuAD's reference programs, the `n_best` likeliest starts meet the `n_best` likeliest ends; of these
-        pairs the `n_best` best are kept that do not end before they start and have at most `max_answer_tokens` tokens.
-        Only the text's tokens compete, those of white space neither start nor end a span, and ties go to the earlier.
+        As in SQuAD's reference programs, the `n_best` likeliest starts are paired with the `n_best` likeliest ends; of
+        the pairs that do not end before they start and have at most `max_answer_tokens` tokens, the `n_best` best are
+        kept. Only the text's tokens compete, white space neither starts nor ends a span, and ties go to the earlier.
         """
         if not windows:
             return []
-        ids, mask = _padded([window.ids for window in windows], self._pad, self.device)
-        inputs = {"input_ids": ids, "attention_mask": mask}
+        inputs = {
+            "input_ids": pad_rows([window.ids for window in windows], self._pad),
+            "attention_mask": pad_rows([np.ones(window.cost, np.int64) for window in windows], 0),
+        }
         if self._has_types:
-            types = [window.type_ids for window in windows if window.type_ids is not None]
-            inputs["token_type_ids"] = _padded(types, 0, self.device)[0]
-        output = self.model(**inputs, return_dict=True)
+            inputs["token_type_ids"] = pad_rows([w.type_ids for w in windows if w.type_ids is not None], 0)
+        tensors = {name: to_device(array, self.device) for name, array in inputs.items()}
+        output = self.model(**tensors, return_dict=True)
         starts, ends = output.start_logits.float().cpu().numpy(), output.end_logits.float().cpu().numpy()
         return [self._best(window, start, end) for window, start, end in zip(windows, starts, ends, strict=True)]
 
-    def answer(self, text: str, windows: Sequence[Window], found: Sequence[WindowSpans]) -> Answer:
+    def answer(self, text: str, windows: Sequence[Window], spans: Sequence[WindowSpans]) -> ReaderAnswer:
         """The answer in `text` from all windows of one question: the best span of any, against the least null score.
 
         There is no answer if the null score exceeds the span's by more than `config.null_threshold`. Ties go to the
-        earlier window. Raises ValueError unless there is a window, and as many found as windows.
+        earlier window. Raises ValueError unless there is a window, and as many `spans` as windows.
         """
-        if not windows or len(windows) != len(found):
+        if not windows or len(windows) != len(spans):
             raise ValueError(
-                f"answer: needs the spans of every window of a question; got {len(windows)} windows and {len(found)} "
-                f"found. Pass what `windows` gave and what `spans` found in it"
+                f"answer: needs the spans of every window of a question; got {len(windows)} windows and spans of "
+                f"{len(spans)}. Pass the result of `windows`, and the result of `spans` for them"
             )
-        null = min(spans.null_score for spans in found)
-        filled = [i for i, spans in enumerate(found) if len(spans.scores)]
-        if not filled:
-            return Answer("", -1, -1, float("nan"), null, len(windows))
-        best = max(filled, key=lambda i: float(found[i].scores[0]))
-        score = float(found[best].scores[0])
+        null = min(of_window.null_score for of_window in spans)
+        non_empty = [i for i, of_window in enumerate(spans) if len(of_window.scores)]
+        if not non_empty:
+            return ReaderAnswer("", -1, -1, float("nan"), null, len(windows))
+        best = max(non_empty, key=lambda i: float(spans[i].scores[0]))
+        score = float(spans[best].scores[0])
         if null - score > self.config.null_threshold:
-            return Answer("", -1, -1, score, null, len(windows))
-        start = int(windows[best].offsets[found[best].starts[0], 0])
-        end = int(windows[best].offsets[found[best].ends[0], 1])
-        return Answer(text[start:end], start, end, score, null, len(windows))
+            return ReaderAnswer("", -1, -1, score, null, len(windows))
+        start = int(windows[best].offsets[spans[best].starts[0], 0])
+        end = int(windows[best].offsets[spans[best].ends[0], 1])
+        return ReaderAnswer(text[start:end], start, end, score, null, len(windows))
 
-    def read(self, questions: Sequence[str], texts: Sequence[str]) -> list[Answer]:
-        """The answer of each question in the text of the same place, in batches; ValueError if they are not as many."""
+    def read(self, questions: Sequence[str], texts: Sequence[str]) -> list[ReaderAnswer]:
+        """The answer of each question in the text with the same index, in batches.
+
+        Raises ValueError unless there are as many questions as texts.
+        """
         if len(questions) != len(texts):
             raise ValueError(
                 f"questions and texts: must be of the same length; got {len(questions)} and {len(texts)}. Give each "
-                f"question its own text, repeating a text that is asked several"
+                f"question its own text, and repeat a text with several questions"
             )
-        asked = [self.windows(question, text) for question, text in zip(questions, texts, strict=True)]
-        flat = [window for windows in asked for window in windows]
-        found = iter(Engine(token_budget=READ_BUDGET).map(self.spans, flat, lambda window: window.cost))
+        windows = [self.windows(question, text) for question, text in zip(questions, texts, strict=True)]
+        flat = [window for of_question in windows for window in of_question]
+        spans = iter(map_batches(self.spans, flat, lambda window: window.cost, token_budget=READ_BUDGET))
         return [
-            self.answer(text, windows, [next(found) for _ in windows])
-            for text, windows in zip(texts, asked, strict=True)
+            self.answer(text, of_question, [next(spans) for _ in of_question])
+            for text, of_question in zip(texts, windows, strict=True)
         ]
 
     def _encode(self, text: str) -> tuple[Ints, Ints]:
         """A text's token ids [N] and offsets [N, 2], without the white space at a token's edges."""
         encoded = self.text.encode(text)
-        offsets = [_trimmed(text, start, end) for start, end in encoded.offsets]
+        offsets = [_stripped(text, start, end) for start, end in encoded.offsets]
         return np.array(encoded.ids, np.int32), np.array(offsets, np.int32).reshape(-1, 2)
 
-    def _best(self, window: Window, start: NDArray[np.float32], end: NDArray[np.float32]) -> WindowSpans:
+    def _best(self, window: Window, start: Floats, end: Floats) -> WindowSpans:
         """The best spans of one window from the logits [T] of its input and its padding."""
-        told = slice(window.text_start, window.text_start + len(window.offsets))
+        text_tokens = slice(window.text_start, window.text_start + len(window.offsets))
         is_blank = window.offsets[:, 0] == window.offsets[:, 1]
-        starts, ends = (np.where(is_blank, np.float32(-np.inf), logits[told]) for logits in (start, end))
-        found = best_spans(starts, ends, self.config.n_best, self.config.max_answer_tokens)
-        return WindowSpans(*found, float(start[0] + end[0]))
+        starts, ends = (np.where(is_blank, np.float32(-np.inf), logits[text_tokens]) for logits in (start, end))
+        best = best_spans(starts, ends, self.config.n_best, self.config.max_answer_tokens)
+        return WindowSpans(*best, float(start[0] + end[0]))
 
 
-def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+# ---- windows and spans as plain arrays ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _PairLayout:
+    """The tokens that a checkpoint puts around and between two texts, and the segments of all.
+
+    BERT: `[CLS] question [SEP] text [SEP]`; RoBERTa: `<s> question </s></s> text </s>`. `types` are the segments of the
+    head, of a question token, of the middle, of a text token, and of the tail.
+    """
+
+    head: tuple[int, ...]
+    middle: tuple[int, ...]
+    tail: tuple[int, ...]
+    types: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> _PairLayout:
+        """Derive it from the way a Hugging Face tokenizer joins two letters.
+
+        Raises ValueError unless a classification token comes first: its position stands for no answer.
+        """
+        first, second = (tokenizer(letter, add_special_tokens=False)["input_ids"] for letter in "ab")
+        pair = tokenizer("a", "b", return_token_type_ids=True)
+        ids, types = pair["input_ids"], pair["token_type_ids"]
+        if not ids or ids[0] != tokenizer.cls_token_id:
+            raise ValueError(
+                f"tokenizer {type(tokenizer).__name__}: must put its classification token, which stands for no answer, "
+                f"in front of a pair of texts; got {tokenizer.convert_ids_to_tokens(ids)}. Use a reader of the BERT or "
+                f"RoBERTa family"
+            )
+        # the first text is ids[a:b], the second ids[c:d]
+        a = _index_of(first, ids, 0)
+        b = a + len(first)
+        c = _index_of(second, ids, b)
+        d = c + len(second)
+        parts = (types[:a], types[a : a + 1], types[b:c], types[c : c + 1], types[d:])
+        return cls(tuple(ids[:a]), tuple(ids[b:c]), tuple(ids[d:]), tuple(map(tuple, parts)))
+
+    @property
+    def around(self) -> int:
+        """The number of tokens around and between the two texts."""
+        return len(self.head) + len(self.middle) + len(self.tail)
+
+    def window(self, question: Sequence[int], ids: Ints, offsets: Ints, *, has_types: bool) -> Window:
+        """The input of a question's tokens and some tokens of a text."""
+        types = None
+        if has_types:
+            head, of_question, middle, of_text, tail = self.types
+            types = np.array([*head, *of_question * len(question), *middle, *of_text * len(ids), *tail], np.int32)
+        front = [*self.head, *question, *self.middle]
+        return Window(np.array([*front, *ids, *self.tail], np.int32), types, len(front), offsets)
+
+
+def window_starts(tokens: int, room: int, stride: int) -> range:
+    """The first tokens of the windows of `room` tokens that cover a text of `tokens` tokens.
+
+    Windows start `stride` tokens after one another, or `room` if that is less, and the last reaches the text's end.
+    """
+    step = min(room, stride)
+    beyond = max(0, tokens - room)
+    return range(0, -(-beyond // step) * step + 1, step)
+
+
+def best_spans(start: Floats, end: Floats, n_best: int, longest: int) -> tuple[Ints, Ints, Floats]:
+    """The best spans of a text's tokens, as SQuAD's reference programs choose them, the best first.
+
+    A span is missed if its start or end is not among the `n_best` likeliest, so there may be none. Ties go to the
+    earlier span.
+
+    Args:
+        start: [N] start logits in float32; -inf where no span may start.
+        end: [N] end logits, likewise.
+        n_best: the number of starts and of ends to combine, and the most spans to return.
+        longest: the most tokens of a span.
+
+    Returns:
+        First and last tokens and scores (start plus end logit), each [n], n at most `n_best`.
+    """
+    # 1. Every likely start with every likely end, [n_best * n_best] pairs.
+    firsts, lasts = (np.argsort(-logits, kind="stable")[:n_best] for logits in (start, end))
+    first, last = np.repeat(firsts, len(lasts)), np.tile(lasts, len(firsts))
+    scores = start[first] + end[last]
+    # 2. Those that can be spans.
+    legal = (last >= first) & (last - first < longest) & np.isfinite(scores)
+    first, last, scores = first[legal], last[legal], scores[legal]
+    # 3. The best of them.
+    order = np.lexsort((last, first, -scores))[:n_best]
+    return first[order].astype(np.int32), last[order].astype(np.int32), scores[order]
+
+
+def _index_of(part: list[int], ids: list[int], start: int) -> int:
+    """The index in `ids`, from `start` on, at which `part` begins."""
+    return next(i for i in range(start, len(ids)) if ids[i : i + len(part)] == part)
+
+
+def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
     """The characters [start, end) of `text` without white space at their edges."""
     piece = text[start:end]
     first = start + len(piece) - len(piece.lstrip())
     return first, first + len(piece.strip())
 
 
-def _padded(rows: Sequence[Ints], value: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """`rows`, padded on the right to the longest, and their attention mask, both [B, T]."""
-    ids = np.full((len(rows), max(map(len, rows))), value, np.int64)
-    mask = np.zeros_like(ids)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)], mask[place, : len(row)] = row, 1
-    return to_device(ids, device), to_device(mask, device)
-
-
-def _window_size(model: PreTrainedModel, tokenizer: Any, asked: int) -> int:
-    """The most tokens of an input: what was asked for, or the positions of the model or its tokenizer if fewer."""
-    positions = getattr(model.config, "max_position_embeddings", None) or asked
+def _window_size(model: PreTrainedModel, tokenizer: Any, wanted: int) -> int:
+    """The most tokens of an input: `wanted`, or the positions of the model or its tokenizer if fewer."""
+    positions = getattr(model.config, "max_position_embeddings", None) or wanted
     for name, module in model.named_modules():
         # RoBERTa counts positions from behind the padding's, so the first of its 514 are never used
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             positions -= int(module.padding_idx) + 1
-    size = int(min(asked, positions, tokenizer.model_max_length))
+    size = int(min(wanted, positions, tokenizer.model_max_length))
     if size < SHORTEST_WINDOW:
         raise ValueError(
             f"model {type(model).__name__}: must have positions for at least {SHORTEST_WINDOW} tokens; got {size}. "
             f"Use another checkpoint, or correct `model_max_length` in its tokenizer_config.json"
         )
     return size
-
-
-def _pad_id(model: PreTrainedModel, tokenizer: Any) -> int:
-    """The id that pads; any will do where a checkpoint has none, since padding is masked."""
-    pad = getattr(model.config, "pad_token_id", None)
-    pad = tokenizer.pad_token_id if pad is None else pad
-    return int(pad) if pad is not None else 0

@@ -1,10 +1,10 @@
-"""QUALS of a model's own summaries in the log of its training.
+"""QUALS of a model's own summaries, in the log of its training.
 
     QualsCallback(QualsScorer(), dataset=raw["validation"], source_column="document").attach(trainer)
 
-At each evaluation the model being trained summarizes a sample of the raw documents; their scores are in the metrics
-that `Trainer.evaluate` returns, so that the best checkpoint, early stopping and plateau schedulers can go by them, and
-in the log, so that every tracker has them.
+At each evaluation the model in training summarizes a sample of the raw documents. The scores of the summaries are in
+the metrics that `Trainer.evaluate` returns, where the choice of the best checkpoint, early stopping and plateau
+schedulers find them, and in the log, where every tracker finds them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from quals_metric.training.measuring import (
     Measurement,
     MeasuringError,
     OnFailure,
-    Scorer,
+    SummaryScorer,
     check_on_failure,
     log_failure,
     measure,
@@ -36,46 +36,46 @@ from quals_metric.training.state import left_as_found, release_memory
 logger = logging.getLogger(__name__)
 
 SINGLE = "eval"
-"""The name of the evaluation set of a trainer that has only one."""
+"""The name of the evaluation set of a trainer that has a single one."""
 
 
 class QualsCallback(TrainerCallback):
-    """Measures QUALS at each evaluation of a `Trainer` or `Seq2SeqTrainer`; made here, at work after `attach`.
+    """Measures QUALS at each evaluation of a `Trainer` or `Seq2SeqTrainer`, once it is attached to one (`attach`).
 
     With the trainer's prefix, `eval` or `eval_<name of the evaluation set>`, it reports:
 
     - `eval_quals`: the mean over the documents whose summary has a score, in nats per token, higher is better; NaN if
-      none has one (such a checkpoint is never the best);
-    - `eval_quals_undefined`: how many of the documents have none;
-    - `eval_quals_seconds`: what generating and scoring took;
-    - `eval_quals_stale`: 1, and there only then, if it failed and the values are those of the last time.
+      no summary has one (such a checkpoint is never the best);
+    - `eval_quals_undefined`: the number of documents whose summary has no score;
+    - `eval_quals_seconds`: the time of generating and scoring;
+    - `eval_quals_stale`: 1 if measuring failed and the values are those of the last time; otherwise it is absent.
 
-    Training goes on as if nothing had happened: see `state.left_as_found`. Under DDP every process generates and
-    scores a share. A table of the samples goes to `<name>_samples.jsonl` in the output folder and to TensorBoard,
-    Weights & Biases or Comet where the trainer has them.
+    The training itself is not changed: see `state.left_as_found`. Under DDP every process generates and scores a share.
+    A table of the samples goes to `<name>_samples.jsonl` in the output folder, and to TensorBoard, Weights & Biases or
+    Comet where the trainer has them.
 
     Args:
-        scorer: a loaded `QualsScorer`, `QagsScorer` or anything of their shape; on several processes one on each.
+        scorer: a loaded `QualsScorer`, `QagsScorer` or an object of the same shape; every process needs one.
         dataset: the raw rows of the trainer's evaluation set, in any order: a `datasets.Dataset` or a list of dicts.
         datasets: for a trainer with several evaluation sets, the raw rows of those to measure, by the sets' names.
         source_column: the column with the document's text.
-        sample_size: how many documents of each set are summarized, the same at every evaluation; None: all.
-        seed: which they are.
-        name: what the keys begin with after the trainer's prefix; "qags" for QAGS.
-        generation: how summaries are generated; None: the model's own settings, without sampling.
-        tokenizer: None: the trainer's `processing_class`.
+        sample_size: the number of documents of each set to summarize, the same at every evaluation; None: all.
+        seed: the seed of the sample.
+        name: the start of the keys, after the trainer's prefix; "qags" for QAGS.
+        generation: how to generate the summaries; None: with the model's own settings, without sampling.
+        tokenizer: the model's tokenizer; None: the trainer's `processing_class`.
         on_failure: "stale": a failure is logged with its cause, the last good values are reported (NaN if there are
-            none), and training goes on; "raise": it ends the training.
-        table_size: the most samples shown to a tracker; the file has all.
+            none), and the training continues. "raise": a failure ends the training.
+        table_size: the most samples in a tracker's table; the file has all.
 
     Raises:
-        TypeError: if both or none of `dataset` and `datasets` are given, or rows are no sequence, or a text no str.
-        ValueError: if a column is not there, a set is empty, or an option is none of those above.
+        TypeError: unless either `dataset` or `datasets` is given, rows are a sequence, and texts are str.
+        ValueError: if a column is missing, a set is empty, or an option has another value than those above.
     """
 
     def __init__(
         self,
-        scorer: Scorer,
+        scorer: SummaryScorer,
         *,
         dataset: Sequence[Mapping[str, Any]] | None = None,
         datasets: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
@@ -93,8 +93,11 @@ class QualsCallback(TrainerCallback):
         if sample_size is not None and sample_size < 1:
             raise ValueError(f"sample_size: must be at least 1, or None for all documents; got {sample_size!r}")
         check_on_failure(on_failure)
-        given = {SINGLE: dataset} if dataset is not None else dict(datasets or {})
-        self.texts = {key: _texts(rows, source_column, sample_size, seed) for key, rows in given.items()}
+        rows_by_set = {SINGLE: dataset} if dataset is not None else dict(datasets or {})
+        self.texts = {
+            name_of_set: _sample_texts(rows, source_column, sample_size, seed)
+            for name_of_set, rows in rows_by_set.items()
+        }
         self.scorer, self.name, self.tokenizer = scorer, name, tokenizer
         self.generation = generation or GenerationSettings()
         self.on_failure, self.table_size = on_failure, table_size
@@ -103,16 +106,18 @@ class QualsCallback(TrainerCallback):
         self._unmeasured: set[str] = set()
 
     def attach(self, trainer: Any) -> QualsCallback:
-        """Put this before the trainer's other callbacks, so that early stopping finds the metrics; returns itself.
+        """Put this callback before the trainer's others, so that early stopping finds the metrics; returns itself.
 
         Raises:
             TypeError: if the model cannot generate, or there is no tokenizer.
-            ValueError: if the trainer's settings would take QUALS in the wrong direction (`greater_is_better=False`, a
-                plateau scheduler in mode "min"), its evaluation sets have other names, its model is spread over
-                processes (FSDP, ZeRO-3, tensor parallelism), or this is attached already.
+            ValueError: if the trainer's settings prefer a lower QUALS (`greater_is_better=False`, a plateau scheduler
+                in mode "min"), its evaluation sets have other names, its model is divided among processes (FSDP,
+                ZeRO-3, tensor parallelism), or this callback is attached already.
         """
         if self._trainer is not None:
-            raise ValueError("trainer: this callback is attached to one already; make another for another trainer")
+            raise ValueError(
+                "trainer: this callback is attached to a trainer already; make another for another trainer"
+            )
         trainers.check_model(trainer)
         measured = tuple(self.texts) if self._has_names else ()
         trainers.check_sets(trainer, measured)
@@ -120,16 +125,16 @@ class QualsCallback(TrainerCallback):
         self.tokenizer = self.tokenizer if self.tokenizer is not None else trainer.processing_class
         if self.tokenizer is None:
             raise TypeError(
-                "tokenizer: the trainer has none; give it one as `processing_class`, or this as `tokenizer`"
+                "tokenizer: the trainer has none; give it one as `processing_class`, or the callback a `tokenizer`"
             )
         self._trainer = trainer
         trainer.callback_handler.callbacks.insert(0, self)
         return self
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-        """Measure; put the values into `metrics`, the dict that `evaluate` returns, and into the log."""
+        """Measure, and put the values into the log and into `metrics`, the dict that `evaluate` returns."""
         if self._trainer is None:
-            raise RuntimeError("QualsCallback: must know its trainer; call .attach(trainer) instead of passing it on")
+            raise RuntimeError("QualsCallback: must know its trainer; call .attach(trainer), without `callbacks=[...]`")
         metrics = {} if metrics is None else metrics
         prefix = _prefix(metrics)
         sources = self.texts.get(prefix) or self.texts.get(prefix.removeprefix("eval_"))
@@ -156,16 +161,16 @@ class QualsCallback(TrainerCallback):
         """Summarize and score, and leave the training as it was."""
         model = self._trainer.accelerator.unwrap_model(self._trainer.model, keep_torch_compile=False)
 
-        def summarize(places: Sequence[int]) -> list[str]:
-            mine = [sources[place] for place in places]
-            found = generate_summaries(model, self.tokenizer, mine, self.generation, seeds=places)
-            return [summaries[0] for summaries in found]
+        def summarize(indices: Sequence[int]) -> list[str]:
+            documents = [sources[index] for index in indices]
+            generated = generate_summaries(model, self.tokenizer, documents, self.generation, seeds=indices)
+            return [summaries[0] for summaries in generated]
 
         with left_as_found(model, self.tokenizer):
             return measure(self.scorer, sources, summarize)
 
     def _show(self, measured: Measurement, prefix: str, args: Any, state: Any) -> None:
-        """Write the samples to the file, and show some in the trackers."""
+        """Write all samples to the file, and show some in the trackers."""
         path = Path(args.output_dir) / f"{self.name}_samples.jsonl"
         try:
             append_samples(path, measured.samples, {"step": state.global_step, "epoch": state.epoch, "set": prefix})
@@ -176,7 +181,7 @@ class QualsCallback(TrainerCallback):
         show_samples(callbacks, title, measured.samples[: self.table_size], state.global_step)
 
     def _say_unmeasured(self, prefix: str) -> None:
-        """Say once that an evaluation is not measured, as no raw rows are known for it."""
+        """Log once that an evaluation is not measured, because its raw rows are not known."""
         if prefix not in self._unmeasured:
             self._unmeasured.add(prefix)
             logger.warning(
@@ -185,7 +190,7 @@ class QualsCallback(TrainerCallback):
             )  # fmt: skip
 
 
-def _texts(rows: Any, column: str, size: int | None, seed: int) -> list[str]:
+def _sample_texts(rows: Any, column: str, size: int | None, seed: int) -> list[str]:
     """The texts of a seeded sample of the rows, in the rows' order."""
     if not hasattr(rows, "__len__") or not hasattr(rows, "__getitem__") or isinstance(rows, Mapping | str):
         raise TypeError(
@@ -193,30 +198,30 @@ def _texts(rows: Any, column: str, size: int | None, seed: int) -> list[str]:
         )
     if not len(rows):
         raise ValueError("dataset: must not be empty; got 0 rows")
-    places = list(range(len(rows)))
+    indices = list(range(len(rows)))
     if size is not None and size < len(rows):
-        places = sorted(np.random.default_rng(seed).choice(len(rows), size, replace=False).tolist())
-    return [_text(rows[place], column, place) for place in places]
+        indices = sorted(np.random.default_rng(seed).choice(len(rows), size, replace=False).tolist())
+    return [_document_text(rows[index], column, index) for index in indices]
 
 
-def _text(row: Mapping[str, Any], column: str, place: int) -> str:
+def _document_text(row: Mapping[str, Any], column: str, index: int) -> str:
     """The text of one row."""
     if column not in row:
         raise ValueError(f"source_column: must be one of {', '.join(map(repr, row))}; got {column!r}")
     text = row[column]
     if not isinstance(text, str):
-        raise TypeError(f"dataset[{place}][{column!r}]: must be str; got {type(text).__name__} ({text!r:.40})")
+        raise TypeError(f"dataset[{index}][{column!r}]: must be str; got {type(text).__name__} ({text!r:.40})")
     return text
 
 
 def _prefix(metrics: Mapping[str, float]) -> str:
-    """The trainer's prefix, off the key it always writes; `compute_metrics` may add longer ones that end like it."""
+    """The trainer's prefix, from the key that it always writes; `compute_metrics` may add longer keys with that end."""
     runtimes = [key.removesuffix("_runtime") for key in metrics if key.endswith("_runtime")]
     return min(runtimes, key=len, default=SINGLE)
 
 
 def _last_good(state: Any, key: str) -> dict[str, float] | None:
-    """The last values in the log that were measured and defined, which a resumed training has from its checkpoint."""
+    """The last measured and defined values in the log, which a resumed training reads from its checkpoint."""
     for entry in reversed(state.log_history):
         if key in entry and f"{key}_stale" not in entry and not math.isnan(entry[key]):
             return dict(entry)

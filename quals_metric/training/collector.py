@@ -1,4 +1,4 @@
-"""Collects what CONSEQ retrains with: samples of every training document, all scores, the selection.
+"""Collects the data set of CONSEQ's retraining: samples of every training document, their scores, the selection.
 
     collector = ConseqCollector(QualsScorer(), tokenizer, rows, "collected").attach(trainer)
     trainer.train()  # the data set is then in collected/final
@@ -25,18 +25,18 @@ from quals_metric.training.trainers import check_model
 
 
 class ConseqCollector(TrainerCallback):
-    """Collects at the end of a training, or of each of its epochs, with the model as it is then.
+    """Collects with the current model at the end of a training, or of each of its epochs.
 
     The data set is saved in `folder/final` or, with `every_epoch` (the online variant), in `folder/epoch-N`, each with
-    other draws. All processes share the work. Training goes on as if nothing had been.
+    other draws. All processes share the work. The training itself is not changed.
 
     Args:
         scorer: see `collect`.
-        tokenizer: the model's.
+        tokenizer: the model's tokenizer.
         rows: the training documents, as text: the columns `document` and `ground_truth`.
-        folder: made if it is not there.
-        settings: None: the defaults.
-        every_epoch: whether to collect at the end of every epoch, and not at the end of the training.
+        folder: the folder of the data sets; it is made if it does not exist.
+        settings: how to collect; None: the defaults.
+        every_epoch: whether to collect at the end of every epoch instead of the end of the training.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ConseqCollector(TrainerCallback):
         self._latest: Path | None = None
 
     def attach(self, trainer: Any) -> ConseqCollector:
-        """Add this to a trainer. Raises TypeError or ValueError if its model cannot be generated with."""
+        """Add this to a trainer. Raises TypeError or ValueError if the trainer's model cannot generate."""
         check_model(trainer)
         trainer.add_callback(self)
         return self
@@ -66,7 +66,7 @@ class ConseqCollector(TrainerCallback):
         return load_from_disk(str(self._latest))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **about: Any) -> None:
-        """Refuse a folder with another training's collections now, and not when the training is done."""
+        """Refuse a folder with another training's collections before the training instead of after it."""
         first = self.folder / ("epoch-1" if self.every_epoch else "final")
         if state.global_step == 0 and first.exists():
             raise FileExistsError(

@@ -22,13 +22,13 @@ from transformers import Seq2SeqTrainer
 
 from quals_metric.training.examples import IGNORED, Examples, PairCollator, TextEncoder, TextFormat
 
-LEAST = 1e-20  # of 1 - p: the published bound
-EXTRA_COLUMNS = ("negative_labels", "weight")  # what the collator reads and no model takes
+LEAST = 1e-20  # the published lower bound of 1 - p
+EXTRA_COLUMNS = ("negative_labels", "weight")  # the collator reads them, no model takes them
 
 
 @dataclass(frozen=True)
 class ConseqLoss:
-    """The two sums of a batch, in nats, each over its target tokens, and how many tokens those are."""
+    """The two sums of a batch over its target tokens, in nats, and the numbers of those tokens."""
 
     likelihood: Tensor
     unlikelihood: Tensor
@@ -52,25 +52,28 @@ def conseq_loss(
     """Label-smoothed cross entropy of the positive rows, label-smoothed unlikelihood of the negative ones.
 
     A target token t costs `(1 - s) f(t) + s / V * sum over the vocabulary of f`, where f is `-log p` in a positive row
-    and `-log max(1 - p, 1e-20)` in a negative one. Computed in float32 whatever the logits are.
+    and `-log max(1 - p, 1e-20)` in a negative one. The computation is in float32, whatever the type of the logits.
 
     Args:
         logits: [rows, T, V].
         labels: [rows, T]; -100 where there is no target.
-        negative: [rows], which rows are negative; None: none.
-        weight: [rows], what a row's losses are multiplied by (the token counts are not); None: 1.
+        negative: [rows], true for negative rows; None: no row is negative.
+        weight: [rows], the factor of a row's losses, not of its token counts; None: 1.
         label_smoothing: s, at least 0 and less than 1.
     """
+    # 1. Masks and weights [rows, T].
     real = labels != IGNORED
     is_negative = torch.zeros_like(real) if negative is None else negative.bool()[:, None].expand_as(real)
     weights = torch.ones(len(labels), device=logits.device) if weight is None else weight.float()
     weights = weights[:, None].expand_as(labels)
 
-    def total(where: Tensor, scores: Tensor) -> Tensor:
-        chosen = scores.gather(-1, labels[where][:, None])[:, 0]
-        smoothed = (1 - label_smoothing) * chosen + label_smoothing * scores.mean(-1)
-        return -(weights[where] * smoothed).sum()
+    # 2. The sum over N target tokens, from their scores [N, V].
+    def total(mask: Tensor, scores: Tensor) -> Tensor:
+        target_scores = scores.gather(-1, labels[mask][:, None])[:, 0]  # [N]
+        smoothed = (1 - label_smoothing) * target_scores + label_smoothing * scores.mean(-1)
+        return -(weights[mask] * smoothed).sum()
 
+    # 3. Only target tokens are normalized, not padding.
     with torch.autocast(logits.device.type, enabled=False):
         positives, negatives = real & ~is_negative, real & is_negative
         likelihood = total(positives, logits[positives].float().log_softmax(-1))
@@ -81,39 +84,41 @@ def conseq_loss(
 def log_one_minus(logits: Tensor) -> Tensor:
     """`log max(1 - p, 1e-20)` for every token's probability p, [..., V] from logits [..., V].
 
-    Only the likeliest token's p can be near 1. For it `1 - p` is the sum of the others' probabilities, taken from their
-    logits, so that neither value nor gradient suffers from a p that rounds to 1 (the gradient of a logit stays within
-    1; that of the textbook form is 0 or of the order of 1e7 there).
+    Only the likeliest token's p can be near 1. Its `1 - p` is the sum of the other tokens' probabilities, computed from
+    their logits, so that a p that rounds to 1 spoils neither value nor gradient: the gradient of a logit stays within
+    1, while that of the textbook form is 0 or about 1e7 there.
     """
+    # 1. log(1 - p) = log1p(-exp(log p)) for all tokens but the likeliest.
     whole = logits.logsumexp(-1, keepdim=True)
     top = logits.argmax(-1, keepdim=True)
     others = logits.scatter(-1, top, -torch.inf)
     result = torch.log1p(-(others - whole).exp())
+    # 2. The likeliest token's is the log of the sum of the others' probabilities.
     return result.scatter(-1, top, others.logsumexp(-1, keepdim=True) - whole).clamp(min=math.log(LEAST))
 
 
 class ConseqTrainer(Seq2SeqTrainer):
     """A `Seq2SeqTrainer` whose loss is `conseq_loss`, divided by the target tokens of a whole update.
 
-    Accumulation steps and processes change nothing but the order of additions. (A subclass that takes the model's own
-    loss is wrong by the number of accumulation steps for models like BART and T5, whose `forward` accepts the token
-    count among its `**kwargs` and ignores it.) `label_smoothing_factor` smooths both parts. The log has, beside `loss`,
+    Accumulation steps and processes change only the order of additions. (A subclass that uses the model's own loss is
+    wrong by the number of accumulation steps for models like BART and T5: their `forward` accepts the token count in
+    its `**kwargs` and ignores it.) `label_smoothing_factor` smooths both parts. The log has, beside `loss`,
     `likelihood` and `unlikelihood`: the mean over the positive and over the negative tokens since the last log.
 
     Args:
         model: an encoder-decoder.
         args: `Seq2SeqTrainingArguments`.
-        train_dataset: documents as `quals_metric.training.examples` describes them, or rows already tokenized for
-            `PairCollator`.
-        eval_dataset: the same, or a dict of such.
+        train_dataset: a set of documents as `quals_metric.training.examples` describes it, or rows that are tokenized
+            for `PairCollator`.
+        eval_dataset: the same, or a dict of such sets.
         processing_class: the model's tokenizer.
-        text_format: how texts become token ids.
+        text_format: how texts become token ids; None: the defaults.
         positives_only: whether to train on the ground truths of the selected documents only.
         unlearn_end: whether a negative's end is made unlikely like its words, as published; see `PairCollator`.
-        **more: see `Seq2SeqTrainer`; no `compute_loss_func`.
+        **more: arguments of `Seq2SeqTrainer`, but for `compute_loss_func`.
 
     Raises:
-        ValueError: if there is no tokenizer, the model is no encoder-decoder, or nothing is selected to train on.
+        ValueError: if there is no tokenizer, the model is not an encoder-decoder, or no row is selected to train on.
     """
 
     def __init__(
@@ -143,8 +148,8 @@ class ConseqTrainer(Seq2SeqTrainer):
         )
         if self.args.n_gpu > 1:
             raise ValueError(
-                f"args: must use one device per process; got {self.args.n_gpu} for one. Start it by `accelerate "
-                f"launch`, or name one device in CUDA_VISIBLE_DEVICES"
+                f"args: must use one device per process; got {self.args.n_gpu} devices. Start the program with "
+                f"`accelerate launch`, or name one device in CUDA_VISIBLE_DEVICES"
             )
         unwrapped = self.accelerator.unwrap_model(self.model)
         if not unwrapped.config.is_encoder_decoder:
@@ -158,7 +163,7 @@ class ConseqTrainer(Seq2SeqTrainer):
             if isinstance(eval_dataset, dict)
             else _encoded(eval_dataset, encoder, positives_only)
         )
-        self.model_accepts_loss_kwargs = True  # only this makes the trainer count the target tokens of an update
+        self.model_accepts_loss_kwargs = True  # makes the trainer count the target tokens of an update
         self._sums = torch.zeros(4)
 
     def compute_loss(
@@ -168,10 +173,10 @@ class ConseqTrainer(Seq2SeqTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The batch's share of the update's loss; with its outputs if asked.
+        """The batch's share of the update's loss, with the model's outputs under `return_outputs`.
 
-        Without `num_items_in_batch` it is the mean over the batch, which the trainer then divides by the number of
-        accumulation steps.
+        Without `num_items_in_batch` the loss is the mean over the batch, which the trainer then divides by the number
+        of accumulation steps.
         """
         inputs = dict(inputs)
         labels, negative, weight = (inputs.pop(name, None) for name in ("labels", "negative", "weight"))
@@ -185,7 +190,7 @@ class ConseqTrainer(Seq2SeqTrainer):
             loss = parts.mean
         else:
             loss = (parts.likelihood + parts.unlikelihood) / num_items_in_batch
-            if self.args.average_tokens_across_devices:  # the count is of all processes, whose gradients are averaged
+            if self.args.average_tokens_across_devices:  # the count is that of all processes; gradients are averaged
                 loss = loss * (self.accelerator.num_processes // self.get_tp_size())
         if model.training:
             self._note(parts)
@@ -194,7 +199,7 @@ class ConseqTrainer(Seq2SeqTrainer):
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None, **gen_kwargs: Any
     ) -> Any:
-        """See `Seq2SeqTrainer`; summaries are generated once per document, not again for its negative."""
+        """See `Seq2SeqTrainer`; a document's summary is generated once, not again for its negative."""
         if getattr(self.args, "predict_with_generate", False) and not prediction_loss_only:
             negative = inputs.get("negative")
             keep = slice(None) if negative is None else ~negative
@@ -202,7 +207,7 @@ class ConseqTrainer(Seq2SeqTrainer):
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **gen_kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """See `Trainer`; every process calls it with the training loss, so they can add up their parts here."""
+        """See `Trainer`; every process calls it with the training loss, so the processes add up their sums here."""
         if "loss" in logs:
             sums = self.accelerator.reduce(self._sums.to(self.args.device), reduction="sum").tolist()
             self._sums.zero_()
@@ -211,20 +216,20 @@ class ConseqTrainer(Seq2SeqTrainer):
         super().log(logs, start_time)
 
     def _note(self, parts: ConseqLoss) -> None:
-        """Add a batch to what the next log reports."""
+        """Add a batch to the sums of the next log."""
         values = (parts.likelihood, parts.positive_tokens, parts.unlikelihood, parts.negative_tokens)
         self._sums = self._sums.to(parts.likelihood.device)
         self._sums += torch.stack([value.detach().float() for value in values])
 
     def _set_signature_columns_if_needed(self) -> None:
-        """What the collator reads stays in the data (by default the trainer drops what the model does not take)."""
+        """Keep the columns that the collator reads; the trainer drops those that the model does not take."""
         super()._set_signature_columns_if_needed()
         columns: Any = self._signature_columns
         self._signature_columns = columns + [name for name in EXTRA_COLUMNS if name not in columns]
 
 
 def _encoded(data: Any, encoder: TextEncoder, positives_only: bool) -> Any:
-    """Documents as examples; None and what is tokenized already as it is, without negatives if they are not wanted."""
+    """Documents as examples; None and tokenized rows as they are, under `positives_only` without negatives."""
     columns = getattr(data, "column_names", None) or ()
     if "document" in columns:
         return Examples(data, encoder, positives_only=positives_only)

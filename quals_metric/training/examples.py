@@ -1,35 +1,40 @@
-"""From texts to a batch: documents, their ground truths and, in contrastive retraining, a bad summary for each.
+"""From texts to a batch: documents, their ground truths and, in contrastive retraining, a bad summary of each.
 
-A set of documents is anything with a length whose rows are dicts of these columns, such as what `ConseqCollector`
-saves: `document` and `ground_truth`; `negative`, the bad summary, None or no such column where there is none;
-`selected`, whether to train on the row, no such column: on all; `weight`, what the row's losses are multiplied by, no
-such column: 1.
+A set of documents has a length and a column named `document`; its rows are dicts. `ConseqCollector` saves such a set.
+The columns are:
+
+- `document` and `ground_truth`;
+- `negative`, the bad summary; None, or no such column: there is none;
+- `selected`, whether to train on the row; no such column: all rows;
+- `weight`, the factor of the row's losses; no such column: 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from qa_inference.formats import encode_prompt
+from qa_inference.metric_base import check_integers, integer_from
 from qa_inference.models.encoder_decoder import EncoderDecoder
-from qa_inference.tokenization import TEXT, Ids, TextTokenizer
+from qa_inference.tokenization import TEXT, Ids, TextTokenizer, pad_rows
 from quals_metric.training.state import left_as_found
 
-IGNORED = -100  # a label that is not a target: the libraries' convention
+IGNORED = -100  # the label of a position without a target: a convention of the libraries
 
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How a summarizer reads a document and writes a summary.
+    """How a summarizer reads a document and writes a summary. Longer texts lose their end.
 
-    `template` has `{text}` once ("summarize: {text}" for T5). `max_source_tokens` is the most tokens of an input,
-    template included, None: what the checkpoint allows; `max_target_tokens` the most of a summary, its end included.
-    Longer texts lose their end.
+    Args:
+        template: the text around a document, with `{text}` once ("summarize: {text}" for T5).
+        max_source_tokens: the most tokens of an input, template included; None: the checkpoint's limit.
+        max_target_tokens: the most tokens of a summary, its end included.
     """
 
     template: str = TEXT
@@ -39,23 +44,23 @@ class TextFormat:
     def __post_init__(self) -> None:
         if self.template.count(TEXT) != 1:
             raise ValueError(f"template: must contain {TEXT} exactly once; got {self.template!r}")
-        for name, least in (("max_source_tokens", 1), ("max_target_tokens", 1)):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise ValueError(f"{name}: must be a whole number of at least {least}; got {value!r}")
+        check_integers(self, max_target_tokens=1)
+        integer_from(1, or_none=True)("max_source_tokens", self.max_source_tokens)
 
-    def input(self, tokenizer: TextTokenizer, document: str, most: int | None, *, is_prompt: bool = False) -> list[int]:
-        """The ids of a document in the template, at most `most` of them (None: all); a longer one loses its end.
+    def input(
+        self, tokenizer: TextTokenizer, document: str, limit: int | None, *, is_prompt: bool = False
+    ) -> list[int]:
+        """The ids of a document in the template, at most `limit` of them (None: all); a longer one loses its end.
 
-        `is_prompt`: a decoder-only model goes on from them, so they are not ended. Raises ValueError if the template
-        leaves no room for a document.
+        `is_prompt`: a decoder-only model continues the ids, so they have no end token. Raises ValueError if the
+        template leaves no room for a document.
         """
         encoded = (encode_prompt if is_prompt else TextTokenizer.encode)(tokenizer, document, self.template)
-        room = len(encoded.ids) if most is None else most - encoded.around
+        room = len(encoded.ids) if limit is None else limit - encoded.around
         if room < 1 and encoded.ids:
             raise ValueError(
                 f"max_source_tokens: must leave room for a document beside the template's {encoded.around} tokens; got "
-                f"{most}. Shorten the template{' or set fewer max_new_tokens' if is_prompt else ''}"
+                f"{limit}. Shorten the template{' or set fewer max_new_tokens' if is_prompt else ''}"
             )
         return [int(token) for token in encoded.window(0, room)]
 
@@ -63,14 +68,14 @@ class TextFormat:
 class TextEncoder:
     """The token ids of documents and summaries for one encoder-decoder.
 
-    `prefix` holds the tokens its decoder starts from, the forced first ones included: input, never a target, as in
-    generating; `pad` fills rows up.
+    `prefix` holds the tokens that its decoder starts from, with the forced first ones. As in generation they are input
+    and never a target. `pad` fills rows up.
     """
 
     def __init__(self, model: Any, tokenizer: Any, text_format: TextFormat | None = None) -> None:
         self.format = text_format or TextFormat()
         with left_as_found(model):
-            reader = EncoderDecoder(model, tokenizer, sharing="expanded")  # which leaves the model's attention alone
+            reader = EncoderDecoder(model, tokenizer, sharing="expanded")  # leaves the model's attention as it is
             self._text, self.prefix, window = reader.text, reader.prefix, reader.window
             self.pad, self._end = reader.vocabulary.pad, reader.vocabulary.ends[0]
         self._source_tokens = self.format.max_source_tokens or window
@@ -83,18 +88,19 @@ class TextEncoder:
         return self.format.input(self._text, document, self._source_tokens)
 
     def target(self, summary: str) -> list[int]:
-        """The ids a decoder has to write for a summary, its end included."""
+        """The ids that the decoder must write for a summary, its end included."""
         return [*self._text.encode(summary).ids[: self._target_tokens - 1], self._end]
 
 
 class Examples(torch.utils.data.Dataset[dict[str, Any]]):
-    """A set of documents as token ids, made when they are asked for: `input_ids`, `labels`, and where the row has
-    them `negative_labels` and `weight`.
+    """A set of documents whose rows are encoded when they are read.
+
+    An example has `input_ids` and `labels`, and where the row has them `negative_labels` and `weight`.
 
     Args:
-        rows: see the module.
-        encoder: of the model to train.
-        positives_only: whether the bad summaries are left out, the selection being the same.
+        rows: a set of documents, as this module describes it.
+        encoder: encodes texts for the model to train.
+        positives_only: whether to leave out the bad summaries; the selection stays the same.
 
     Raises:
         ValueError: if there is no row to train on.
@@ -103,18 +109,18 @@ class Examples(torch.utils.data.Dataset[dict[str, Any]]):
     def __init__(self, rows: Any, encoder: TextEncoder, *, positives_only: bool = False) -> None:
         self._rows, self._encoder, self._positives_only = rows, encoder, positives_only
         flags = rows["selected"] if "selected" in rows.column_names else [True] * len(rows)
-        self._places = [place for place, flag in enumerate(flags) if flag]
-        if not self._places:
+        self._selected = [index for index, flag in enumerate(flags) if flag]
+        if not self._selected:
             raise ValueError(
                 f"data: must have a row to train on; none of {len(rows)} is selected. Select with larger ratios "
-                f"(`reselect`), or look why scores are undefined"
+                f"(`reselect`), or find out why scores are undefined"
             )
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._selected)
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        row: Mapping[str, Any] = self._rows[self._places[place]]
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row: Mapping[str, Any] = self._rows[self._selected[index]]
         example = {
             "input_ids": self._encoder.source(row["document"]),
             "labels": self._encoder.target(row["ground_truth"]),
@@ -128,13 +134,16 @@ class Examples(torch.utils.data.Dataset[dict[str, Any]]):
 class PairCollator:
     """Stacks examples into one batch: first every positive summary, then every negative one, each with its document.
 
-    So one forward pass reads both, `labels` counts the target tokens of both, and all processes of a distributed run
+    One forward pass then reads both, `labels` counts the target tokens of both, and all processes of a distributed run
     have the same graph. The batch has `input_ids` and `attention_mask` [rows, S], `decoder_input_ids` and `labels`
-    [rows, T]; if an example has a negative, `negative` [rows] says which rows are; if one has a weight, `weight`
-    [rows] has it for both its rows.
+    [rows, T]. If an example has a negative, `negative` [rows] is true for the negative rows. If an example has a
+    weight, `weight` [rows] has it for both its rows.
 
-    A negative's end is unlearned like its words, as published, unless `unlearn_end` is False: a summary ends where it
-    is complete, whether what it says is true or not.
+    Args:
+        prefix: the tokens that the decoder starts from.
+        pad: the token that fills rows up.
+        unlearn_end: whether a negative's end is unlearned like its words, as published. With False it is not: a summary
+            ends where it is complete, true or not.
     """
 
     prefix: tuple[int, ...]
@@ -142,24 +151,27 @@ class PairCollator:
     unlearn_end: bool = True
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """The batch of some `Examples`, or of rows tokenized elsewhere into `input_ids`, `labels`, `negative_labels`.
+        """The batch of examples, or of rows tokenized elsewhere into `input_ids`, `labels` and `negative_labels`.
 
-        Their labels are what the decoder has to write, without the tokens it starts from.
+        Labels are the ids that the decoder must write, without the tokens it starts from.
         """
+        # 1. A row for every example, then one for every negative.
         negatives = [example for example in examples if example.get("negative_labels") is not None]
         rows = [*examples, *negatives]
-        targets = [list(e["labels"]) for e in examples] + [list(e["negative_labels"]) for e in negatives]
+        targets = [list(row["labels"]) for row in examples] + [list(row["negative_labels"]) for row in negatives]
         sources = [list(row["input_ids"]) for row in rows]
-        # What is forced is no target: nothing is to be learned there, and nothing to be unlearned.
+        # 2. The decoder reads its prefix and the target but for its last token, and writes the target. The prefix's
+        #    forced tokens are no target: there is nothing to learn or to unlearn.
         labels = [[IGNORED] * (len(self.prefix) - 1) + target for target in targets]
         if not self.unlearn_end:
             for row in labels[len(examples) :]:
                 row[-1] = IGNORED
+        # 3. All rows [rows, S] and [rows, T], filled up on the right.
         batch = {
-            "input_ids": _pad(sources, self.pad),
-            "attention_mask": _pad([[1] * len(source) for source in sources], 0),
-            "decoder_input_ids": _pad([[*self.prefix, *target[:-1]] for target in targets], self.pad),
-            "labels": _pad(labels, IGNORED),
+            "input_ids": padded_tensor(sources, self.pad),
+            "attention_mask": padded_tensor([[1] * len(source) for source in sources], 0),
+            "decoder_input_ids": padded_tensor([[*self.prefix, *target[:-1]] for target in targets], self.pad),
+            "labels": padded_tensor(labels, IGNORED),
         }
         if negatives:
             batch["negative"] = torch.arange(len(rows)) >= len(examples)
@@ -169,7 +181,6 @@ class PairCollator:
         return batch
 
 
-def _pad(rows: Sequence[Ids], value: int) -> Tensor:
-    """Rows of ids as one tensor, filled on the right."""
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
+def padded_tensor(rows: Sequence[Ids], value: int, side: Literal["left", "right"] = "right") -> Tensor:
+    """Rows of ids as one tensor [rows, longest row], filled with `value` on one side."""
+    return torch.from_numpy(pad_rows(rows, value, side=side))

@@ -1,4 +1,4 @@
-"""QUALS of summaries that the trainer has generated itself: `compute_metrics` for `predict_with_generate=True`."""
+"""QUALS of the summaries that a trainer generates itself: `compute_metrics` for `predict_with_generate=True`."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qa_inference.distributed import processes
+from qa_inference.distributed import process_state
+from quals_metric.training.examples import IGNORED
 from quals_metric.training.measuring import (
     MeasuringError,
     OnFailure,
-    Scorer,
+    SummaryScorer,
     check_on_failure,
     log_failure,
     measure,
     stale_metrics,
 )
 
-IGNORED = -100
-
 
 def make_compute_metrics(
-    scorer: Scorer,
+    scorer: SummaryScorer,
     tokenizer: Any,
     *,
     sources: Sequence[str] | Mapping[str, Sequence[str]],
@@ -32,33 +31,33 @@ def make_compute_metrics(
 ) -> Callable[[Any], dict[str, float]]:
     """A function for `Seq2SeqTrainer(compute_metrics=…)` that scores the summaries the evaluation generates anyway.
 
-    It returns `quals`, `quals_undefined` and `quals_seconds` (and `quals_stale`), as `QualsCallback` has them; the
-    trainer puts its prefix before them. Needs `predict_with_generate=True`. Every process must call it with the same
-    predictions, as the trainer does; they share the scoring.
+    It returns `quals`, `quals_undefined` and `quals_seconds` (and `quals_stale`), with the meaning they have in
+    `QualsCallback`; the trainer puts its prefix before them. It needs `predict_with_generate=True`. Every process must
+    call it with the same predictions, as the trainer does; they share the scoring.
 
     Args:
-        scorer: a loaded `QualsScorer`, `QagsScorer` or anything of their shape.
+        scorer: a loaded `QualsScorer`, `QagsScorer` or an object of the same shape.
         tokenizer: decodes the predictions.
-        sources: the documents of the evaluation set, all and in its order (so not with `group_by_length`); of several
-            sets by name: which of them is evaluated is told by its length, so no two may have the same.
-        name: what the keys begin with.
+        sources: all documents of the evaluation set, in its order (so not with `group_by_length`). For several sets, a
+            dict of them by name; the function tells the evaluated set by its length, so no two may have the same.
+        name: the start of the keys.
         on_failure: as for `QualsCallback`; the last good values are those of the same set.
 
     Raises:
-        TypeError: if `sources` is a str. The function: if the predictions are no token ids.
-        ValueError: if `sources` is empty or two sets are of the same length. The function: if no set is as long as the
-            predictions.
+        TypeError: if `sources` is a str. The function raises it if the predictions are no token ids.
+        ValueError: if `sources` is empty or two sets have the same length. The function raises it if no set is as long
+            as the predictions.
     """
     check_on_failure(on_failure)
-    sets = _checked(sources)
+    sets = _documents_by_length(sources)
     last: dict[int, dict[str, float]] = {}
 
     def compute_metrics(evaluation: Any) -> dict[str, float]:
         ids = _token_ids(evaluation.predictions)
-        texts = _evaluated(sets, len(ids), _padded_alike(tokenizer, evaluation.label_ids))
+        texts = _evaluated(sets, len(ids), _same_padding(tokenizer, evaluation.label_ids))
         try:
-            # Within the measurement, so that an error in decoding is a failure like others.
-            measured = measure(scorer, texts, lambda places: _decode(tokenizer, ids[list(places)]))
+            # Decoding is a part of the measurement, so that an error in it is handled like others.
+            measured = measure(scorer, texts, lambda indices: _decode(tokenizer, ids[list(indices)]))
         except MeasuringError as error:
             if on_failure == "raise":
                 raise
@@ -72,24 +71,24 @@ def make_compute_metrics(
     return compute_metrics
 
 
-def _checked(sources: Sequence[str] | Mapping[str, Sequence[str]]) -> list[list[str]]:
+def _documents_by_length(sources: Sequence[str] | Mapping[str, Sequence[str]]) -> list[list[str]]:
     """The sets of documents, shortest first."""
     if isinstance(sources, str):
-        raise TypeError("sources: must be a list of str, or several by name; got str")
+        raise TypeError("sources: must be a list of str, or a dict of such lists; got str")
     sets = [list(texts) for texts in (sources.values() if isinstance(sources, Mapping) else [sources])]
     lengths = sorted(map(len, sets))
     if not lengths or not lengths[0]:
         raise ValueError(f"sources: must not be empty; got lengths {lengths}")
     if len(set(lengths)) < len(lengths):
         raise ValueError(
-            f"sources: evaluation sets must differ in length, by which they are told apart; got lengths {lengths}. Use "
+            f"sources: evaluation sets must differ in length, which alone tells them apart; got lengths {lengths}. Use "
             f"QualsCallback(datasets=...), which knows their names"
         )
     return sorted(sets, key=len)
 
 
 def _token_ids(predictions: Any) -> NDArray[Any]:
-    """The generated ids [N, T], out of the tuple some models give."""
+    """The generated ids [N, T]; some models return them in a tuple."""
     ids = np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions)
     if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
         raise TypeError(
@@ -100,12 +99,12 @@ def _token_ids(predictions: Any) -> NDArray[Any]:
 
 
 def _evaluated(sets: Sequence[Sequence[str]], count: int, labels: Any) -> Sequence[str]:
-    """The set that `count` predictions are of.
+    """The set of documents that `count` predictions belong to.
 
-    On several processes Seq2SeqTrainer keeps the first examples that fill up the last batch: there may be more
-    predictions than documents, and the labels begin again after the last document.
+    On several processes Seq2SeqTrainer fills the last batch up with the first examples and keeps them: then there are
+    more predictions than documents, and the labels start again after the last document.
     """
-    if processes().num_processes > 1 and labels is not None:
+    if process_state().num_processes > 1 and labels is not None:
         for texts in sets:
             if len(texts) <= count and np.array_equal(labels, labels[np.arange(count) % len(texts)]):
                 return texts
@@ -114,19 +113,19 @@ def _evaluated(sets: Sequence[Sequence[str]], count: int, labels: Any) -> Sequen
             return texts
     lengths = ", ".join(str(len(texts)) for texts in sets)
     raise ValueError(
-        f"sources: must be as many as the predictions; got {lengths} documents for {count} predictions. Give all the "
-        f"documents of the evaluation set, in its order; of several sets by name: sources={{'a': [...], 'b': [...]}}"
+        f"sources: must have one document per prediction; got {lengths} documents for {count} predictions. Give all "
+        f"documents of the evaluation set, in its order; several sets by name: sources={{'a': [...], 'b': [...]}}"
     )
 
 
 def _decode(tokenizer: Any, ids: NDArray[Any]) -> list[str]:
-    """The texts of rows of ids."""
-    rows = _padded_alike(tokenizer, ids)
+    """The texts of rows of token ids [N, T]."""
+    rows = _same_padding(tokenizer, ids)
     return [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=True)]
 
 
-def _padded_alike(tokenizer: Any, ids: Any) -> Any:
-    """`ids` with one kind of padding: the trainer pads by the tokenizer's and, to bring batches together, by -100."""
+def _same_padding(tokenizer: Any, ids: Any) -> Any:
+    """`ids` padded with the tokenizer's token only: the trainer also pads with -100 where it joins batches."""
     if not isinstance(ids, np.ndarray):
         return None
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

@@ -1,4 +1,4 @@
-"""The article's baseline: ROUGE where CONSEQ has QUALS."""
+"""The article's baseline: ROUGE in the place of QUALS."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from qa_inference.batching import Engine
+from qa_inference.batching import map_batches
 from qa_inference.metric_base import check_texts, installed_version, mean_of_defined
 
 KINDS = ("rouge1", "rouge2", "rougeL")
+CHARACTERS_PER_BATCH = 1 << 16  # texts need no memory; batches let processes share the work
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class RougeResult:
     @property
     def scores(self) -> list[float]:
         """The mean of the three per text."""
-        return [one.score for one in self.summaries]
+        return [summary.score for summary in self.summaries]
 
     @property
     def score(self) -> float:
@@ -51,19 +52,19 @@ class RougeResult:
         return sum(math.isnan(score) for score in self.scores)
 
     def mean(self, kind: str) -> float:
-        """The mean of one of `rouge1`, `rouge2` and `rougeL`."""
-        return mean_of_defined(getattr(one, kind) for one in self.summaries)
+        """The mean of one kind: `rouge1`, `rouge2` or `rougeL`."""
+        return mean_of_defined(getattr(summary, kind) for summary in self.summaries)
 
 
 class RougeScorer:
     """The mean of ROUGE-1, ROUGE-2 and ROUGE-L (F1, no stemming) in the shape of `QualsScorer`.
 
-    By the library `rouge_score`, from the extra `train`. evaluate's `rouge` is a wrapper of it with the same defaults
-    that has to be loaded from the Hub; per text the two give the same numbers.
+    It uses the library `rouge_score`, from the extra `train`. evaluate's `rouge` wraps the same library with the same
+    defaults but has to be loaded from the Hub; per text the two give the same numbers.
 
-    ROUGE compares a summary with a reference, so the `sources` of `score` are ground truths: a collection is made with
-    `CollectionSettings(against="ground_truth", positive_ratio=1.0)`. A ground truth agrees with itself (score 1), so
-    that all of them tie for S+ and only S- tells documents apart.
+    ROUGE compares a summary with a reference, so the `sources` of `score` are ground truths. Collect with
+    `CollectionSettings(against="ground_truth", positive_ratio=1.0)`: a ground truth agrees with itself (score 1), so
+    that all of them are equal for S+ and only S- tells documents apart.
 
     Raises:
         ImportError: if the library is not installed.
@@ -71,11 +72,10 @@ class RougeScorer:
 
     def __init__(self) -> None:
         try:
-            from rouge_score.rouge_scorer import RougeScorer as Library  # type: ignore[import-untyped]  # it has none
+            from rouge_score.rouge_scorer import RougeScorer as Library  # type: ignore[import-untyped]  # has no types
         except ImportError as error:
             raise ImportError("ROUGE needs the library rouge_score: pip install 'quals-metric[train]'") from error
         self._library: Any = Library(list(KINDS), use_stemmer=False)
-        self._engine = Engine(token_budget=1 << 16)  # in characters: for the sake of sharing the work
 
     @cached_property
     def signature(self) -> str:
@@ -83,19 +83,23 @@ class RougeScorer:
         return f"rouge|kinds:{'+'.join(KINDS)}|stemmer:no|rouge_score:{installed_version('rouge_score')}"
 
     def score(self, *, summaries: Sequence[str], sources: Sequence[str], spread: bool = False) -> RougeResult:
-        """ROUGE of every summary against the reference at the same place; NaN if either is blank.
+        """ROUGE of every summary against the reference at the same index; NaN if either is blank.
 
-        `spread` shares the work among processes, as in `QualsScorer.score`. Raises TypeError or ValueError for other
-        than lists of str of equal length.
+        `spread` shares the work among processes, as in `QualsScorer.score`. Raises TypeError or ValueError unless both
+        are lists of str of equal length.
         """
         check_texts(summaries, sources)
         pairs = list(zip(summaries, sources, strict=True))
-        found = self._engine.map(
-            lambda batch: [self._one(*pair) for pair in batch], pairs, lambda pair: sum(map(len, pair)), spread=spread
+        scores = map_batches(
+            lambda batch: [self._score_text(*pair) for pair in batch],
+            pairs,
+            lambda pair: sum(map(len, pair)),
+            token_budget=CHARACTERS_PER_BATCH,
+            spread=spread,
         )
-        return RougeResult(tuple(found), self.signature)
+        return RougeResult(tuple(scores), self.signature)
 
-    def _one(self, summary: str, reference: str) -> RougeScore:
+    def _score_text(self, summary: str, reference: str) -> RougeScore:
         if not summary.strip() or not reference.strip():
             return RougeScore(math.nan, math.nan, math.nan)
         scores = self._library.score(reference, summary)

@@ -1,4 +1,4 @@
-"""A table of samples where a person looks at the run: always a file of JSON lines, and the trackers that are in use."""
+"""A table of samples where a person looks at the run: a file of JSON lines, and the trackers that the run uses."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = ["source", "summary", "score", "worst question", "worst answer", "worst score"]
 CELL = 400
-"""The most characters of a text in a tracker's table; the file has them all."""
+"""The most characters of a text in a tracker's table; the file has the whole text."""
 
 
-def append_samples(path: Path, samples: Iterable[Sample], place: dict[str, Any]) -> None:
-    """Add a line per sample to a file of JSON lines, each with what `place` says (step, epoch, evaluation set).
+def append_samples(path: Path, samples: Iterable[Sample], moment: dict[str, Any]) -> None:
+    """Add one line per sample to a file of JSON lines; each line begins with `moment` (step, epoch, evaluation set).
 
     Undefined scores are null. Raises OSError if the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(place | json_ready(asdict(sample)), ensure_ascii=False) + "\n" for sample in samples]
+    lines = [json.dumps(moment | json_ready(asdict(sample)), ensure_ascii=False) + "\n" for sample in samples]
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write("".join(lines))
 
 
 def show_samples(callbacks: Iterable[Any], title: str, samples: Sequence[Sample], step: int) -> None:
-    """Send a table to TensorBoard, Weights & Biases and Comet, to those of them that have a callback in the trainer.
+    """Send a table to TensorBoard, Weights & Biases and Comet, where the trainer has a callback for them.
 
-    A tracker that fails is logged: it is no reason to end a training.
+    A tracker that fails is logged and does not end the training.
     """
     integrations: Any = import_module("transformers.integrations")
-    showing = (
+    trackers = (
         (integrations.TensorBoardCallback, _to_tensorboard),
         (integrations.WandbCallback, _to_wandb),
         (integrations.CometCallback, _to_comet),
     )
-    rows = [_row(sample) for sample in samples]
+    rows = [_table_row(sample) for sample in samples]
     for callback in callbacks:
-        for kind, show in showing:
+        for kind, show in trackers:
             if isinstance(callback, kind):
                 try:
                     show(callback, title, rows, step)
@@ -53,8 +53,8 @@ def show_samples(callbacks: Iterable[Any], title: str, samples: Sequence[Sample]
                     logger.warning("%s did not take the table %r: %s", kind.__name__, title, error)
 
 
-def _row(sample: Sample) -> list[Any]:
-    """One row of `COLUMNS`; undefined numbers are None, long texts cut."""
+def _table_row(sample: Sample) -> list[Any]:
+    """One row of `COLUMNS`; undefined numbers are None, long texts are cut."""
     texts = (sample.source, sample.summary, sample.worst_question, sample.worst_answer)
     source, summary, question, answer = (text if len(text) <= CELL else text[: CELL - 1] + "…" for text in texts)
     score, worst = (None if math.isnan(value) else round(value, 3) for value in (sample.score, sample.worst_score))
@@ -64,22 +64,22 @@ def _row(sample: Sample) -> list[Any]:
 def _to_tensorboard(callback: Any, title: str, rows: Sequence[Sequence[Any]], step: int) -> None:
     """A Markdown table in the text tab."""
     if callback.tb_writer is None:
-        return  # between two trainings
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *([_cell(value) for value in row] for row in rows)]
+        return  # no training runs
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *([_markdown_cell(value) for value in row] for row in rows)]
     callback.tb_writer.add_text(title, "\n".join(f"| {' | '.join(line)} |" for line in lines), step)
     callback.tb_writer.flush()
 
 
-def _cell(value: Any) -> str:
-    """Text that does not end a cell of a Markdown table and is not read as a tag."""
+def _markdown_cell(value: Any) -> str:
+    """Text for a cell of a Markdown table: it neither ends the cell nor is read as a tag."""
     text = "" if value is None else " ".join(str(value).split())
-    for character, written in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;")):
-        text = text.replace(character, written)
+    for character, entity in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;")):
+        text = text.replace(character, entity)
     return text
 
 
 def _to_wandb(callback: Any, title: str, rows: Sequence[Sequence[Any]], step: int) -> None:
-    """A Table at this global step."""
+    """A wandb Table at this global step."""
     if callback._wandb is None or callback._wandb.run is None:
         return
     table = callback._wandb.Table(columns=COLUMNS, data=[list(row) for row in rows])

@@ -1,6 +1,6 @@
-"""Which documents the contrastive retraining learns from, and which of their samples is its bad example.
+"""The selection of documents for contrastive retraining, and of each document's bad example among its samples.
 
-Numbers only: the scores may be QUALS, QAGS or the mean of ROUGE-1, ROUGE-2 and ROUGE-L.
+It sees numbers only: the scores may be QUALS, QAGS or the mean of ROUGE-1, ROUGE-2 and ROUGE-L.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ RATIO = 0.3  # of all documents, for S- and for S+: the published setting
 
 
 @dataclass(frozen=True)
-class Selection:
-    """The documents of S- and S+, in arrays with one entry per document.
+class SelectedDocuments:
+    """The documents of S- and S+, in arrays with one entry for each of N documents.
 
-    `lowest` [N] is the number of a document's lowest sample, -1 if none of its samples has a score; `negative` [N]
-    says whether the document is in S- (that sample is among the worst), `positive` [N] whether it is in S+ (its ground
-    truth is among the best).
+    `lowest` [N] is the index of a document's lowest sample, -1 if none of its samples has a score. `negative` [N] is
+    true if the document is in S- (that sample is among the worst), `positive` [N] if it is in S+ (its ground truth is
+    among the best).
     """
 
     lowest: npt.NDArray[np.int64]
@@ -32,13 +32,13 @@ class Selection:
 
     @property
     def selected(self) -> npt.NDArray[np.bool_]:
-        """The documents in both, [N]: to train on."""
+        """The documents to train on [N]: those in S- and S+."""
         return self.negative & self.positive
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """(document, its sample that is the negative), in the order of the documents."""
-        return [(int(i), int(self.lowest[i])) for i in np.flatnonzero(self.selected)]
+        """The index of every selected document and that of its negative sample, in the order of the documents."""
+        return [(int(document), int(self.lowest[document])) for document in np.flatnonzero(self.selected)]
 
 
 def select(
@@ -47,17 +47,17 @@ def select(
     *,
     negative_ratio: float = RATIO,
     positive_ratio: float = RATIO,
-) -> Selection:
+) -> SelectedDocuments:
     """The selection of CONSEQ (Nan et al. 2021, arXiv 2105.04623), as its published code makes it.
 
-    S- are the `round(negative_ratio * N)` documents whose lowest sample scores lowest, S+ the
-    `round(positive_ratio * N)` whose ground truth scores highest; of N documents, the undefined ones too. Of equal
-    scores the earlier counts first. An undefined score (NaN) is never chosen; the published code takes a document
-    without any defined sample once the ratio reaches it.
+    S- holds the `round(negative_ratio * N)` documents whose lowest sample scores lowest. S+ holds the
+    `round(positive_ratio * N)` documents whose ground truth scores highest. N counts all documents, also those without
+    a defined score. Of equal scores the earlier comes first. An undefined score (NaN) is never chosen; the published
+    code takes a document without any defined sample once the ratio reaches it.
 
     Args:
-        ground_truth_scores: one per document, N; NaN: undefined.
-        sample_scores: for each document those of its samples, as many as it has.
+        ground_truth_scores: one score for each of the N documents; NaN: undefined.
+        sample_scores: for each document the scores of its samples, in any number; NaN: undefined.
         negative_ratio: the size of S-, between 0 and 1.
         positive_ratio: the size of S+, between 0 and 1.
 
@@ -70,10 +70,10 @@ def select(
             f"sample_scores: must have one list per document; got {len(sample_scores)} for {count} ground truths"
         )
     lowest = np.array([_lowest(scores) for scores in sample_scores], np.int64)
-    worst = [scores[place] if place >= 0 else math.nan for scores, place in zip(sample_scores, lowest, strict=True)]
-    negative = _first(np.array(worst, np.float64), _size("negative_ratio", negative_ratio, count))
-    positive = _first(-np.array(ground_truth_scores, np.float64), _size("positive_ratio", positive_ratio, count))
-    return Selection(lowest, negative, positive)
+    worst = [scores[sample] if sample >= 0 else math.nan for scores, sample in zip(sample_scores, lowest, strict=True)]
+    negative = _among_lowest(np.array(worst, np.float64), _size("negative_ratio", negative_ratio, count))
+    positive = _among_lowest(-np.array(ground_truth_scores, np.float64), _size("positive_ratio", positive_ratio, count))
+    return SelectedDocuments(lowest, negative, positive)
 
 
 def check_ratio(name: str, ratio: float) -> None:
@@ -86,29 +86,28 @@ def reselect(rows: Any, *, negative_ratio: float = RATIO, positive_ratio: float 
     """A collected data set with another selection, from the scores it holds.
 
     Args:
-        rows: what `ConseqCollector` saved, or rows with its `samples`, `sample_scores` and `ground_truth_score`.
+        rows: a data set of `ConseqCollector`, or one with its `samples`, `sample_scores` and `ground_truth_score`.
         negative_ratio: see `select`.
         positive_ratio: see `select`.
 
     Returns:
         The rows with the columns `in_negative` and `in_positive` (whether the document is in S-, in S+), `selected`
-        (in both), `lowest` (its worst sample's number, None: none has a score) and `negative` (that sample, None
-        where the document is not selected).
+        (in both), `lowest` (the index of its worst sample; None: no sample has a score) and `negative` (that sample;
+        None: the document is not selected).
     """
-    truths = [_number(score) for score in rows["ground_truth_score"]]
-    found = select(
-        truths,
-        [[_number(score) for score in scores] for scores in rows["sample_scores"]],
+    selection = select(
+        [_nan_if_none(score) for score in rows["ground_truth_score"]],
+        [[_nan_if_none(score) for score in scores] for scores in rows["sample_scores"]],
         negative_ratio=negative_ratio,
         positive_ratio=positive_ratio,
     )
-    negatives = {document: rows[document]["samples"][sample] for document, sample in found.pairs}
+    negatives = {document: rows[document]["samples"][sample] for document, sample in selection.pairs}
     columns = {
-        "in_negative": found.negative.tolist(),
-        "in_positive": found.positive.tolist(),
-        "selected": found.selected.tolist(),
-        "lowest": [None if place < 0 else place for place in found.lowest.tolist()],
-        "negative": [negatives.get(document) for document in range(len(truths))],
+        "in_negative": selection.negative.tolist(),
+        "in_positive": selection.positive.tolist(),
+        "selected": selection.selected.tolist(),
+        "lowest": [None if sample < 0 else sample for sample in selection.lowest.tolist()],
+        "negative": [negatives.get(document) for document in range(len(rows))],
     }
     rows = rows.remove_columns([name for name in columns if name in rows.column_names])
     for name, values in columns.items():
@@ -122,7 +121,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-def _number(score: float | None) -> float:
+def _nan_if_none(score: float | None) -> float:
     return math.nan if score is None else score
 
 
@@ -132,14 +131,14 @@ def _size(name: str, ratio: float, count: int) -> int:
 
 
 def _lowest(scores: Sequence[float]) -> int:
-    """The place of the lowest defined score, the first of several; -1 if there is none."""
-    defined = [place for place, score in enumerate(scores) if not math.isnan(score)]
-    return min(defined, key=lambda place: scores[place], default=-1)
+    """The index of the lowest defined score, the first of equal ones; -1 if there is none."""
+    defined = [index for index, score in enumerate(scores) if not math.isnan(score)]
+    return min(defined, key=lambda index: scores[index], default=-1)
 
 
-def _first(scores: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.bool_]:
-    """Which entries are among the `size` lowest, the undefined ones never."""
+def _among_lowest(scores: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.bool_]:
+    """Whether each entry [N] is among the `size` lowest; an undefined one never is."""
     order = np.argsort(scores, kind="stable")[:size]  # NaN sorts last
-    chosen = np.zeros(len(scores), bool)
-    chosen[order] = True
-    return chosen & ~np.isnan(scores)
+    is_lowest = np.zeros(len(scores), bool)
+    is_lowest[order] = True
+    return is_lowest & ~np.isnan(scores)

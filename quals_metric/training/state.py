@@ -1,7 +1,7 @@
-"""A block of code after which training goes on as if it had not been there.
+"""A block of code that leaves a training as it was.
 
-What generating and scoring can change of a run: the mode of the model's parts, the random generators, whether
-gradients are recorded, settings of the model and its tokenizer, and memory. All of it is put back, also after an error.
+Generating and scoring can change the mode of the model's parts, the random generators, whether gradients are recorded,
+settings of the model and its tokenizer, and memory. All of it is restored, also after an error.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _TOKENIZER_SETTINGS = ("padding_side", "truncation_side")
 
 @contextlib.contextmanager
 def left_as_found(model: torch.nn.Module, tokenizer: Any = None) -> Iterator[None]:
-    """Run the block with `model` in evaluation mode and without gradients; afterwards put everything back.
+    """Run the block with `model` in evaluation mode and without gradients; afterwards restore everything.
 
-    Put back: train or evaluation mode of every submodule; gradient checkpointing; `use_cache`; Python's, NumPy's,
-    torch's and the accelerators' random generators; whether gradients are recorded; the tokenizer's padding and
-    truncation. Memory the block used is released. Nothing here runs in inference mode: what a model keeps from such a
-    pass (a grown table of positions) could not be trained with.
+    Restored are: train or evaluation mode of every submodule; gradient checkpointing; `use_cache`; the random
+    generators of Python, NumPy, torch and the accelerators; whether gradients are recorded; the tokenizer's padding and
+    truncation. The block's memory is released. The block does not run in inference mode: a tensor that a model keeps
+    from such a pass (a table of positions that has grown) cannot be trained.
 
     Args:
-        model: the model being trained, unwrapped.
-        tokenizer: its tokenizer, if the block uses it.
+        model: the model in training, unwrapped.
+        tokenizer: the model's tokenizer, if the block uses it.
     """
     restores = [_modes(model), _settings(model), _random_generators()]
     if tokenizer is not None:
@@ -49,21 +49,21 @@ def left_as_found(model: torch.nn.Module, tokenizer: Any = None) -> Iterator[Non
 
 
 def release_memory() -> None:
-    """Give back the memory of the accelerators in use that no object holds any more; a CPU's is given back anyway."""
-    in_use = _in_use()
-    if in_use:
-        gc.collect()  # a failed call's tensors hang together with its traceback in a circle
-    for device in in_use:
+    """Release the memory of the accelerators in use that no object holds any more; a CPU's is released anyway."""
+    devices = _devices_in_use()
+    if devices:
+        gc.collect()  # the tensors of a failed call are in a reference cycle with its traceback
+    for device in devices:
         device.empty_cache()
 
 
-def _in_use() -> list[Any]:
+def _devices_in_use() -> list[Any]:
     """The kinds of accelerators that something in this process computes on."""
     return [device for device in _DEVICES if device.is_available() and device.is_initialized()]
 
 
 def _modes(model: torch.nn.Module) -> Callable[[], None]:
-    """Train mode by submodule: a frozen part of a model may be in evaluation mode while the rest is trained."""
+    """The mode of every submodule: a frozen part of a model may be in evaluation mode while the rest is trained."""
     modes = [(module, module.training) for module in model.modules()]
 
     def restore() -> None:
@@ -78,21 +78,21 @@ def _settings(model: torch.nn.Module) -> Callable[[], None]:
     configs: list[Any] = [getattr(module, "config", None) for module in model.modules()]
     configs.append(getattr(model, "generation_config", None))
     owners = [(config, "use_cache") for config in configs]
-    # The function too: switching checkpointing off replaces the one that was chosen.
+    # The function too, because switching checkpointing off replaces the user's.
     owners += [(module, name) for module in model.modules() for name in _CHECKPOINTING]
-    found = [(owner, name, getattr(owner, name)) for owner, name in owners if hasattr(owner, name)]
+    settings = [(owner, name, getattr(owner, name)) for owner, name in owners if hasattr(owner, name)]
 
     def restore() -> None:
-        for owner, name, value in found:
+        for owner, name, value in settings:
             setattr(owner, name, value)
 
     return restore
 
 
 def _random_generators() -> Callable[[], None]:
-    """Python's, NumPy's and torch's; an accelerator's if it is in use already."""
+    """The random generators of Python, NumPy and torch, and those of the accelerators in use."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    devices = [(device, device.get_rng_state_all()) for device in _in_use()]
+    devices = [(device, device.get_rng_state_all()) for device in _devices_in_use()]
 
     def restore() -> None:
         random.setstate(python)
@@ -105,7 +105,7 @@ def _random_generators() -> Callable[[], None]:
 
 
 def _tokenizer(tokenizer: Any) -> Callable[[], None]:
-    """The sides it pads and cuts, and what the library behind a fast tokenizer remembers of its last call."""
+    """The sides on which a tokenizer pads and cuts, and the settings that a fast tokenizer keeps of its last call."""
     settings = {name: getattr(tokenizer, name) for name in _TOKENIZER_SETTINGS if hasattr(tokenizer, name)}
     backend = getattr(tokenizer, "backend_tokenizer", None)
     truncation, padding = getattr(backend, "truncation", None), getattr(backend, "padding", None)

@@ -1,4 +1,4 @@
-"""What a trainer must be like before QUALS may be measured in it. Every refusal says what to set."""
+"""Checks of a trainer before QUALS is measured in it. Every error names the setting to change."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ PLATEAU_SCHEDULERS = ("reduce_lr_on_plateau", "greedy")
 
 
 def evaluation_sets(trainer: Any) -> tuple[str, ...]:
-    """The names of the trainer's evaluation sets; none if it has a single one, or none."""
+    """The names of the trainer's evaluation sets; no names if it has a single set, or no set."""
     return tuple(trainer.eval_dataset) if isinstance(trainer.eval_dataset, dict) else ()
 
 
 def check_model(trainer: Any) -> None:
-    """Raise TypeError unless the model generates, ValueError if its weights are spread over processes."""
+    """Raise TypeError unless the model generates, ValueError if its weights are divided among processes."""
     if not callable(getattr(trainer.model, "generate", None)):
         raise TypeError(
             f"trainer.model: must have `generate`; got {type(trainer.model).__name__}. Train a model for sequence-to-"
             f"sequence or causal language modelling"
         )
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
-    spread = {
+    divisions = {
         "FSDP": trainer.is_fsdp_enabled,
         "DeepSpeed ZeRO-3": plugin is not None and plugin.zero_stage == 3,
         "tensor parallelism": (getattr(trainer.model, "tp_size", None) or 1) > 1,
     }
-    for name, is_on in spread.items():
+    for name, is_on in divisions.items():
         if is_on:
             raise ValueError(
                 f"trainer: every process must hold the whole model to generate with; got {name}. Train with DDP or "
@@ -35,9 +35,9 @@ def check_model(trainer: Any) -> None:
 
 
 def check_sets(trainer: Any, measured: Collection[str]) -> None:
-    """Raise ValueError unless the raw rows are named as the trainer's evaluation sets are.
+    """Raise ValueError unless the raw rows have the names of the trainer's evaluation sets.
 
-    `measured` are the names of the raw data sets; empty: one without a name was given.
+    `measured` are the names of the raw data sets; it is empty for a single set without a name.
     """
     sets = evaluation_sets(trainer)
     if sets and not measured:
@@ -54,16 +54,16 @@ def check_sets(trainer: Any, measured: Collection[str]) -> None:
 
 
 def check_best_metric(trainer: Any, name: str, measured: Collection[str]) -> None:
-    """Raise ValueError if the trainer chooses or slows down by QUALS in the wrong direction, or by a key there is not.
+    """Raise ValueError if the trainer would choose a checkpoint or a learning rate by a lower QUALS or a missing key.
 
-    Higher is better: `greater_is_better=False` and a plateau scheduler that waits for a fall would keep the worst.
+    Higher is better: with `greater_is_better=False`, or a plateau scheduler that waits for a fall, the worst would win.
     """
     args = trainer.args
     best = (args.metric_for_best_model or "").removeprefix("eval_")
     sets = evaluation_sets(trainer)
     if sets and best == name:
         raise ValueError(
-            f"metric_for_best_model: must name one of the evaluation sets, eval_{next(iter(measured))}_{name} say; got "
+            f"metric_for_best_model: must name an evaluation set, for example eval_{next(iter(measured))}_{name}; got "
             f"{args.metric_for_best_model!r}"
         )
     if best not in ([f"{measured_set}_{name}" for measured_set in measured] if sets else [name]):
@@ -75,16 +75,16 @@ def check_best_metric(trainer: Any, name: str, measured: Collection[str]) -> Non
         )
     if _plateau_mode(trainer) == "min":
         raise ValueError(
-            f"lr_scheduler: one that waits for a plateau must be in mode 'max' with metric_for_best_model="
+            f"lr_scheduler: a plateau scheduler must be in mode 'max' with metric_for_best_model="
             f"{args.metric_for_best_model!r}, where higher is better; got 'min', its default. Set "
             f"lr_scheduler_kwargs={{'mode': 'max'}}"
         )
 
 
 def _plateau_mode(trainer: Any) -> str | None:
-    """The direction a plateau scheduler takes for better; None: the scheduler looks at no metric.
+    """The mode of the trainer's plateau scheduler, "min" or "max"; None: the scheduler uses no metric.
 
-    Usually it is made when the training begins, so until then the arguments tell.
+    The trainer usually makes the scheduler when the training begins; until then the arguments give its mode.
     """
     args = trainer.args
     mode: str | None = None

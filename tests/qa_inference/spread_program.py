@@ -1,6 +1,6 @@
 """What `test_batching.py` runs in several processes: `spread_program.py FOLDER SCENARIO...`.
 
-Each process runs the scenarios in order on one engine and writes what came of them to `FOLDER/<rank>.json`: per
+Each process runs the scenarios in order and writes what came of them to `FOLDER/<rank>.json`: per
 scenario "value" (its return value) or "error" ([type, text]), and "seconds".
 """
 
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from qa_inference.batching import Engine
+from qa_inference.batching import map_batches
 
 RANK = int(os.environ.get("RANK", "0"))
-engine = Engine(token_budget=10)
+BUDGET = 10
 seen: list[int] = []
 
 
@@ -50,7 +50,7 @@ def slowly(seconds: float) -> Callable[[list[int]], list[int]]:
 
 
 def spread(numbers: list[int], fn: Callable[[list[int]], list[Any]] = double, **options: Any) -> list[Any]:
-    return engine.map(fn, numbers, lambda number: number, spread=True, **options)
+    return map_batches(fn, numbers, lambda number: number, token_budget=BUDGET, spread=True, **options)
 
 
 def sizes() -> list[list[int]]:
@@ -61,7 +61,7 @@ def sizes() -> list[list[int]]:
 def even_share() -> int:
     """One batch would hold all items: how many of them came to this process."""
     seen.clear()
-    Engine(token_budget=100).map(slowly(0.3), [1] * 8, lambda number: number, spread=True)
+    map_batches(slowly(0.3), [1] * 8, lambda number: number, token_budget=100, spread=True)
     return len(seen)
 
 
@@ -72,7 +72,13 @@ def records() -> list[Any]:
     for document in documents:
         document.ids.flags.writeable = RANK == 0
     pairs = [(document, torch.ones(2, dtype=torch.bfloat16)) for document in documents]
-    return engine.map(lambda batch: [d.text + str(d.ids.sum()) for d, _ in batch], pairs, lambda _: 5, spread=True)
+    return map_batches(
+        lambda batch: [document.text + str(document.ids.sum()) for document, _ in batch],
+        pairs,
+        lambda _: 5,
+        token_budget=BUDGET,
+        spread=True,
+    )
 
 
 def one_long_item() -> list[int]:
@@ -94,7 +100,7 @@ def differing_items() -> list[int]:
 
 
 def differing_budget() -> list[int]:
-    return Engine(token_budget=10 + RANK).map(double, [1], lambda number: number, spread=True)
+    return map_batches(double, [1], lambda number: number, token_budget=BUDGET + RANK, spread=True)
 
 
 def failing_cost() -> list[int]:
@@ -103,7 +109,7 @@ def failing_cost() -> list[int]:
             raise LookupError("no tokenizer")
         return number
 
-    return engine.map(double, [1, 2], cost, spread=True)
+    return map_batches(double, [1, 2], cost, token_budget=BUDGET, spread=True)
 
 
 def failing_rank(rank: int, error: BaseException) -> list[int]:

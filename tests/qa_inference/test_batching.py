@@ -1,4 +1,4 @@
-"""The engine on one process, with functions that note their batches, then in two processes (`spread_program.py`)."""
+"""`map_batches` on one process, with functions that note their batches, then on two (`spread_program.py`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qa_inference import batching
-from qa_inference.batching import Engine, choose_device, choose_dtype, plan
+from qa_inference.batching import map_batches, plan_batches
 
 PROGRAM = Path(__file__).with_name("spread_program.py")
 
@@ -54,8 +54,8 @@ def itself(number: int) -> int:
         ([0, 0, 0], 2, [[0, 1], [2]]),
     ],
 )
-def test_plan(costs: list[int], budget: int, expected: list[list[int]]) -> None:
-    assert plan(costs, budget) == expected
+def test_plan_batches(costs: list[int], budget: int, expected: list[list[int]]) -> None:
+    assert plan_batches(costs, budget) == expected
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_plan(costs: list[int], budget: int, expected: list[list[int]]) -> None:
 def test_batches_for_several_processes_become_smaller(
     costs: list[int], budget: int, num_processes: int, sizes: list[int]
 ) -> None:
-    batches = plan(costs, budget, num_processes)
+    batches = plan_batches(costs, budget, num_processes)
     assert [len(batch) for batch in batches] == sizes
     assert sorted(index for batch in batches for index in batch) == list(range(len(costs)))
 
@@ -81,7 +81,7 @@ def test_batches_for_several_processes_become_smaller(
 def test_batches_keep_to_the_budget_whatever_the_number_of_processes(
     costs: list[int], budget: int, num_processes: int
 ) -> None:
-    batches = plan(costs, budget, num_processes)
+    batches = plan_batches(costs, budget, num_processes)
     assert [costs[index] for batch in batches for index in batch] == sorted(costs, reverse=True)
     assert all(len(batch) == 1 or len(batch) * max(costs[index] for index in batch) <= budget for batch in batches)
 
@@ -89,7 +89,7 @@ def test_batches_keep_to_the_budget_whatever_the_number_of_processes(
 @given(st.lists(st.integers(0, 30)), st.integers(1, 100))
 def test_results_do_not_depend_on_the_budget(numbers: list[int], budget: int) -> None:
     fn = Noting()
-    assert Engine(token_budget=budget).map(fn, numbers, itself) == [2 * number for number in numbers]
+    assert map_batches(fn, numbers, itself, token_budget=budget) == [2 * number for number in numbers]
     assert all(len(batch) == 1 or len(batch) * max(batch) <= budget for batch in fn.batches)
 
 
@@ -104,20 +104,20 @@ def test_results_do_not_depend_on_the_budget(numbers: list[int], budget: int) ->
 )
 def test_a_batch_that_runs_out_of_memory_is_halved(error: Exception) -> None:
     fn = Noting(most=3, error=error)
-    assert Engine(token_budget=7).map(fn, [1] * 13, itself) == [2] * 13
+    assert map_batches(fn, [1] * 13, itself, token_budget=7) == [2] * 13
     # 7 and 4 do not fit; the second batch, of 6, is halved without trying.
     assert [len(batch) for batch in fn.batches] == [7, 4, 2, 2, 3, 3, 3]
 
 
 def test_order_survives_halving() -> None:
     numbers = [5, 1, 9, 3, 7, 2, 8]
-    assert Engine(token_budget=100).map(Noting(most=1), numbers, itself) == [2 * number for number in numbers]
+    assert map_batches(Noting(most=1), numbers, itself, token_budget=100) == [2 * number for number in numbers]
 
 
 def test_a_single_item_that_does_not_fit_is_named() -> None:
     cause = torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(MemoryError, match=r"item 1 \(cost 8\) does not fit") as caught:
-        Engine(token_budget=100).map(Noting(most=0, error=cause), [3, 8, 5], itself)
+        map_batches(Noting(most=0, error=cause), [3, 8, 5], itself, token_budget=100)
     assert caught.value.__cause__ is cause
 
 
@@ -134,7 +134,7 @@ def test_a_failed_attempt_keeps_no_tensor_alive() -> None:
         return numbers
 
     try:
-        Engine(token_budget=4).map(fn, [1, 1, 1, 1], itself)
+        map_batches(fn, [1, 1, 1, 1], itself, token_budget=4)
     finally:
         gc.enable()
     assert len(held) == 1 + 1 + 4  # of 4, of 2, each alone
@@ -151,28 +151,27 @@ def test_free_pieces_of_the_heap_go_back_after_a_batch() -> None:
         return pieces[-1:]  # the topmost stays: nothing below it would go back by itself
 
     before: list[int] = []
-    kept = Engine(token_budget=1).map(fn, [1], itself)
+    kept = map_batches(fn, [1], itself, token_budget=1)
     assert before[0] - resident() > 50e6 and len(kept) == 1
 
 
 def test_other_errors_pass_through() -> None:
     fn = Noting(most=0, error=RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        Engine(token_budget=4).map(fn, [1, 1], itself)
+        map_batches(fn, [1, 1], itself, token_budget=4)
     assert len(fn.batches) == 1
 
 
 def test_fn_must_return_a_list_of_one_result_per_item() -> None:
-    engine = Engine(token_budget=4)
     with pytest.raises(ValueError, match="got 1 for a batch of 2"):
-        engine.map(lambda batch: batch[:1], [1, 2], itself)
+        map_batches(lambda batch: batch[:1], [1, 2], itself, token_budget=4)
     with pytest.raises(TypeError, match="got Tensor"):
-        engine.map(torch.tensor, [1, 2], itself)  # type: ignore[arg-type]
+        map_batches(torch.tensor, [1, 2], itself, token_budget=4)  # type: ignore[arg-type]
 
 
 def test_on_batch_counts_items_and_may_stop() -> None:
     calls: list[tuple[int, int]] = []
-    Engine(token_budget=4).map(Noting(), [1, 3, 2, 1], itself, on_batch=lambda *call: calls.append(call))
+    map_batches(Noting(), [1, 3, 2, 1], itself, on_batch=lambda *call: calls.append(call), token_budget=4)
     assert calls == [(1, 4), (3, 4), (4, 4)]
 
     def stop(done: int, total: int) -> None:
@@ -180,7 +179,7 @@ def test_on_batch_counts_items_and_may_stop() -> None:
 
     fn = Noting()
     with pytest.raises(TimeoutError):
-        Engine(token_budget=1).map(fn, [1, 1, 1], itself, on_batch=stop)
+        map_batches(fn, [1, 1, 1], itself, on_batch=stop, token_budget=1)
     assert len(fn.batches) == 1
 
 
@@ -194,24 +193,24 @@ def test_only_fn_runs_in_inference_mode() -> None:
     def on_batch(done: int, total: int) -> None:
         modes.append(torch.is_inference_mode_enabled())
 
-    Engine(token_budget=1).map(fn, [1], itself, on_batch=on_batch)
+    map_batches(fn, [1], itself, on_batch=on_batch, token_budget=1)
     assert modes == [True, False]
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        Engine(token_budget=0)
-    with pytest.raises(ValueError, match="cost of item 1 must be a whole number and not negative, got -2"):
-        Engine(token_budget=1).map(Noting(), [1, -2], itself)
-    with pytest.raises(ValueError, match=r"cost of item 0 .* got 1\.0"):
-        Engine(token_budget=1).map(Noting(), [1], float)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="token_budget: must be at least 1, the highest cost of a batch; got 0"):
+        map_batches(Noting(), [1], itself, token_budget=0)
+    with pytest.raises(ValueError, match="cost: must be an integer of at least 0; got -2 for item 1"):
+        map_batches(Noting(), [1, -2], itself, token_budget=1)
+    with pytest.raises(ValueError, match=r"cost: .* got 1\.0 for item 0"):
+        map_batches(Noting(), [1], float, token_budget=1)  # type: ignore[arg-type]
 
 
 def test_a_local_map_needs_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    assert Engine(token_budget=1).map(Noting(), [1, 2], itself) == [2, 4]
+    assert map_batches(Noting(), [1, 2], itself, token_budget=1) == [2, 4]
     assert not torch.distributed.is_initialized()
 
 
@@ -220,57 +219,10 @@ def test_spread_over_one_process_is_local() -> None:
 
     was_there = bool(PartialState._shared_state)
     try:
-        assert Engine(token_budget=1).map(Noting(), [1, 2], itself, spread=True) == [2, 4]
+        assert map_batches(Noting(), [1, 2], itself, spread=True, token_budget=1) == [2, 4]
     finally:
         if not was_there:
             PartialState._reset_state()
-
-
-@pytest.fixture
-def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-
-
-@pytest.mark.parametrize(
-    ("local_rank", "expected"), [(None, "cuda"), ("1", "cuda:1"), ("2", "cuda"), ("-1", "cuda"), ("", "cuda")]
-)
-@pytest.mark.usefixtures("two_gpus")
-def test_the_default_device(monkeypatch: pytest.MonkeyPatch, local_rank: str | None, expected: str) -> None:
-    if local_rank is not None:
-        monkeypatch.setenv("LOCAL_RANK", local_rank)
-    assert choose_device() == torch.device(expected)
-
-
-@pytest.mark.usefixtures("two_gpus")
-def test_a_device_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_device("cpu") == choose_device(torch.device("cpu")) == torch.device("cpu")
-    assert choose_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(ValueError, match=r"'cuda:2' is not available; this machine has: cuda \(2\), "):
-        choose_device("cuda:2")
-    with pytest.raises(ValueError, match="'meta' is not available"):
-        choose_device("meta")
-    with pytest.raises(ValueError, match="'gpu' is not the name of a device"):
-        choose_device("gpu")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(torch.xpu, "device_count", lambda: 0)
-    assert choose_device() == torch.device("cpu")
-
-
-def test_the_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda:0")
-    assert choose_dtype(None, cpu) is torch.float32
-    for has_bfloat16, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has_bfloat16: has)
-        assert choose_dtype(None, gpu) is expected
-    assert choose_dtype("bfloat16", cpu) is choose_dtype(torch.bfloat16, cpu) is torch.bfloat16
-    assert choose_dtype("float16", gpu) is torch.float16
-    with pytest.raises(ValueError, match="float32, bfloat16, float16, got 'fp16'"):
-        choose_dtype("fp16", cpu)
-    with pytest.raises(ValueError, match=r"got torch\.int64"):
-        choose_dtype(torch.int64, cpu)
-    with pytest.raises(ValueError, match="on a CPU use float32 or bfloat16"):
-        choose_dtype("float16", cpu)
 
 
 # --- in two processes
@@ -375,16 +327,3 @@ def test_the_death_of_rank_0_is_noticed(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "1.json").read_text(encoding="utf-8"))["dying_rank_0"]
     assert told["error"] == ["RuntimeError", "map stopped on rank 1 because rank 0 has ended; see its own output"]
     assert told["seconds"] < 10
-
-
-@pytest.mark.parametrize("native", [False, True])
-def test_bfloat16_on_a_cpu_without_it_is_said_to_be_slow_once(
-    native: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(batching, "cpu_has_bfloat16", lambda: native)
-    batching._say_bfloat16_is_slow.cache_clear()
-    for dtype in ("float32", "bfloat16", torch.bfloat16):
-        choose_dtype(dtype, torch.device("cpu"))
-    said = [record.getMessage() for record in caplog.records]
-    assert [("no bfloat16 of its own" in text) for text in said] == ([] if native else [True])
-    assert isinstance(batching.cpu_has_bfloat16(), bool)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 
-from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary
-from qa_inference.models import encoder_decoder as seq2seq
-from qa_inference.models.projection import top_log_probs
-from qa_inference.rows import Array
+from qa_inference.decoding import Array, BeamSearch, DiverseBeamSearch, TopKSampling, Vocabulary
+from qa_inference.models.encoder_decoder import EncoderDecoder
+from qa_inference.models.projection import Projection
+from qa_inference.models.shared_rows import Sharing
 from tests import tiny
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "diverse_beam"
@@ -52,7 +52,7 @@ class Chain:
         logits = [
             self.logits(int(self.sources[row // each]), self.rows[row // each, row % each].tolist()) for row in rows
         ]
-        log_probs, ids = top_log_probs(torch.stack(logits), count, banned)
+        log_probs, ids = Projection().top(torch.stack(logits), count, banned)
         return log_probs.numpy(), ids.numpy()
 
     def select(self, sources: Array, rows: Array) -> None:
@@ -142,10 +142,10 @@ def _inputs(case: dict[str, Any]) -> list[list[int]]:
 
 @pytest.mark.parametrize("sharing", ["shared", "expanded"])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['model']}-{c['groups']}-{c['diversity_strength']}")
-def test_golden_hypotheses(case: dict[str, Any], sharing: seq2seq.Sharing) -> None:
+def test_golden_hypotheses(case: dict[str, Any], sharing: Sharing) -> None:
     """What transformers 4.53.3 gives (tests/golden/diverse_beam), batched and one by one."""
     network = AutoModelForSeq2SeqLM.from_pretrained(GOLDEN / case["model"])
-    model = seq2seq.EncoderDecoder(network, tiny.byte_bpe(), sharing=sharing)
+    model = EncoderDecoder(network, tiny.byte_bpe(), sharing=sharing)
     search = DiverseBeamSearch(
         case["groups"], case["diversity_strength"], case["min_new_tokens"], case["max_new_tokens"]
     )
@@ -158,7 +158,7 @@ def test_golden_hypotheses(case: dict[str, Any], sharing: seq2seq.Sharing) -> No
 @pytest.mark.parametrize(("width", "least", "most"), [(1, 0, 12), (4, 5, 20), (10, 3, 7)])
 def test_beam_search_agrees_with_generate(name: str, width: int, least: int, most: int) -> None:
     network, tokenizer = tiny.checkpoint(name)
-    model = seq2seq.EncoderDecoder(network, tokenizer)
+    model = EncoderDecoder(network, tokenizer)
     inputs = [[5, 9, 30, 11, 3], [8, 21], list(range(10, 22))]
     found = model.generate(inputs, BeamSearch(width, least, most))
     for ids, hypotheses in zip(inputs, found, strict=True):

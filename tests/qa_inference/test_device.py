@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling
-from qa_inference.models.decoder import RunningRows
 from qa_inference.models.decoder_only import DecoderOnly
-from qa_inference.models.encoder_decoder import EncoderDecoder, ScoringRequest
+from qa_inference.models.encoder_decoder import EncoderDecoder, SourceRows
 from qa_inference.models.reader import Reader
+from qa_inference.models.shared_rows import ScoringRequest
 from tests import device, tiny, tiny_causal, tiny_readers
 
 INPUTS = [[5, 9, 30, 11, 3], [8, 21], list(range(10, 22)), [7] * 9]
@@ -81,9 +81,9 @@ def test_a_step_waits_for_the_device_to_read_the_choices_and_for_the_library(mon
     with device.pretended() as gpu:
 
         def counted(name: str) -> Any:
-            inner = getattr(RunningRows, name)
+            inner = getattr(SourceRows, name)
 
-            def call(rows: RunningRows, *args: Any) -> Any:
+            def call(rows: SourceRows, *args: Any) -> Any:
                 gpu.waits.clear()
                 found = inner(rows, *args)
                 waits[name].append({kind: count for kind, count in gpu.waits.items() if count})
@@ -94,7 +94,7 @@ def test_a_step_waits_for_the_device_to_read_the_choices_and_for_the_library(mon
         model, tokenizer = tiny.checkpoint("bart")
         there = EncoderDecoder(model.to("cuda:0"), tokenizer)
         for name in waits:
-            monkeypatch.setattr(RunningRows, name, counted(name))
+            monkeypatch.setattr(SourceRows, name, counted(name))
         found = there.generate(INPUTS, SEARCHES[0])
         assert len(waits["top"]) > 5
         assert all(sum(each.values()) == 2 for each in waits["top"])  # log-probabilities and ids are read

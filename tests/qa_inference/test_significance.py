@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qa_inference import significance as resampling
-from qa_inference.significance import bootstrap_interval, mean, paired_bootstrap, paired_randomization
+from qa_inference.significance import bootstrap_interval, paired_bootstrap, paired_randomization, sample_mean
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sacrebleu_wmt17_en_de.npz"
 
@@ -155,7 +155,7 @@ def test_seeds() -> None:
 def test_no_values_and_one() -> None:
     assert all(math.isnan(bound) for bound in bootstrap_interval([]))
     assert bootstrap_interval([0.25]) == (0.25, 0.25)
-    assert mean(np.array([1.0, 2.0])) == 1.5
+    assert sample_mean(np.array([1.0, 2.0])) == 1.5
     undefined = lambda values: math.nan  # noqa: E731  (one use)
     assert all(math.isnan(bound) for bound in bootstrap_interval([1.0, 2.0], undefined, resamples=5))
 

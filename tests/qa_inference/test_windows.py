@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qa_inference.windows import split
+from qa_inference.tokenization import split_into_windows
 
 
 def words(text: str) -> list[tuple[int, int]]:
@@ -46,29 +46,29 @@ LONG = "a b. " + "x " * 9 + "y. c d."  # a sentence of ten tokens between two of
     ],
 )
 def test_literal_windows(text: str, size: int, expected: list[tuple[int, int]]) -> None:
-    assert split(text, words(text), size) == expected
+    assert split_into_windows(text, words(text), size) == expected
 
 
 def test_chinese_sentences_need_no_white_space() -> None:
     text = "他来了。她说：“走吧！”我们走。"  # 4, 8 and 4 characters  # noqa: RUF001
-    assert split(text, characters(text), 8) == [(0, 4), (4, 12), (12, 16)]
+    assert split_into_windows(text, characters(text), 8) == [(0, 4), (4, 12), (12, 16)]
 
 
 def test_a_size_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
-        split("a", [(0, 1)], 0)
+        split_into_windows("a", [(0, 1)], 0)
 
 
 def test_tokens_that_keep_their_leading_space_or_share_a_character() -> None:
     text = "a b. c d."
-    assert split(text, [(0, 1), (1, 4), (4, 6), (6, 9)], 3) == [(0, 2), (2, 4)]
-    assert split("a. 語", [(0, 2), (3, 4), (3, 4), (3, 4)], 3) == [(0, 1), (1, 4)]
+    assert split_into_windows(text, [(0, 1), (1, 4), (4, 6), (6, 9)], 3) == [(0, 2), (2, 4)]
+    assert split_into_windows("a. 語", [(0, 2), (3, 4), (3, 4), (3, 4)], 3) == [(0, 1), (1, 4)]
 
 
 @pytest.mark.parametrize("text", ["." * 300_000, ".)" * 150_000, "a. " * 100_000, "a" * 300_000, "\n" * 300_000])
 def test_three_hundred_thousand_tokens_take_linear_time(text: str) -> None:
     begin = time.perf_counter()
-    split(text, [(i, i + 1) for i in range(len(text))], 7)
+    split_into_windows(text, [(i, i + 1) for i in range(len(text))], 7)
     assert time.perf_counter() - begin < 10  # about 0.5 s; minutes if anything were quadratic
 
 
@@ -79,7 +79,7 @@ sentence_lengths = st.lists(st.integers(1, 40), max_size=60)
 def test_windows_cover_all_tokens_and_progress(lengths: list[int], size: int) -> None:
     text = " ".join("w " * (length - 1) + "w." for length in lengths)
     total = sum(lengths)
-    windows = split(text, words(text), size)
+    windows = split_into_windows(text, words(text), size)
     assert windows[0][0] == 0
     assert windows[-1][1] == total
     assert all(end - start <= size for start, end in windows)
@@ -93,7 +93,7 @@ def test_windows_cover_all_tokens_and_progress(lengths: list[int], size: int) ->
 @given(sentence_lengths, st.integers(1, 50))
 def test_a_sentence_that_fits_is_whole_in_a_window(lengths: list[int], size: int) -> None:
     text = " ".join("w " * (length - 1) + "w." for length in lengths)
-    windows = split(text, words(text), size)
+    windows = split_into_windows(text, words(text), size)
     begin = 0
     for length in lengths:
         if length <= size:
@@ -104,6 +104,6 @@ def test_a_sentence_that_fits_is_whole_in_a_window(lengths: list[int], size: int
 @given(st.text(alphabet="a .!?…\n。！”)語", max_size=80), st.integers(1, 20))  # noqa: RUF001
 def test_any_text_is_covered(text: str, size: int) -> None:
     offsets = characters(text)
-    windows = split(text, offsets, size)
+    windows = split_into_windows(text, offsets, size)
     assert {i for start, end in windows for i in range(start, end)} == set(range(len(offsets)))
     assert all(end - start <= size for start, end in windows)

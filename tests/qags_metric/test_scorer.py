@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qa_inference.decoding import Hypothesis
 from qa_inference.formats import QuestionFormat
-from qa_inference.models.spans import Answer
-from qa_inference.rows import Hypothesis
+from qa_inference.models.reader import ReaderAnswer
 from qa_inference.tokenization import TextTokenizer
 from qags_metric.config import QagsConfig
-from qags_metric.overlap import exact_match, token_f1
 from qags_metric.result import QagsResult
 from qags_metric.scorer import QagsScorer
-from qags_metric.selection import question_of
+from qags_metric.selection import exact_match, question_of, token_f1
 from tests import device, tiny
 from tests.qags_metric import models
 
@@ -70,10 +69,10 @@ class HandWritten:
     def spans(self, windows: Sequence[Any]) -> list[Any]:
         return [window.place for window in windows]
 
-    def answer(self, text: str, windows: Sequence[Any], found: Sequence[Any]) -> Answer:
+    def answer(self, text: str, windows: Sequence[Any], found: Sequence[Any]) -> ReaderAnswer:
         said = self.answers.get(found[0], "")
         start = text.index(said) if said else -1
-        return Answer(said, start, start + len(said) if said else -1, 3.0, 1.0 if said else 4.0, 1)
+        return ReaderAnswer(said, start, start + len(said) if said else -1, 3.0, 1.0 if said else 4.0, 1)
 
 
 def test_by_hand() -> None:

@@ -115,10 +115,10 @@ def test_a_pair_takes_its_best_window(folder: str, result: QualsResult) -> None:
     assert result.summaries[4].pairs, "the toy model must write a pair about the long source's summary"
     scorer = _scorer(folder)
     encoded = scorer.model.text.encode(SOURCES[4])
-    from qa_inference.models.encoder_decoder import ScoringRequest
-    from qa_inference.windows import split
+    from qa_inference.models.shared_rows import ScoringRequest
+    from qa_inference.tokenization import split_into_windows
 
-    windows = split(SOURCES[4], encoded.offsets, 64 - encoded.around)
+    windows = split_into_windows(SOURCES[4], encoded.offsets, 64 - encoded.around)
     assert len(windows) > 3
     for pair in result.summaries[4].pairs:
         tokens = scorer.model.text.tokenizer.convert_tokens_to_ids(list(pair.tokens))

@@ -13,6 +13,7 @@ from transformers import BertModel
 
 from qa_inference.decoding import DiverseBeamSearch
 from qa_inference.models.encoder_decoder import EncoderDecoder
+from qa_inference.models.loading import LoadingOptions
 from recipes import annotated, cpu_training
 from recipes import train_qagen as recipe
 from recipes.targets import Example, Target, block, collate
@@ -60,7 +61,7 @@ def test_it_trains_logs_and_leaves_a_checkpoint_that_resumes(
     assert 0 <= rows[-1]["odds"] <= 1
     recipe.main([*command, "--max-steps", "5", "--rivals", "0.8"])
     assert (rows[-1]["step"], _log(out)[-1]["step"]) == (3, 5)
-    model = EncoderDecoder.load(str(out / "checkpoint"), device="cpu")
+    model = EncoderDecoder.load(str(out / "checkpoint"), LoadingOptions(device="cpu"))
     assert model.shared and model.window == 512
     assert None not in map(model.text.special_id, ("<sep>", "<hl>", "<none>"))
     (found,) = model.generate([[2, 9, 30, 3]], DiverseBeamSearch(4, 0.5, 2, 8))

@@ -13,11 +13,16 @@ from torch import Tensor
 from transformers import MambaConfig, MambaForCausalLM
 
 from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling
-from qa_inference.models import prefix_attention, prefix_decoder
+from qa_inference.models import projection
+from qa_inference.models._shared_prefix import Prefix
 from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
-from qa_inference.models.encoder_decoder import ScoringRequest
-from qa_inference.models.prefix_attention import Prefix
+from qa_inference.models.loading import LoadingOptions
+from qa_inference.models.shared_rows import ScoringRequest, counting_folded_calls
 from tests import tiny, tiny_causal
+
+CPU = LoadingOptions(device="cpu")
+HALF = LoadingOptions(device="cpu", dtype="bfloat16")
+OFFLINE = LoadingOptions(device="cpu", local_files_only=True)
 
 HEAD = [0, 31, 7, 44, 12, 9, 60, 13]  # longer than the toys' sliding windows
 INPUTS = [[*HEAD, 5, 9, 30, 11, 3], [*HEAD, 8], [*HEAD, *range(10, 22)], [*HEAD, *[7] * 9]]
@@ -71,7 +76,7 @@ def test_sharing_is_used_where_it_works(name: str) -> None:
     model = _model(name)
     assert model.shared == (name in tiny_causal.SHARING), model.sharing_note
     assert bool(model.sharing_note) != model.shared
-    with prefix_attention.counting() as folded:
+    with counting_folded_calls() as folded:
         model.generate(INPUTS, SEARCH)
     assert (folded[0] > 0) == model.shared
 
@@ -79,9 +84,9 @@ def test_sharing_is_used_where_it_works(name: str) -> None:
 @every_architecture
 def test_only_what_is_scored_is_projected(name: str) -> None:
     """The matrix is used, with the scale and the bend that these architectures have, not the model's own logits."""
-    projection = _model(name).decoder.projection
-    assert projection.weight is not None
-    assert (projection.scale, getattr(projection, "cap", None)) == (
+    used = _model(name).decoder.projection
+    assert used.weight is not None
+    assert (used.scale, getattr(used, "cap", None)) == (
         0.0625 if name == "cohere" else 1.0,
         3.0 if name == "gemma2" else None,
     )
@@ -123,7 +128,7 @@ def test_likelihood_agrees_with_the_bare_model(name: str, sharing: str) -> None:
 @pytest.mark.parametrize("sharing", ["auto", "expanded"])
 def test_a_head_that_is_no_plain_matrix_gives_the_same(sharing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, items = _model("llama"), [ScoringRequest(ids, TARGETS) for ids in INPUTS]
-    monkeypatch.setattr(prefix_decoder, "_projections", lambda model, size: iter(()))
+    monkeypatch.setattr(projection, "_candidates", lambda model, size: [])
     other = _model("llama", sharing)
     assert other.decoder.projection.weight is None and other.shared == (sharing == "auto")
     ours, theirs = other.generate(INPUTS, SEARCH), plain.generate(INPUTS, SEARCH)
@@ -207,7 +212,7 @@ def test_models_whose_memory_is_no_list_of_tokens_are_refused() -> None:
 def test_a_checkpoint_is_loaded_from_a_folder(name: str, tmp_path: Path) -> None:
     folder = str(tiny_causal.save(name, tmp_path / name))
     assert is_decoder_only(folder)
-    loaded, made = DecoderOnly.load(folder, device="cpu"), _model(name)
+    loaded, made = DecoderOnly.load(folder, CPU), _model(name)
     assert (loaded.vocabulary, loaded.window, loaded.shared) == (made.vocabulary, made.window, True)
     ours, theirs = loaded.generate(INPUTS[:2], SEARCH), made.generate(INPUTS[:2], SEARCH)
     assert [[h.tokens.tolist() for h in hs] for hs in ours] == [[h.tokens.tolist() for h in hs] for hs in theirs]
@@ -215,7 +220,7 @@ def test_a_checkpoint_is_loaded_from_a_folder(name: str, tmp_path: Path) -> None
 
 def test_a_model_spread_by_a_device_map_gives_the_same(tmp_path: Path) -> None:
     folder = str(tiny_causal.save("llama", tmp_path / "llama"))
-    mapped, plain = DecoderOnly.load(folder, device_map="auto"), DecoderOnly.load(folder, device="cpu")
+    mapped, plain = DecoderOnly.load(folder, device_map="auto"), DecoderOnly.load(folder, CPU)
     items = [ScoringRequest(INPUTS[0], TARGETS)]
     for ours, theirs in zip(mapped.log_likelihood(items)[0], plain.log_likelihood(items)[0], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
@@ -223,7 +228,7 @@ def test_a_model_spread_by_a_device_map_gives_the_same(tmp_path: Path) -> None:
 
 def test_bfloat16_scores_are_close_and_shared(tmp_path: Path) -> None:
     folder = str(tiny_causal.save("llama", tmp_path / "llama"))
-    half, full = DecoderOnly.load(folder, device="cpu", dtype="bfloat16"), DecoderOnly.load(folder, device="cpu")
+    half, full = DecoderOnly.load(folder, HALF), DecoderOnly.load(folder, CPU)
     assert half.shared and half.model.dtype == torch.bfloat16
     items = [ScoringRequest(INPUTS[0], TARGETS[:1])]
     np.testing.assert_allclose(half.log_likelihood(items)[0][0], full.log_likelihood(items)[0][0], atol=0.5)
@@ -232,22 +237,22 @@ def test_bfloat16_scores_are_close_and_shared(tmp_path: Path) -> None:
 def test_what_kind_a_checkpoint_is(tmp_path: Path) -> None:
     assert not is_decoder_only(str(tiny.save("bart", tmp_path / "bart")))
     assert not is_decoder_only(str(tiny.save("encoder-decoder", tmp_path / "both")))
-    assert not is_decoder_only(str(tmp_path / "nothing"), local_files_only=True)
+    assert not is_decoder_only(str(tmp_path / "nothing"), OFFLINE)
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"model '.*nothing': must be a folder or a Hub name of a decoder-only model"):
-        DecoderOnly.load(str(tmp_path / "nothing"), device="cpu", local_files_only=True)
+        DecoderOnly.load(str(tmp_path / "nothing"), OFFLINE)
     folder = tiny_causal.save("llama", tmp_path / "broken")
     (folder / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises((OSError, ValueError), match=r"model '.*broken': must be a folder or a Hub name"):
-        DecoderOnly.load(str(folder), device="cpu")
+        DecoderOnly.load(str(folder), CPU)
 
 
 def test_a_gguf_file_gives_what_its_model_does(tmp_path: Path) -> None:
     pytest.importorskip("gguf", reason="the package `gguf` is optional")
     tiny_causal.save_gguf(tmp_path / "toy.gguf")
-    loaded = DecoderOnly.load(str(tmp_path), device="cpu", gguf_file="toy.gguf")
+    loaded = DecoderOnly.load(str(tmp_path), CPU, gguf_file="toy.gguf")
     assert loaded.shared and loaded.vocabulary.ends == (1,)
     assert loaded.text.encode(tiny.CORPUS[0]).ids == _model("qwen2").text.encode(tiny.CORPUS[0]).ids
     items = [ScoringRequest(INPUTS[0], TARGETS), ScoringRequest(INPUTS[1], TARGETS)]

@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from qa_inference.decoding import DiverseBeamSearch, TopKSampling
-from qa_inference.models import attention
-from qa_inference.models.encoder_decoder import EncoderDecoder, ScoringRequest, Sharing
-from qa_inference.models.projection import token_log_probs
+from qa_inference.models.encoder_decoder import EncoderDecoder
+from qa_inference.models.loading import LoadingOptions
+from qa_inference.models.shared_rows import ScoringRequest, Sharing, counting_folded_calls
 from tests import tiny
+
+CPU = LoadingOptions(device="cpu")
+HALF = LoadingOptions(device="cpu", dtype="bfloat16")
+OFFLINE = LoadingOptions(device="cpu", local_files_only=True)
 
 INPUTS = [[5, 9, 30, 11, 3], [8, 21], list(range(10, 22)), [7] * 9]
 SEARCH = DiverseBeamSearch(7, 0.5, 2, 11)
@@ -29,7 +33,7 @@ def test_sharing_is_used_where_it_works(name: str) -> None:
     model = _model(name)
     assert model.shared == (name in tiny.SHARING), model.sharing_note
     assert bool(model.sharing_note) != model.shared
-    with attention.counting() as folded:
+    with counting_folded_calls() as folded:
         model.generate(INPUTS, SEARCH)
     assert (folded[0] > 0) == model.shared
 
@@ -75,7 +79,7 @@ def test_likelihood_agrees_with_the_bare_model(name: str) -> None:
             decoder = torch.tensor([[*model.prefix, *target[:-1]]])
             with torch.no_grad():
                 logits = network(input_ids=torch.tensor([item.source]), decoder_input_ids=decoder).logits
-            expected = token_log_probs(logits[:, len(model.prefix) - 1 :], torch.tensor([target]))[0]
+            expected = logits[0, len(model.prefix) - 1 :].log_softmax(-1)[range(len(target)), target]
             np.testing.assert_allclose(array, expected.numpy(), atol=1e-4, rtol=1e-4)
 
 
@@ -118,7 +122,7 @@ def test_sampling_needs_keys() -> None:
 def test_a_checkpoint_is_loaded_from_a_folder(tmp_path: Path) -> None:
     for name in ("bart", "t5", "encoder-decoder"):
         folder = tiny.save(name, tmp_path / name)
-        loaded, made = EncoderDecoder.load(str(folder), device="cpu"), _model(name)
+        loaded, made = EncoderDecoder.load(str(folder), CPU), _model(name)
         assert (loaded.prefix, loaded.vocabulary, loaded.window) == (made.prefix, made.vocabulary, made.window)
         ours, theirs = loaded.generate(INPUTS[:2], SEARCH), made.generate(INPUTS[:2], SEARCH)
         assert [[h.tokens.tolist() for h in hs] for hs in ours] == [[h.tokens.tolist() for h in hs] for hs in theirs]
@@ -128,12 +132,12 @@ def test_bin_weights_are_read(tmp_path: Path) -> None:
     folder = tiny.save("t5", tmp_path / "t5")
     torch.save(tiny.checkpoint("t5")[0].state_dict(), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    assert EncoderDecoder.load(str(folder), device="cpu").window == 64
+    assert EncoderDecoder.load(str(folder), CPU).window == 64
 
 
 def test_bfloat16_scores_are_close_and_shared(tmp_path: Path) -> None:
     folder = str(tiny.save("bart", tmp_path / "bart"))
-    half, full = EncoderDecoder.load(folder, device="cpu", dtype="bfloat16"), EncoderDecoder.load(folder, device="cpu")
+    half, full = EncoderDecoder.load(folder, HALF), EncoderDecoder.load(folder, CPU)
     assert half.shared and half.model.dtype == torch.bfloat16
     items = [ScoringRequest(INPUTS[0], [[9, 12, 4]])]
     np.testing.assert_allclose(half.log_likelihood(items)[0][0], full.log_likelihood(items)[0][0], atol=0.5)
@@ -141,8 +145,8 @@ def test_bfloat16_scores_are_close_and_shared(tmp_path: Path) -> None:
 
 def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"model '.*nothing': must be a folder or a Hub name"):
-        EncoderDecoder.load(str(tmp_path / "nothing"), device="cpu", local_files_only=True)
+        EncoderDecoder.load(str(tmp_path / "nothing"), OFFLINE)
     folder = tiny.save("bart", tmp_path / "broken")
     (folder / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises((OSError, ValueError), match=r"model '.*broken': must be a folder or a Hub name"):
-        EncoderDecoder.load(str(folder), device="cpu")
+        EncoderDecoder.load(str(folder), CPU)

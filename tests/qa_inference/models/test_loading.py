@@ -4,43 +4,43 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering, AutoModelForSeq2SeqLM
 
-from qa_inference.models.loading import load_pretrained
+from qa_inference.models import loading
+from qa_inference.models.decoder_only import DecoderOnly
+from qa_inference.models.loading import LoadingOptions, choose_device, choose_dtype, load_pretrained
 from tests import tiny, tiny_causal
+
+CPU = LoadingOptions(device="cpu")
 
 
 def test_a_checkpoint_is_loaded_whole(tmp_path: Path) -> None:
     folder = str(tiny.save("bart", tmp_path / "bart"))
-    model, tokenizer, missing = load_pretrained(AutoModelForSeq2SeqLM, "an encoder-decoder", folder, dtype="bfloat16")
+    model, tokenizer, missing = load_pretrained(
+        AutoModelForSeq2SeqLM, "an encoder-decoder", folder, LoadingOptions(dtype="bfloat16")
+    )
     assert model.config.is_encoder_decoder and model.dtype == torch.bfloat16 and missing == []
     assert len(tokenizer) == model.config.vocab_size
+
+
+def test_options_are_those_of_a_configuration() -> None:
+    config = SimpleNamespace(
+        revision="other", token="t", cache_dir=None, local_files_only=True, device="cpu", dtype=None
+    )
+    options = LoadingOptions.from_config(config, "abc")
+    assert options == LoadingOptions("abc", "t", None, True, "cpu", None)
+    assert options.hub() == {"revision": "abc", "token": "t", "local_files_only": True, "trust_remote_code": False}
 
 
 def test_missing_weights_are_told(tmp_path: Path) -> None:
     """Of another task's head; the library would make one of random weights and say so in a log."""
     folder = str(tiny.save("bart", tmp_path / "bart"))
-    _, _, missing = load_pretrained(AutoModelForQuestionAnswering, "a reader", folder, device="cpu")
+    _, _, missing = load_pretrained(AutoModelForQuestionAnswering, "a reader", folder, CPU)
     assert missing == ["qa_outputs.bias", "qa_outputs.weight"]
-
-
-def test_the_check_comes_before_the_weights(tmp_path: Path) -> None:
-    """What it raises for want of memory is not taken for a broken checkpoint; it sees what is about to be loaded."""
-    folder = tiny_causal.save("llama", tmp_path / "llama")
-    (folder / "model.safetensors").unlink()
-    seen: list[Any] = []
-
-    def check(config: Any, dtype: torch.dtype, device: torch.device) -> None:
-        seen.append((config.model_type, dtype, device.type))
-        raise MemoryError("too large")
-
-    with pytest.raises(MemoryError, match=r"^too large$"):
-        load_pretrained(AutoModelForCausalLM, "a model", str(folder), device="cpu", dtype="bfloat16", check=check)
-    assert seen == [("llama", torch.bfloat16, "cpu")]
 
 
 @pytest.mark.parametrize("kind", ["an encoder-decoder", "a decoder-only model"])
@@ -57,5 +57,116 @@ def test_no_code_of_a_repository_is_run_and_nobody_is_asked(kind: str, tmp_path:
     with pytest.raises(
         ValueError, match=rf"model '.*llama': must be a folder or a Hub name of {kind} with its tokenizer"
     ):
-        load_pretrained(head, kind, str(folder), device="cpu")
+        load_pretrained(head, kind, str(folder), CPU)
     assert not (tmp_path / "ran").exists()
+
+
+# ---- device and dtype -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("local_rank", "expected"), [(None, "cuda"), ("1", "cuda:1"), ("2", "cuda"), ("-1", "cuda"), ("", "cuda")]
+)
+@pytest.mark.usefixtures("two_gpus")
+def test_the_default_device(monkeypatch: pytest.MonkeyPatch, local_rank: str | None, expected: str) -> None:
+    if local_rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert choose_device() == torch.device(expected)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_device_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("cpu") == choose_device(torch.device("cpu")) == torch.device("cpu")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match=r"'cuda:2' is not available; this machine has: cuda \(2\), "):
+        choose_device("cuda:2")
+    with pytest.raises(ValueError, match="'meta' is not available"):
+        choose_device("meta")
+    with pytest.raises(ValueError, match="'gpu' is not the name of a device"):
+        choose_device("gpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.xpu, "device_count", lambda: 0)
+    assert choose_device() == torch.device("cpu")
+
+
+def test_the_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda:0")
+    assert choose_dtype(None, cpu) is torch.float32
+    for has_bfloat16, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has_bfloat16: has)
+        assert choose_dtype(None, gpu) is expected
+    assert choose_dtype("bfloat16", cpu) is choose_dtype(torch.bfloat16, cpu) is torch.bfloat16
+    assert choose_dtype("float16", gpu) is torch.float16
+    with pytest.raises(ValueError, match="float32, bfloat16, float16, got 'fp16'"):
+        choose_dtype("fp16", cpu)
+    with pytest.raises(ValueError, match=r"got torch\.int64"):
+        choose_dtype(torch.int64, cpu)
+    with pytest.raises(ValueError, match="on a CPU use float32 or bfloat16"):
+        choose_dtype("float16", cpu)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_bfloat16_on_a_cpu_without_it_is_said_to_be_slow_once(
+    native: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loading, "cpu_has_bfloat16", lambda: native)
+    loading._warn_of_slow_bfloat16.cache_clear()
+    for dtype in ("float32", "bfloat16", torch.bfloat16):
+        choose_dtype(dtype, torch.device("cpu"))
+    said = [record.getMessage() for record in caplog.records]
+    assert [("emulates bfloat16" in text) for text in said] == ([] if native else [True])
+    assert isinstance(loading.cpu_has_bfloat16(), bool)
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_count_is_that_of_the_weights() -> None:
+    for name in ("llama", "gemma3", "gpt2"):
+        model, _ = tiny_causal.checkpoint(name)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        assert loading.parameter_bytes(AutoModelForCausalLM, model.config, torch.float32) == 4 * parameters
+        assert loading.parameter_bytes(AutoModelForCausalLM, model.config, torch.bfloat16) == 2 * parameters
+
+
+def test_a_quantized_checkpoint_is_not_counted() -> None:
+    config = tiny_causal.checkpoint("llama")[0].config
+    config.quantization_config = {"quant_method": "any"}
+    assert loading.parameter_bytes(AutoModelForCausalLM, config, torch.float32) is None
+
+
+def test_what_does_not_fit_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_causal.save("llama", tmp_path / "llama")
+    (folder / "model.safetensors").write_bytes(b"never read")
+    monkeypatch.setattr(loading, "free_bytes", lambda device: 1000)
+    with pytest.raises(MemoryError, match=r"'.*llama': its weights must fit into memory; they take 0\.0 GB in float32"):
+        DecoderOnly.load(str(folder), CPU)
+
+
+def test_the_remedy_fits_the_case() -> None:
+    loading.check_fits("m", 10**9, 10**9, torch.float32)
+    loading.check_fits("m", 10**9, None, torch.float32)
+    with pytest.raises(MemoryError, match=r"take 14\.5 GB in float32 and 3\.1 GB are free\. Use dtype bfloat16 \(half"):
+        loading.check_fits("m", 14_500_000_000, 3_100_000_000, torch.float32)
+    with pytest.raises(MemoryError, match=r"in bfloat16 and 3\.1 GB are free\. Use a smaller or a quantized model"):
+        loading.check_fits("m", 7_250_000_000, 3_100_000_000, torch.bfloat16)
+
+
+def test_what_a_container_leaves(tmp_path: Path) -> None:
+    assert loading._container_bytes(tmp_path) is None
+    for name, text in (("max", "5000\n"), ("current", "3000\n"), ("stat", "anon 7\ninactive_file 400\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert loading._container_bytes(tmp_path) == 2400
+    (tmp_path / "memory.max").write_text("max\n")
+    assert loading._container_bytes(tmp_path) is None
+
+
+def test_this_machine_has_memory() -> None:
+    free = loading.free_bytes(torch.device("cpu"))
+    assert free is None or free > 2**20

@@ -14,11 +14,23 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from transformers import BertModel
 
-from qa_inference.batching import Engine
-from qa_inference.models.reader import Answer, Reader, ReaderConfig, Window, WindowSpans
-from qa_inference.models.spans import best_spans, window_starts
+from qa_inference.batching import map_batches
+from qa_inference.models.loading import LoadingOptions
+from qa_inference.models.reader import (
+    Reader,
+    ReaderAnswer,
+    ReaderConfig,
+    Window,
+    WindowSpans,
+    best_spans,
+    window_starts,
+)
 from qa_inference.presets import CHECKPOINTS, READERS
 from tests import tiny, tiny_readers
+
+CPU = LoadingOptions(device="cpu")
+HALF = LoadingOptions(device="cpu", dtype="bfloat16")
+OFFLINE = LoadingOptions(device="cpu", local_files_only=True)
 
 TEXT = (
     "Beyoncé O'Neill paid £1,000 in the U.S. on Saturday.\n A well-known man, 日本, beat Klitschko at Wembley Stadium."
@@ -257,7 +269,7 @@ def test_what_travels_between_processes_is_plain(kind: str) -> None:
     reader = _reader(kind)
     windows = reader.windows(QUESTION, LONG)
     again = pickle.loads(pickle.dumps(windows))
-    found = Engine(token_budget=1000).map(reader.spans, again, lambda window: window.cost)
+    found = map_batches(reader.spans, again, lambda window: window.cost, token_budget=1000)
     answer = reader.answer(LONG, windows, pickle.loads(pickle.dumps(found)))
     (expected,) = reader.read([QUESTION], [LONG])
     assert (answer.text, answer.start) == (expected.text, expected.start)
@@ -289,7 +301,7 @@ def test_an_answer_is_the_texts_own_characters(kind: str, expected: str) -> None
         for place in (start, start + len(expected) - 1)
     )
     answer = reader.answer(TEXT, windows, [_spans(0, (first, last, 2))])
-    assert answer == Answer(expected, start, start + len(expected), 2, 0, 1)
+    assert answer == ReaderAnswer(expected, start, start + len(expected), 2, 0, 1)
 
 
 @every_kind
@@ -302,7 +314,7 @@ def test_an_answer_late_in_a_text_of_several_windows(kind: str) -> None:
     holding = [i for i, spans in enumerate(found) if spans.scores[0] == 5]
     assert len(windows) > 10 and 2 <= len(holding) <= 3 and holding[0] > 2  # they overlap
     answer = reader.answer(text, windows, found)
-    assert answer == Answer(
+    assert answer == ReaderAnswer(
         "council was in Monday", text.index("council"), text.index("Monday") + 6, 5.0, -18.0, len(windows)
     )
 
@@ -351,7 +363,7 @@ def _spans(null: float, *spans: tuple[int, int, float]) -> WindowSpans:
 )
 def test_literal_merging_of_windows(found: list[WindowSpans], expected: tuple[object, ...]) -> None:
     windows = [_window((0, 1), (2, 3)), _window((2, 3), (4, 5))]
-    assert _reader("bert").answer("a b c", windows, found) == Answer(*expected, 2)  # type: ignore[arg-type]
+    assert _reader("bert").answer("a b c", windows, found) == ReaderAnswer(*expected, 2)  # type: ignore[arg-type]
 
 
 def test_windows_and_what_was_found_belong_together() -> None:
@@ -384,15 +396,15 @@ def test_settings_that_cannot_be_meant(setting: dict[str, Any], message: str) ->
 @every_kind
 def test_a_folder_is_loaded(kind: str, tmp_path: Path) -> None:
     folder = tiny_readers.save(kind, tmp_path)
-    reader = Reader.load(str(folder), config=ReaderConfig(null_threshold=9), device="cpu")
+    reader = Reader.load(str(folder), CPU, config=ReaderConfig(null_threshold=9))
     assert reader.read([QUESTION], [TEXT]) == _reader(kind, null_threshold=9).read([QUESTION], [TEXT])
-    half = Reader.load(str(folder), device="cpu", dtype="bfloat16")
+    half = Reader.load(str(folder), HALF)
     assert half.model.dtype == torch.bfloat16 and half.read([QUESTION], [TEXT])[0].num_windows == 1
 
 
 def test_what_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"model '.*nothing': must be a folder or a Hub name of an extractive question-"):
-        Reader.load(str(tmp_path / "nothing"), local_files_only=True)
+        Reader.load(str(tmp_path / "nothing"), OFFLINE)
     model, tokenizer = tiny_readers.checkpoint("bert")
     BertModel(model.config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)

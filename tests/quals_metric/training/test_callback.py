@@ -17,6 +17,8 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers import EarlyStoppingCallback, TrainerCallback
 
+from qags_metric.result import FoundAnswer, QagsResult, QuestionScore
+from qags_metric.result import SummaryScore as QagsSummaryScore
 from quals_metric.config import QualsConfig
 from quals_metric.scorer import QualsScorer
 from quals_metric.training import QualsCallback
@@ -75,6 +77,32 @@ def test_the_metric_itself(tmp_path: Path) -> None:
     for row, scored in zip(lines, again.summaries, strict=True):
         worst = min((pair.score for pair in scored.pairs), default=None)
         assert row["worst_score"] == (None if worst is None else pytest.approx(worst, abs=1e-5))
+
+
+class ToyQags:
+    """Two questions about every summary; the source agrees with the first answer only."""
+
+    def score(self, *, summaries: Any, sources: Any) -> QagsResult:
+        no_answer = FoundAnswer("", -1, -1, -2.0)
+        scored = []
+        for summary in summaries:
+            word = FoundAnswer(summary.split()[0], 0, len(summary.split()[0]), 2.0)
+            questions = [
+                QuestionScore(question, word.text, 0, word.end, word, found, f1, -0.5)
+                for question, found, f1 in (("Which is first?", word, 1.0), ("Which word?", no_answer, 0.0))
+            ]
+            scored.append(QagsSummaryScore(0.5, tuple(questions)))
+        return QagsResult(tuple(scored), "toy")
+
+
+def test_the_worst_question_of_qags(tmp_path: Path, quiet: Any) -> None:
+    """The columns of the worst question are filled whatever the metric calls its questions."""
+    trainer = toys.trainer(tmp_path)
+    attached(trainer, ToyQags(), name="qags")
+    assert trainer.evaluate()["eval_qags"] == 0.5
+    lines = [json.loads(line) for line in (tmp_path / "qags_samples.jsonl").read_text().splitlines()]
+    worst = [(line["worst_question"], line["worst_answer"], line["worst_score"]) for line in lines]
+    assert worst == [("Which word?", "One", 0.0)] * 4
 
 
 def test_another_metric_of_the_same_shape(tmp_path: Path, quiet: Any) -> None:
@@ -299,7 +327,7 @@ def test_zero_2_is_fine(tmp_path: Path) -> None:
 def test_other_refusals_at_attach(tmp_path: Path) -> None:
     trainer = toys.trainer(tmp_path)
     callback = attached(trainer, ToyScorer())
-    with pytest.raises(ValueError, match="attached to one already"):
+    with pytest.raises(ValueError, match="attached to a trainer already"):
         callback.attach(trainer)
     trainer.processing_class = None
     with pytest.raises(TypeError, match="give it one as `processing_class`"):
@@ -316,7 +344,7 @@ def test_names_of_evaluation_sets(tmp_path: Path) -> None:
         attached(trainer, ToyScorer())
     with pytest.raises(ValueError, match=r"as the trainer's evaluation sets are \(a, b\); got c"):
         attached(trainer, ToyScorer(), datasets={"a": ROWS, "c": ROWS})
-    with pytest.raises(ValueError, match="eval_a_quals say"):
+    with pytest.raises(ValueError, match="for example eval_a_quals"):
         attached(trainer, ToyScorer(), datasets={"a": ROWS})
 
 

@@ -265,8 +265,8 @@ def test_from_training_to_retraining(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"samples": 0}, "samples: must be a whole number of at least 1; got 0"),
-        ({"seed": -1}, "seed: must be a whole number of at least 0"),
+        ({"samples": 0}, "samples: must be an integer of at least 1; got 0"),
+        ({"seed": -1}, "seed: must be an integer of at least 0"),
         ({"positive_ratio": 2.0}, "positive_ratio: must be between 0 and 1"),
         ({"against": "source"}, "against: must be 'document' or 'ground_truth'"),
     ],

@@ -177,7 +177,7 @@ def test_a_template_longer_than_the_window_is_refused() -> None:
         encoder.source("The council")
     with pytest.raises(ValueError, match="template: must contain"):
         TextFormat("nothing")
-    with pytest.raises(ValueError, match="max_target_tokens: must be a whole number of at least 1; got 0"):
+    with pytest.raises(ValueError, match="max_target_tokens: must be an integer of at least 1; got 0"):
         TextFormat(max_target_tokens=0)
 
 

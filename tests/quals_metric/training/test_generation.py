@@ -133,8 +133,8 @@ def test_no_documents() -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"batch_size": 0}, "batch_size: must be a whole number of at least 1; got 0"),
-        ({"max_new_tokens": 2.5}, "max_new_tokens: must be a whole number"),
+        ({"batch_size": 0}, "batch_size: must be an integer of at least 1; got 0"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens: must be an integer"),
         ({"template": "summarize:"}, "template: must contain"),
         ({"num_return_sequences": 6}, "needs do_sample=True or as many beams"),
     ],

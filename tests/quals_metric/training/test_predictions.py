@@ -87,7 +87,7 @@ def test_a_failure() -> None:
 
 def test_the_surplus_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a last batch is filled up with is left out, though another set is as long as all of it."""
-    monkeypatch.setattr("quals_metric.training.predictions.processes", lambda: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr("quals_metric.training.predictions.process_state", lambda: SimpleNamespace(num_processes=2))
     scorer = ToyScorer()
     compute = make_compute_metrics(scorer, tiny.wordpiece(), sources={"a": DOCUMENTS[:2], "b": DOCUMENTS[2:5]})
     labels = np.array([[5, 6, 0], [7, -100, -100]])

@@ -1,10 +1,9 @@
 """Self-attention that keeps one copy of a prefix for all rows that continue it.
 
-A decoder-only model reads instruction, text and what has been written so far as one sequence. Here the part that rows
-share is read once and kept once per source; a row brings its own tokens only. The function registered here attends to
-both: the rows of one source are folded into the query length over the source's keys, and every row sees its own. It
-uses the library's public registration only (`AttentionInterface`, `AttentionMaskInterface`), and changes nothing
-outside of `reading`.
+A decoder-only model reads instruction, text and everything written so far as one sequence. Here the part that rows
+share is read once and kept once per source; a row brings its own tokens only. The attention function of this file
+attends to both: the rows of one source are folded into the query length over the source's keys, and every row sees its
+own. It changes nothing outside of `reading`.
 """
 
 from __future__ import annotations
@@ -17,18 +16,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
-NAME = "shared_prefix"
+from qa_inference.models.shared_rows import count_folded_call
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """What a model keeps of S sources it has read: `keys` and `values` of every layer, each [S, H, P, D].
+    """The memory a model has of S sources it has read: `keys` and `values` of every layer, each [S, H, P, D].
 
-    `lengths` [S] are the sources' tokens; what is behind them is padding. No keys: nothing has been read.
+    `lengths` [S] are the sources' numbers of tokens; padding follows them. Without keys nothing has been read.
     """
 
     keys: tuple[Tensor, ...]
@@ -37,7 +35,7 @@ class Prefix:
 
     @property
     def width(self) -> int:
-        """P, the tokens of the longest source, padding included."""
+        """P, the number of tokens of the longest source, padding included."""
         return int(self.keys[0].shape[2]) if self.keys else 0
 
     def expanded(self, count: int) -> Prefix:
@@ -56,7 +54,7 @@ class Prefix:
         return Prefix(keys, values, self.lengths[sources])
 
     def left_padded(self) -> tuple[Prefix, Tensor]:
-        """The same with the padding on the left, as the library's models have it, and what is no padding, [S, P]."""
+        """The same with the padding on the left, as the library's models have it, and a mask of real tokens [S, P]."""
         slots = torch.arange(self.width, device=self.lengths.device) - (self.width - self.lengths)[:, None]
         index = slots.clamp(min=0)[:, None, :, None]
 
@@ -67,32 +65,16 @@ class Prefix:
 
 
 _prefix: ContextVar[Prefix | None] = ContextVar("prefix", default=None)
-_folded_calls = 0
 
 
 @contextmanager
 def reading(prefix: Prefix) -> Iterator[None]:
-    """Let what the model is given inside the block continue `prefix`: R adjacent rows of the batch each source."""
+    """Let the model's input inside the block continue `prefix`: R adjacent rows of the batch for each source."""
     token = _prefix.set(prefix)
     try:
         yield
     finally:
         _prefix.reset(token)
-
-
-@contextmanager
-def counting() -> Iterator[list[int]]:
-    """Count the folded calls inside the block: the list's one number is right once the block is left."""
-    before, count = _folded_calls, [0]
-    yield count
-    count[0] = _folded_calls - before
-
-
-def switch_on(model: PreTrainedModel) -> None:
-    """Let `model` use the shared-prefix attention. Meant for models that only infer here."""
-    AttentionInterface.register(NAME, shared_prefix_attention)
-    AttentionMaskInterface.register(NAME, shared_prefix_mask)
-    model.set_attn_implementation(NAME)
 
 
 def shared_prefix_mask(
@@ -103,7 +85,7 @@ def shared_prefix_mask(
     device: torch.device | str = "cpu",
     **settings: Any,
 ) -> Tensor | None:
-    """What the rows of a source see of its prefix and of themselves, [S, 1, T, P + L]; True: visible.
+    """The tokens of prefix and rows that the rows of a source see, [S, 1, T, P + L]; True: visible.
 
     The model's own rule (causal, a sliding window, chunks) is asked at the tokens' true positions, which padding
     between prefix and rows does not shift. `kv_length` is L, the rows' tokens so far, the last `q_length` among them.
@@ -113,15 +95,17 @@ def shared_prefix_mask(
         settings |= {"mask_function": mask_function, "device": device}
         return sdpa_mask(q_length=q_length, kv_length=kv_length, **settings)
     lengths = prefix.lengths.to(device)[:, None, None, None]
+    # 1. Positions of the rows' own tokens [S, 1, 1, L] follow the prefix; those of the prefix [S, 1, 1, P] are slots.
     own = lengths + torch.arange(kv_length, device=device)
     slots = torch.arange(prefix.width, device=device).expand(len(lengths), 1, 1, -1)
-    positions, real = torch.cat([slots, own], -1), torch.cat([slots < lengths, own >= 0], -1)
+    positions, is_real = torch.cat([slots, own], -1), torch.cat([slots < lengths, own >= 0], -1)
+    # 2. The rule, for queries at the positions of the last `q_length` own tokens.
     sources, head = (
         torch.arange(len(lengths), device=device)[:, None, None, None],
         torch.zeros((), dtype=torch.long, device=device),
     )
-    seen: Tensor = mask_function(sources, head, own[..., kv_length - q_length :].mT, positions)
-    return real & seen
+    visible: Tensor = mask_function(sources, head, own[..., kv_length - q_length :].mT, positions)
+    return is_real & visible
 
 
 def shared_prefix_attention(
@@ -143,40 +127,49 @@ def shared_prefix_attention(
     if prefix is None or attention_mask is None:
         settings = {"scaling": scaling, "softcap": softcap, **kwargs}
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
-    sources, layer = len(prefix.lengths), int(module.layer_idx)  # type: ignore[arg-type]  # a number where it is there
+    sources, layer = len(prefix.lengths), int(module.layer_idx)  # type: ignore[arg-type]  # a number where it exists
     empty = key[:sources, :, :0], value[:sources, :, :0]
-    old = (prefix.keys[layer], prefix.values[layer]) if prefix.keys else empty
+    of_prefix = (prefix.keys[layer], prefix.values[layer]) if prefix.keys else empty
     attention_mask = attention_mask.to(query.device)
     if softcap is None and query.shape[2] >= prefix.width:  # to copy a prefix is cheaper than to write out the scores
-        each = len(query) // sources
-        key, value = (torch.cat([a.repeat_interleave(each, 0), b], 2) for a, b in zip(old, (key, value), strict=True))
-        mask = attention_mask.repeat_interleave(each, 0)
+        rows_per_source = len(query) // sources
+        key, value = (
+            torch.cat([shared.repeat_interleave(rows_per_source, 0), own], 2)
+            for shared, own in zip(of_prefix, (key, value), strict=True)
+        )
+        mask = attention_mask.repeat_interleave(rows_per_source, 0)
         return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, is_causal=False)
-    global _folded_calls
-    _folded_calls += 1
+    count_folded_call()
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _two_parts(query * scaling, old, (key, value), attention_mask, softcap), None
+    return _attention_in_two_parts(query * scaling, of_prefix, (key, value), attention_mask, softcap), None
 
 
-def _two_parts(
-    query: Tensor, old: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], mask: Tensor, softcap: float | None
+def _attention_in_two_parts(
+    query: Tensor, of_prefix: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], mask: Tensor, softcap: float | None
 ) -> Tensor:
-    """One softmax over scores of two kinds, those of a source's keys `old` and those of the rows' `own` ones."""
-    sources, groups, width, _ = old[0].shape
+    """One softmax over scores of two kinds: for the keys of a source's prefix, and for the rows' own keys.
+
+    `query` [S * R, H, T, D] is scaled; `of_prefix` are keys and values [S, G, P, D], `own` [S * R, G, L, D]; a group of
+    M = H / G heads shares keys. Returns [S * R, T, H, D].
+    """
+    sources, groups, width, _ = of_prefix[0].shape
     rows, heads, length, size = query.shape
-    shape = (sources, rows // sources, groups, heads // groups, length)
-    # heads of one group share keys, as rows of one source do
+    shape = (sources, rows // sources, groups, heads // groups, length)  # S, R, G, M, T
+    # 1. Fold all queries that meet the same keys into one dimension: rows and heads of a group over the prefix
+    #    [S, G, R * M * T, D], heads of a group over a row's own keys [S * R, G, M * T, D].
     folded = query.reshape(*shape, size).transpose(1, 2).reshape(sources, groups, -1, size)
     flat = query.reshape(rows, groups, -1, size)
-    counts = folded.shape[2], flat.shape[2]
-    to_old = (folded @ old[0].mT).view(sources, groups, shape[1], shape[3], length, width)
+    # 2. Scores of both kinds side by side, [S, G, R, M, T, P + L].
+    to_prefix = (folded @ of_prefix[0].mT).view(sources, groups, shape[1], shape[3], length, width)
     to_own = (flat @ own[0].mT).view(*shape, -1).transpose(1, 2)
-    scores = torch.cat([to_old, to_own], -1)
+    scores = torch.cat([to_prefix, to_own], -1)
     if softcap is not None:
         scores = (scores / softcap).tanh() * softcap
     scores = scores.masked_fill(~mask[:, :, None, None], -torch.inf)
     weights = scores.softmax(-1, torch.float32).to(query.dtype)
-    from_old = weights[..., :width].reshape(sources, groups, counts[0], width) @ old[1]
-    from_own = weights[..., width:].transpose(1, 2).reshape(rows, groups, counts[1], -1) @ own[1]
-    total = from_old.view(sources, groups, *shape[1:2], *shape[3:], -1).transpose(1, 2) + from_own.view(*shape, -1)
+    # 3. The weighted values of both kinds, folded as the queries, then unfolded and added: [S, R, G, M, T, D].
+    from_prefix = weights[..., :width].reshape(sources, groups, folded.shape[2], width) @ of_prefix[1]
+    from_own = weights[..., width:].transpose(1, 2).reshape(rows, groups, flat.shape[2], -1) @ own[1]
+    unfolded = from_prefix.view(sources, groups, *shape[1:2], *shape[3:], -1).transpose(1, 2)
+    total = unfolded + from_own.view(*shape, -1)
     return total.reshape(rows, heads, length, -1).transpose(1, 2).contiguous()

@@ -6,7 +6,7 @@ import random
 
 import torch
 
-from qa_inference.models.decoder import new_cache
+from qa_inference.models.shared_rows import new_cache
 
 LAYERS, HEADS, WIDTH = 3, 2, 4
 
