@@ -134,12 +134,12 @@ def score_files(
                 raise FileExistsError(_exists(output))
             if not work.claim(job, joins=rank == 0):
                 return None
-            task = _Task(job, work, form, pairs)
+            run = _ScoringRun(job, work, form, pairs)
             with work.advised():
-                for shard, part in task.missing(ShardReader(kept, plan), rank, size, on_shard):
+                for shard, part in run.missing(ShardReader(kept, plan), rank, size, on_shard):
                     texts = {"summaries": [row.summary for row in part], "sources": [row.source for row in part]}
-                    task.finish(shard, part, scorer.score(**texts))
-                return task.join() if rank == 0 else None
+                    run.finish(shard, part, scorer.score(**texts))
+                return run.join() if rank == 0 else None
     finally:
         work.leave()
 
@@ -185,7 +185,7 @@ def _readable_twice(rows: Rows, work: WorkFolder) -> Iterator[Rows]:
 
 
 @dataclass(frozen=True)
-class _Task:
+class _ScoringRun:
     """A scoring job with the folder in which it is done."""
 
     job: Job
