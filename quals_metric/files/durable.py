@@ -35,7 +35,7 @@ def replacing(path: Path, drafts: Path | None = None) -> Iterator[BinaryIO]:
             draft.unlink(missing_ok=True)
 
 
-def write(path: Path, data: bytes, drafts: Path | None = None) -> None:
+def write_file(path: Path, data: bytes, drafts: Path | None = None) -> None:
     """Write a whole file, as `replacing` does."""
     with replacing(path, drafts) as file:
         file.write(data)

@@ -222,7 +222,7 @@ class _ScoringRun:
             scored_row(row.columns, summary, self.pairs) for row, summary in zip(rows, result.summaries, strict=True)
         ]
         try:
-            durable.write(self._path(shard, ".json"), json.dumps(json_ready(numbers)).encode())
+            durable.write_file(self._path(shard, ".json"), json.dumps(json_ready(numbers)).encode())
             with durable.replacing(self._path(shard)) as file:
                 self.form.shard(written, file)
         except FileNotFoundError:
@@ -256,7 +256,7 @@ class _ScoringRun:
         with durable.replacing(self.work.output, drafts=self.work.path) as file:
             self.form.join(map(self._path, shards), file)
             # The sidecar comes first, so that a published output has one. A run killed in between joins anew.
-            durable.write(sidecar(self.work.output), text.encode(), drafts=self.work.path)
+            durable.write_file(sidecar(self.work.output), text.encode(), drafts=self.work.path)
         self.work.remove()
         return summary
 

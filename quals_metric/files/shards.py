@@ -167,7 +167,7 @@ class WorkFolder:
                     self.leave()
                     return False
                 self.create()
-                durable.write(self._manifest, json.dumps(job.manifest, indent=1).encode())
+                durable.write_file(self._manifest, json.dumps(job.manifest, indent=1).encode())
                 if not joins and published(self.output) == job.key:  # published between the two lines above
                     self.remove()
                     return False
