@@ -81,7 +81,7 @@ class QuestionMetric(evaluate.Metric):
         }
 
     @classmethod
-    def inputs_description(cls) -> str:
+    def compute_help(cls) -> str:
         """The help of `compute`: its arguments, results and examples."""
         arguments = [
             "predictions (list of str): the summaries to judge.",
@@ -101,7 +101,7 @@ class QuestionMetric(evaluate.Metric):
         return evaluate.MetricInfo(
             description=self.description_text,
             citation=self.citation_text,
-            inputs_description=self.inputs_description(),
+            inputs_description=self.compute_help(),
             features=datasets.Features({"predictions": text, "sources": text}),
             reference_urls=[self.reference_url],
             license="Apache-2.0",

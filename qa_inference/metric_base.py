@@ -305,6 +305,11 @@ class ScoredSummary:
         items: tuple[Any, ...] = getattr(self, self.items_field)
         return items
 
+    def __repr__(self) -> str:
+        """The score and the number of questions; the questions themselves would fill the screen."""
+        about = f"undefined: {self.note}" if math.isnan(self.score) else f"score={self.score:.4f}"
+        return f"{type(self).__name__}({about}, {len(self.items)} {self.items_field})"
+
     @classmethod
     def item_type(cls) -> Any:
         """The type of `items`."""
@@ -346,7 +351,7 @@ def _typed(hint: Any, value: Any) -> Any:
 Summary_co = TypeVar("Summary_co", bound=ScoredSummary, covariant=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CorpusResult(Generic[Summary_co]):
     """The scores of a corpus. Undefined summaries have NaN, are left out of the means and counted.
 
@@ -360,6 +365,11 @@ class CorpusResult(Generic[Summary_co]):
     signature: str
     num_windowed_summaries: int = 0
     num_windowed_sources: int = 0
+
+    def __repr__(self) -> str:
+        """The mean score and the counts, in one line."""
+        about = f"score={self.score:.4f}, {len(self.summaries)} summaries, {self.num_undefined} undefined"
+        return f"{type(self).__name__}({about})"
 
     @property
     def scores(self) -> list[float]:
@@ -388,12 +398,12 @@ class CorpusResult(Generic[Summary_co]):
         as_json: dict[str, Any] = json_ready({**whole, "summaries": [summary.row(pairs) for summary in self.summaries]})
         return as_json
 
-    def to_pandas(self) -> pd.DataFrame:
-        """One row per summary: score, score_01, the number of questions, note, and the questions. Needs pandas."""
+    def to_pandas(self, pairs: bool = False) -> pd.DataFrame:
+        """One row per summary: score, score_01, the number of questions, the note and, if `pairs`, the questions."""
         import pandas as pd
 
-        columns = list(self.kind.columns())
-        return pd.DataFrame([list(summary.row().values()) for summary in self.summaries], columns=columns)
+        columns = list(self.kind.columns())[: None if pairs else -1]
+        return pd.DataFrame([list(summary.row(pairs).values()) for summary in self.summaries], columns=columns)
 
 
 def check_texts(

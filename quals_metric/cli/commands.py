@@ -24,6 +24,7 @@ from quals_metric.cli.options import (
     with_metrics,
 )
 from quals_metric.cli.study import study_app
+from quals_metric.cli.terminal import printable
 from quals_metric.metrics import METRICS, metric_spec
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def main() -> None:
         if os.environ.get("QUALS_DEBUG"):
             raise
         message = " ".join(str(error).split()) or type(error).__name__
-        print(f"quals: {message}", file=sys.stderr)
+        print(f"quals: {printable(message)}", file=sys.stderr)  # a file's text may be in it
         raise SystemExit(2) from error
 
 

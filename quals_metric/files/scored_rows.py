@@ -25,13 +25,13 @@ def scored_row(kept: Mapping[str, Any], summary: ScoredSummary, pairs: bool) -> 
     return {**kept, **summary.row(pairs)}
 
 
-def json_text(value: Any, place: str) -> str:
+def json_text(value: Any, location: str) -> str:
     """A value as JSON in ASCII: undefined numbers as null, dates in ISO 8601, decimals as text.
 
     Raises:
-        ValueError: for a value that JSON cannot hold, such as bytes; it names the place.
+        ValueError: for a value that JSON cannot hold, such as bytes; it names the location.
     """
-    return _dumps(value, place, ensure_ascii=True)
+    return _dumps(value, location, ensure_ascii=True)
 
 
 class Format(Protocol):
@@ -106,14 +106,14 @@ class Parquet:
 
         if self._known or not rows[0].columns:
             return
-        place = f"{rows[0].place} to {rows[-1].place}"
+        location = f"{rows[0].location} to {rows[-1].location}"
         fields = []
         for name in dict.fromkeys(name for row in rows for name in row.columns):
             try:
                 fields.append((name, pa.array([_storable(row.columns.get(name)) for row in rows]).type))
             except pa.ArrowException as error:
-                raise ValueError(_mixed(f"column {name!r} in {place}", error)) from error
-        self._kept = _unified([self._kept, pa.schema(fields)], place)
+                raise ValueError(_mixed(f"column {name!r} in {location}", error)) from error
+        self._kept = _unified([self._kept, pa.schema(fields)], location)
 
     def shard(self, rows: Sequence[dict[str, Any]], file: BinaryIO) -> None:
         """Write a file of one row group."""
@@ -176,11 +176,11 @@ def _line(row: Mapping[str, Any]) -> bytes:
         return _dumps(row, "the output", ensure_ascii=True).encode() + b"\n"
 
 
-def _dumps(value: Any, place: str, *, ensure_ascii: bool) -> str:
+def _dumps(value: Any, location: str, *, ensure_ascii: bool) -> str:
     try:
         return json.dumps(json_ready(value), ensure_ascii=ensure_ascii, allow_nan=False, default=_as_text)
     except TypeError as error:
-        raise ValueError(f"{place}: {error}. Leave the column out, or write .parquet") from error
+        raise ValueError(f"{location}: {error}. Leave the column out, or write .parquet") from error
 
 
 _TEXTS: Sequence[tuple[tuple[type, ...], Callable[[Any], str]]] = (
@@ -208,14 +208,14 @@ def _storable(value: Any) -> Any:
     return [_storable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _unified(schemas: Sequence[pa.Schema], place: str) -> pa.Schema:
+def _unified(schemas: Sequence[pa.Schema], location: str) -> pa.Schema:
     import pyarrow as pa
 
     try:
         return pa.unify_schemas(list(schemas), promote_options="permissive")
     except pa.ArrowException as error:
-        raise ValueError(_mixed(f"a column of {place}", error)) from error
+        raise ValueError(_mixed(f"a column of {location}", error)) from error
 
 
-def _mixed(what: str, error: Exception) -> str:
-    return f"{what}: Parquet needs values of one type in a column; {error}. Write .jsonl, or leave the column out"
+def _mixed(subject: str, error: Exception) -> str:
+    return f"{subject}: Parquet needs values of one type in a column; {error}. Write .jsonl, or leave the column out"

@@ -134,12 +134,12 @@ def score_files(
                 raise FileExistsError(_exists(output))
             if not work.claim(job, joins=rank == 0):
                 return None
-            task = _Task(job, work, form, pairs)
+            run = _ScoringRun(job, work, form, pairs)
             with work.advised():
-                for shard, part in task.missing(ShardReader(kept, plan), rank, size, on_shard):
+                for shard, part in run.missing(ShardReader(kept, plan), rank, size, on_shard):
                     texts = {"summaries": [row.summary for row in part], "sources": [row.source for row in part]}
-                    task.finish(shard, part, scorer.score(**texts))
-                return task.join() if rank == 0 else None
+                    run.finish(shard, part, scorer.score(**texts))
+                return run.join() if rank == 0 else None
     finally:
         work.leave()
 
@@ -185,7 +185,7 @@ def _readable_twice(rows: Rows, work: WorkFolder) -> Iterator[Rows]:
 
 
 @dataclass(frozen=True)
-class _Task:
+class _ScoringRun:
     """A scoring job with the folder in which it is done."""
 
     job: Job
@@ -222,7 +222,7 @@ class _Task:
             scored_row(row.columns, summary, self.pairs) for row, summary in zip(rows, result.summaries, strict=True)
         ]
         try:
-            durable.write(self._path(shard, ".json"), json.dumps(json_ready(numbers)).encode())
+            durable.write_file(self._path(shard, ".json"), json.dumps(json_ready(numbers)).encode())
             with durable.replacing(self._path(shard)) as file:
                 self.form.shard(written, file)
         except FileNotFoundError:
@@ -256,7 +256,7 @@ class _Task:
         with durable.replacing(self.work.output, drafts=self.work.path) as file:
             self.form.join(map(self._path, shards), file)
             # The sidecar comes first, so that a published output has one. A run killed in between joins anew.
-            durable.write(sidecar(self.work.output), text.encode(), drafts=self.work.path)
+            durable.write_file(sidecar(self.work.output), text.encode(), drafts=self.work.path)
         self.work.remove()
         return summary
 

@@ -120,4 +120,4 @@ def _write_page(
     shown = ShownRows(details, Histogram(spec.best))
     for number, (score, texts, read_scored) in enumerate(rows, 1):
         shown.add(score, lambda: Entry(number, *texts, read_scored()))  # noqa: B023  (called at once)
-    durable.write(path, report_html(spec, shown, about, max_bytes))
+    durable.write_file(path, report_html(spec, shown, about, max_bytes))

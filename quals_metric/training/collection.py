@@ -175,7 +175,7 @@ class _Collection:
 
     def _write(self, path: Path, lines: Sequence[str]) -> None:
         with self.work.advised():
-            durable.write(path, "".join(f"{line}\n" for line in lines).encode())
+            durable.write_file(path, "".join(f"{line}\n" for line in lines).encode())
 
     def _publish(self, job: Job) -> None:
         """Join the shards, select, and let the whole data set appear at once."""
@@ -196,7 +196,7 @@ class _Collection:
         with self.work.advised():
             rows.save_to_disk(str(draft))
             # The sidecar comes first, so that a published data set has it; after a kill in between, both are made anew.
-            durable.write(sidecar(self.output), (json.dumps(self._about(rows, job), indent=2) + "\n").encode())
+            durable.write_file(sidecar(self.output), (json.dumps(self._about(rows, job), indent=2) + "\n").encode())
             os.rename(draft, self.output)
         self.work.remove()
 

@@ -255,7 +255,8 @@ def test_a_candidate_longer_than_the_window(make: Make) -> None:
 def test_result_as_dict_and_table(result: QagsResult) -> None:
     as_dict, table = result.to_dict(), result.to_pandas()
     assert json.loads(json.dumps(as_dict)) == as_dict
-    assert list(table.columns) == ["score", "score_01", "num_questions", "note", "questions"]
+    assert list(table.columns) == ["score", "score_01", "num_questions", "note"]
+    assert list(result.to_pandas(pairs=True).columns) == ["score", "score_01", "num_questions", "note", "questions"]
     assert table.num_questions.tolist() == result.num_questions
     assert "questions" not in result.to_dict(pairs=False)["summaries"][0]
     first = as_dict["summaries"][0]["questions"][0]

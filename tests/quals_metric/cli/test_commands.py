@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from qa_inference.presets import PRESETS, QUESTION_PRESETS, READERS
@@ -153,7 +153,8 @@ def test_the_options_are_those_of_the_configurations(command: str) -> None:
     """Every field that is offered to the command line, with its kind, its choices and its metrics, and no other."""
     declared = {name: (spec, about) for spec in METRICS.values() for name, about in spec.options().items()}
     offered = {name: both for name, both in declared.items() if both[1].kind is not None}
-    parameters = {parameter.name: parameter for parameter in typer.main.get_command(cli.app).commands[command].params}
+    group: Any = get_command(cli.app)
+    parameters = {parameter.name: parameter for parameter in group.commands[command].params}
     assert {name for name in declared if name in parameters} == set(offered)
     for name, (spec, about) in offered.items():
         parameter = parameters[name]
