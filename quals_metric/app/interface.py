@@ -252,7 +252,8 @@ def _wire(
         )
     for name, field in {**fields, **boxes}.items():
         outdated = [messages[name], status] if name in messages else [status]
-        field.change(None, None, outdated, js=f"() => {[''] * len(outdated) if len(outdated) > 1 else repr('')}")
+        emptied = repr("" if len(outdated) == 1 else [""] * len(outdated))
+        field.change(None, None, outdated, api_visibility="private", js=f"() => {emptied}")  # in the browser
 
 
 def _outputs(work: Callable[[], Sequence[Any]], num_shown: int, fields: Iterable[str]) -> list[Any]:

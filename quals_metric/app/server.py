@@ -124,8 +124,6 @@ def serve_page(
         except KeyboardInterrupt:
             pass
         finally:
-            if server := getattr(page, "server", None):
-                server.force_exit = True  # visitors' open streams would hold it up
             page.close(verbose=False)
 
 
