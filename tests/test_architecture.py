@@ -16,9 +16,10 @@ PACKAGES = ("qa_inference", "quals_metric", "qags_metric")
 # ruff: noqa: E501
 LAYERS = (
     ("qa_inference.lazy", "qa_inference.decoding", "qa_inference.tokenization", "qa_inference.models.projection",
-     "qa_inference.models.loading", "qa_inference.distributed", "qa_inference.metric_base", "qa_inference.significance"),
-    ("qa_inference.batching", "qa_inference.formats", "qa_inference.models.shared_rows"),
-    ("qa_inference.presets", "qa_inference.models._shared_prefix"),
+     "qa_inference.distributed", "qa_inference.metric_base", "qa_inference.significance"),
+    ("qa_inference.batching", "qa_inference.formats", "qa_inference.models.loading"),
+    ("qa_inference.presets", "qa_inference.models.shared_rows"),
+    ("qa_inference.models._shared_prefix",),
     ("qa_inference.models.encoder_decoder", "qa_inference.models.decoder_only", "qa_inference.models.reader",
      "qa_inference.answer_candidates"),
     ("qa_inference.cache",),
