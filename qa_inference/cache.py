@@ -2,8 +2,9 @@
 
 An entry holds the hypotheses of one summary window, or the log-probabilities of one target on one source window. Its
 key is a digest of the token ids, the search, the weights and everything else that changes a number. Its value is plain
-numbers behind a checksum. Nothing is pickled and no path is read from the file, so a foreign or damaged file can cost
-time but runs no code.
+numbers behind a checksum. Nothing is pickled and no path is read from the file, so a foreign or damaged file runs no
+code, and the time it can cost is bounded. The checksum finds damage, not forgery: whoever can write to the folder can
+forge scores.
 
 This is the one door to diskcache (the extra `cache`): a SQLite file that the processes of one machine share.
 """
@@ -12,8 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sqlite3
+import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
@@ -35,7 +38,10 @@ Value = TypeVar("Value")
 
 _ENCODING = "2"  # the version of the entries and of their keys; part of every key
 _CHECKSUM = 16  # bytes
-_TIMEOUT = 20.0  # seconds to wait for another process's transaction
+_TIMEOUT = 10.0  # seconds to wait for another process's transaction
+_LONGEST = 10.0  # seconds that a transaction of our own may take
+_PAUSE = 600.0  # seconds that a file is not used after either
+_LARGEST = 2**24  # bytes of an entry; 60 hypotheses of 60 tokens take 30,000
 _TROUBLE = (sqlite3.Error, diskcache.Timeout)
 
 
@@ -62,6 +68,24 @@ class _PlainDisk(diskcache.Disk):
         """Remove nothing: no entry of ours has a file, whatever its row claims."""
 
 
+class _BoundedCache(diskcache.Cache):
+    """A cache that stops a statement after its `deadline` and reads no large value, whatever the file holds.
+
+    Without a bound a trigger in a foreign file may run for ever.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        self.deadline = time.monotonic() + _LONGEST
+        super().__init__(*arguments, **settings)
+
+    @property
+    def _con(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection = super()._con
+        connection.set_progress_handler(lambda: time.monotonic() > self.deadline, 10_000)  # instructions between calls
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST)
+        return connection
+
+
 class Asker(Protocol):
     """The model whose results are kept: `EncoderDecoder`, or anything with its two operations over one `model`."""
 
@@ -80,7 +104,11 @@ class ResultCache:
     """A folder of results by key; a full one drops the results that were used least recently.
 
     Several processes of one machine may use one folder at once. The folder must not lie on a network, where SQLite
-    cannot lock. A result that cannot be read or written is computed; one warning reports it.
+    cannot lock. Whoever can write to the folder can forge scores, so a folder that is made here is its owner's alone
+    (mode 700).
+
+    A result that cannot be read or written is computed; one warning reports it. While another process locks the file,
+    or after a transaction that takes too long, the file is not used for ten minutes.
 
     Args:
         folder: the folder; it is made if it does not exist.
@@ -93,10 +121,11 @@ class ResultCache:
 
     def __init__(self, folder: str | os.PathLike[str], size: int) -> None:
         self.folder = os.fspath(folder)
-        self._warned = False
+        self._warned, self._paused_until = False, -math.inf
         settings = {"size_limit": size, "eviction_policy": "least-recently-used", "statistics": 0, "tag_index": 0}
         try:
-            self._store = diskcache.Cache(self.folder, timeout=_TIMEOUT, disk=_PlainDisk, **settings)
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            self._store = _BoundedCache(self.folder, timeout=_TIMEOUT, disk=_PlainDisk, **settings)
         except Exception as error:  # a foreign file may hold anything, also settings that cannot be set
             raise OSError(
                 f"cache {self.folder!r}: must be a folder to write to, empty or made by this package; opening it gave "
@@ -139,14 +168,29 @@ class ResultCache:
 
     def _attempt(self, operation: Callable[[Item], Any], items: Sequence[Item]) -> list[Any]:
         """The operation's result for every item, in one transaction; None where it fails."""
+        begin = time.monotonic()
+        if begin < self._paused_until:
+            return [None] * len(items)
+        self._store.deadline = begin + _LONGEST
         try:
             with self._store.transact():
                 return [operation(item) for item in items]
         except _TROUBLE as error:
-            self._warn(f"the file cannot be used ({type(error).__name__}: {error})")
-            if len(items) == 1 or isinstance(error, diskcache.Timeout):
+            end = time.monotonic()
+            if isinstance(error, diskcache.Timeout):
+                self._pause(end, "another process locks the file")
+            elif end > self._store.deadline:
+                self._pause(end, f"a transaction takes more than {_LONGEST:.0f} seconds")
+            else:
+                self._warn(f"the file cannot be used ({type(error).__name__}: {error})")
+            if len(items) == 1 or end < self._paused_until:
                 return [None] * len(items)
         return [self._attempt(operation, [item])[0] for item in items]  # a damaged page costs only what lies on it
+
+    def _pause(self, now: float, trouble: str) -> None:
+        """Stop using the file for a while: to wait again at every call would cost more than the cache saves."""
+        self._paused_until = now + _PAUSE
+        self._warn(f"{trouble}, so the file is not used for {_PAUSE / 60:.0f} minutes")
 
     def _open(self, key: bytes, data: bytes, unpack: Callable[[bytes], Value]) -> Value | None:
         """A stored value; None if the data is damaged."""

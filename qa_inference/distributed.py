@@ -149,7 +149,7 @@ def map_spread(work: SpreadWork, on_batch: OnBatch | None) -> list[Any]:
     subject = f"map stopped on rank {rank}"
     # 1. The processes compare what they are asked to do, and learn where the queue of this call is.
     openings = on_every_rank(lambda: (_fingerprint(work), _open_queue() if rank == 0 else ""), subject)
-    differing = [str(other) for other, (fingerprint, _) in enumerate(openings) if fingerprint != openings[0][0]]
+    differing = [str(number) for number, (fingerprint, _) in enumerate(openings) if fingerprint != openings[0][0]]
     if differing:
         raise ValueError(
             f"spread: every process must map the same items, with the same costs and budget; those of rank "

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from qa_inference.formats import encode_prompt
-from qa_inference.metric_base import check_integers
+from qa_inference.metric_base import check_integers, integer_from
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.tokenization import TEXT, Ids, TextTokenizer, pad_rows
 from quals_metric.training.state import left_as_found
@@ -45,8 +45,7 @@ class TextFormat:
         if self.template.count(TEXT) != 1:
             raise ValueError(f"template: must contain {TEXT} exactly once; got {self.template!r}")
         check_integers(self, max_target_tokens=1)
-        if self.max_source_tokens is not None:
-            check_integers(self, max_source_tokens=1)
+        integer_from(1, or_none=True)("max_source_tokens", self.max_source_tokens)
 
     def input(
         self, tokenizer: TextTokenizer, document: str, limit: int | None, *, is_prompt: bool = False

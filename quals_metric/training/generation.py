@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from transformers import GenerationConfig
 
-from qa_inference.metric_base import check_integers
+from qa_inference.metric_base import check_integers, integer_from
 from qa_inference.tokenization import TEXT, TextTokenizer
 from quals_metric.training.examples import TextFormat, padded_tensor
 from quals_metric.training.state import left_as_found
@@ -57,8 +57,9 @@ class GenerationSettings:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        optional = [name for name in ("max_new_tokens", "num_beams", "top_k") if getattr(self, name) is not None]
-        check_integers(self, num_return_sequences=1, batch_size=1, **dict.fromkeys(optional, 1))
+        check_integers(self, num_return_sequences=1, batch_size=1)
+        for name in ("max_new_tokens", "num_beams", "top_k"):
+            integer_from(1, or_none=True)(name, getattr(self, name))
         _ = self.text_format  # checks the template and its limit
         if self.num_return_sequences > 1 and not self.do_sample and (self.num_beams or 1) < self.num_return_sequences:
             raise ValueError(
@@ -179,7 +180,7 @@ def _generation_config(model: Any, tokenizer: Any, settings: GenerationSettings)
 
 
 def _filler_token(model: Any, tokenizer: Any) -> int:
-    """A token to pad with. It is masked, so a model without a padding token uses its end token, or any token."""
+    """A token to pad with: `generate` also fills finished summaries with it; the end token replaces a missing one."""
     ends = model.generation_config.eos_token_id
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, ends[0] if isinstance(ends, list) else ends):
         if token is not None:

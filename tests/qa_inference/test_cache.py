@@ -299,6 +299,84 @@ def test_a_file_damaged_while_in_use_stops_nothing(opened: Open, tmp_path: Path)
     assert len(told) == 1
 
 
+def test_21_c20_a_locked_file_is_waited_for_once(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_file, "_TIMEOUT", 0.01)
+    cache, asked = opened(), list[list[int]]()
+    _numbers(cache, KEYS[:1], asked)
+    begun: list[int] = []
+    transact = cache._store.transact
+    monkeypatch.setattr(cache._store, "transact", lambda: begun.append(1) or transact())
+    holder = sqlite3.connect(tmp_path / "cache" / "cache.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.warns(UserWarning, match="another process locks the file, so the file is not used for 10 min") as told:
+        values = [_numbers(cache, KEYS, asked) for _ in range(3)]
+    assert values == [[0, 10, 20, 30]] * 3 and len(told) == 1 and len(begun) == 1 and len(asked) == 4
+    holder.execute("ROLLBACK")
+    holder.close()
+    monkeypatch.setattr(cache, "_paused_until", 0.0)  # ten minutes later
+    assert _numbers(cache, KEYS, asked) == [0, 10, 20, 30] == _numbers(cache, KEYS, asked)
+    assert asked[4:] == [[1, 2, 3]]
+
+
+ENDLESS = "CREATE VIEW endless AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
+
+
+@pytest.mark.parametrize("event", ["UPDATE OF access_time", "INSERT", "UPDATE OF value"])
+def test_21_c20_a_planted_trigger_is_stopped(
+    event: str, opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, asked = opened(), list[list[int]]()
+    _numbers(cache, KEYS[:1], asked)
+    _change(tmp_path, ENDLESS)
+    _change(tmp_path, f"CREATE TRIGGER slow AFTER {event} ON Cache BEGIN SELECT count(*) FROM endless; END")
+    if event == "UPDATE OF value":
+        _change(tmp_path, "UPDATE Cache SET key = key")  # fires nothing
+        _change(tmp_path, "DROP TRIGGER slow")
+        _change(tmp_path, "UPDATE Cache SET value = x'00'")  # the damaged entry is written anew
+        _change(tmp_path, f"CREATE TRIGGER slow AFTER {event} ON Cache BEGIN SELECT count(*) FROM endless; END")
+    monkeypatch.setattr(cache_file, "_LONGEST", 0.2)
+    with pytest.warns(UserWarning, match="takes more than 0 seconds, so the file is not used|damaged"):
+        assert _numbers(cache, KEYS, asked) == [0, 10, 20, 30] == _numbers(cache, KEYS, asked)
+    assert cache._paused_until > 0
+
+
+def test_21_c20_a_trigger_that_runs_when_the_file_is_opened(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened().close()
+    _change(tmp_path, ENDLESS)
+    _change(tmp_path, "CREATE TRIGGER slow AFTER UPDATE ON Settings BEGIN SELECT count(*) FROM endless; END")
+    monkeypatch.setattr(cache_file, "_LONGEST", 0.2)
+    with pytest.raises(OSError, match="must be a folder to write to, empty or made by this package"):
+        opened()
+
+
+def test_21_c20_a_huge_entry_is_not_read(opened: Open, tmp_path: Path) -> None:
+    """Its checksum is right: the entry is refused for its size alone, and replaced."""
+    model = Counting()
+    cache = opened(2**30)
+    expected = _rows(CachedModel(model, cache, "").generate(INPUTS[:1], SEARCH))
+    ((key,),) = cache._store._sql("SELECT key FROM Cache").fetchall()
+    count = 4 * 2**20
+    payload = np.array([count, *[0] * count], "<u4").tobytes() + bytes(count)  # so many hypotheses without a token
+    data = cache_file._seal(key, payload)
+    cache.close()
+    with sqlite3.connect(tmp_path / "cache" / "cache.db") as connection:
+        connection.execute("UPDATE Cache SET value = ?", (data,))
+    connection.close()
+    with pytest.warns(UserWarning, match="too big"):
+        assert _rows(CachedModel(model, opened(2**30), "").generate(INPUTS[:1], SEARCH)) == expected
+    assert model.asked == [1, 1]
+    assert _rows(CachedModel(model, opened(2**30), "").generate(INPUTS[:1], SEARCH)) == expected
+    assert model.asked == [1, 1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the system has no such modes")
+def test_21_c20_the_folder_is_its_owners_alone(opened: Open, tmp_path: Path) -> None:
+    opened()
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_file_of_somebody_else_runs_no_code(opened: Open, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
