@@ -102,7 +102,9 @@ def test_21_a3_other_labels_are_another_set(caplog: pytest.LogCaptureFixture) ->
 def test_21_a3_predict_on_a_test_set_of_the_same_length(tmp_path: Path) -> None:
     scorer = ToyScorer()
     compute = make_compute_metrics(scorer, tiny.wordpiece(), sources=DOCUMENTS[:4])
-    trainer = toys.trainer(tmp_path, predict_with_generate=True, more={"compute_metrics": compute})
+    trainer = toys.trainer(
+        tmp_path, predict_with_generate=True, generation_max_length=7, more={"compute_metrics": compute}
+    )
     assert "eval_quals" in trainer.evaluate()
     predicted = trainer.predict(toys.tokenized(ROWS[4:], tiny.wordpiece())[::-1])
     assert predicted.predictions is not None and "test_quals" not in predicted.metrics
@@ -112,8 +114,8 @@ def test_21_a3_predict_on_a_test_set_of_the_same_length(tmp_path: Path) -> None:
 def test_21_e_batches_that_are_not_joined(tmp_path: Path) -> None:
     compute = make_compute_metrics(ToyScorer(), tiny.wordpiece(), sources=DOCUMENTS[:4])
     trainer = toys.trainer(
-        tmp_path, predict_with_generate=True, per_device_eval_batch_size=3, eval_do_concat_batches=False,
-        more={"compute_metrics": compute},
+        tmp_path, predict_with_generate=True, generation_max_length=7, per_device_eval_batch_size=3,
+        eval_do_concat_batches=False, more={"compute_metrics": compute},
     )  # fmt: skip
     with pytest.raises(TypeError, match=r"got a list of batches\. Set eval_do_concat_batches=True"):
         trainer.evaluate()
