@@ -18,8 +18,7 @@ from pathlib import Path
 from qa_inference.batching import map_batches
 from qa_inference.decoding import BeamSearch
 from qags_metric import QagsConfig, QagsScorer
-from qags_metric.overlap import exact_match, token_f1
-from qags_metric.selection import parse
+from qags_metric.selection import exact_match, parse_questions, token_f1
 from quals_metric.files.tables import records
 
 
@@ -43,7 +42,7 @@ def measure(scorer: QagsScorer, texts: Sequence[str]) -> dict[str, float]:
     asked = [
         (text, one)
         for (text, candidate), hypotheses in zip(owners, found, strict=True)
-        for one in parse(hypotheses[:1], candidate, generator.text)
+        for one in parse_questions(hypotheses[:1], candidate, generator.text)
     ]
     answers = scorer.reader.read([one.question for _, one in asked], [text for text, _ in asked])
     pairs = [(answer, one.answer.text) for answer, (_, one) in zip(answers, asked, strict=True)]

@@ -130,7 +130,7 @@ class PublishedQags(Contender):
 
     def score(self, summaries: Texts, sources: Texts) -> list[float]:
         """One score per summary."""
-        from qags_metric.selection import parse
+        from qags_metric.selection import parse_questions
 
         inputs, owners = [], []
         parts = self.parts
@@ -138,7 +138,7 @@ class PublishedQags(Contender):
             with self.stage("candidates"):
                 (candidates,) = parts.finder.find([summary], parts.config.num_candidates)
             for each in candidates:
-                marked = parts.format.input(parts.generator.text, summary, each.start, each.end, parts._window)
+                marked = parts.format.input(parts.generator.text, summary, each.start, each.end, parts.window)
                 if marked is not None:
                     inputs.append(marked[0])
                     owners.append((i, each))
@@ -146,22 +146,21 @@ class PublishedQags(Contender):
             found = self.map(self.generate, inputs, BEAMS_AT_ONCE, lambda ids: 10 * (len(ids) + 32))
         asked: list[list[Any]] = [[] for _ in summaries]
         for (i, answer), hypotheses in zip(owners, found, strict=True):
-            asked[i] += parse(hypotheses, answer, parts.generator.text)
+            asked[i] += parse_questions(hypotheses, answer, parts.generator.text)
         with self.stage("read"):
             return self.compare(summaries, sources, asked)
 
     def compare(self, summaries: Texts, sources: Texts, asked: list[list[Any]]) -> list[float]:
         """Filter by the answers from the summary; F1 of the answers from both, read once more."""
         from qa_inference.metric_base import mean_of_defined as mean
-        from qags_metric.overlap import token_f1
-        from qags_metric.selection import select
+        from qags_metric.selection import select_questions, token_f1
 
         config = self.parts.config
         own = self.answers([(one.question, text) for text, each in zip(summaries, asked, strict=True) for one in each])
         kept = []
         for each in asked:
             read = {one.question: own.pop(0) for one in each}
-            kept.append([one.question for one in select(each, read, config.max_questions, config.exact)])
+            kept.append([one.question for one in select_questions(each, read, config.max_questions, config.exact)])
         both = [
             self.answers([(q, text) for text, each in zip(texts, kept, strict=True) for q in each])
             for texts in (sources, summaries)
@@ -222,7 +221,7 @@ class PublishedQuals(Contender):
         """One score per summary."""
         from qa_inference.metric_base import mean_of_defined as mean
 
-        texts = self.parts._read(set(summaries), summaries)
+        texts = self.parts.tokenize(summaries)
         scores: list[float] = []
         for i in range(0, len(summaries), SUMMARIES_AT_ONCE):
             batch = summaries[i : i + SUMMARIES_AT_ONCE]
@@ -237,18 +236,18 @@ class PublishedQuals(Contender):
 
     def kept(self, summary: str, text: Any, found: list[list[Any]]) -> list[Any]:
         """Step 2, which costs little and is ours."""
-        from quals_metric.selection import SummaryText, locate, parse, select
+        from quals_metric.selection import SummaryText, locate_answers, parse_pairs, select_pairs
 
-        parsed = parse([h for each in found for h in each], self.parts.format, self.parts.model.text)
-        located = locate(parsed, SummaryText(summary, text.encoded, self.parts.model.text))
-        return select(located, self.parts.config.max_pairs)
+        parsed = parse_pairs([h for each in found for h in each], self.parts.format, self.parts.model.text)
+        located = locate_answers(parsed, SummaryText(summary, text.encoded, self.parts.model.text))
+        return select_pairs(located, self.parts.config.max_pairs)
 
     def pair_scores(self, pairs: list[Any], source: str) -> list[float]:
         """Every pair of a summary in one batch, its source's best window encoded once for each of them."""
         if not pairs:
             return []
         best = np.full(len(pairs), -np.inf)
-        for window in self.parts._read({source}, [source])[source].inputs():
+        for window in self.parts.tokenize([source])[source].inputs():
             rows = self.teacher_forced(window, [pair.tokens for pair in pairs])
             best = np.maximum(best, [row.mean(dtype=np.float64) for row in rows])
         return [float(b - pair.log_probs.mean(dtype=np.float64)) for b, pair in zip(best, pairs, strict=True)]

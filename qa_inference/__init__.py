@@ -1,19 +1,14 @@
 """Ask, answer and score questions with Hugging Face models, fast; names no metric.
 
+- `models`: loads, searches and scores with an encoder-decoder or a decoder-only model; reads answers with a reader
 - `decoding`: diverse beam search, beam search and sampling over a step function
-- `rows`: which rows a search runs, and the hypotheses they become
-- `likelihood`: teacher-forced token log-probabilities
-- `attention`: cross-attention that shares one source among many rows
-- `engine`, `spread`: batches by token budget, on one process or spread over many
-- `tokenization`: texts as data, with offsets
-- `formats`, `presets`: how a checkpoint writes a question, with its answer or to a given one; known checkpoints
-- `pretrained`: a model and its tokenizer, loaded
-- `seq2seq`, `causal`: an encoder-decoder, or a decoder-only model, that generates and scores
-- `reader`, `spans`: the answer to a question, in a text
+- `tokenization`: texts as data: ids with offsets, a long text as overlapping windows, padded rows of ids
+- `formats`, `presets`: how a checkpoint reads a text and writes a question; the known checkpoints
+- `batching`, `distributed`: batches by token budget, on one process or spread over many
 - `cache`: results kept on disk
-- `windows`: a long text as overlapping windows
-- `results`, `resampling`: what the results of the metrics share; bootstrap and randomization
-- `options`: what callers ask for, checked
+- `answer_candidates`: the names and noun phrases of a text
+- `significance`: bootstrap and randomization
+- `metric_base`, `evaluate_metric`: what every metric is: options, results, its key and signature; its face for evaluate
 - `lazy`: public names that cost nothing until they are used
 
 Importing this package imports none of them.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
@@ -81,7 +81,7 @@ class QuestionMetric(evaluate.Metric):
         }
 
     @classmethod
-    def inputs_description(cls) -> str:
+    def compute_help(cls) -> str:
         """The help of `compute`: its arguments, results and examples."""
         arguments = [
             "predictions (list of str): the summaries to judge.",
@@ -101,7 +101,7 @@ class QuestionMetric(evaluate.Metric):
         return evaluate.MetricInfo(
             description=self.description_text,
             citation=self.citation_text,
-            inputs_description=self.inputs_description(),
+            inputs_description=self.compute_help(),
             features=datasets.Features({"predictions": text, "sources": text}),
             reference_urls=[self.reference_url],
             license="Apache-2.0",
@@ -111,9 +111,14 @@ class QuestionMetric(evaluate.Metric):
         """Load the models when `evaluate.load` asks for it, so that a wrong name shows there."""
         loaded(self.make_scorer, self.config)
 
-    def add_batch(self, *, predictions: Sequence[str] = (), sources: Sequence[str] = (), **unknown: Any) -> None:
+    def add_batch(self, *, predictions: Iterable[str] = (), sources: Iterable[str] = (), **unknown: Any) -> None:
         """Add summaries and their sources; `compute()` then scores all that were added."""
         super().add_batch(**storable_texts(predictions, sources), **unknown)
+
+    def add(self, *, prediction: str | None = None, sources: str | None = None, **unknown: Any) -> None:
+        """Add one summary and its source, checked as `add_batch` checks them."""
+        texts = storable_texts([prediction], [sources])  # type: ignore[list-item]  # None is refused there
+        super().add(prediction=texts["predictions"][0], sources=texts["sources"][0], **unknown)
 
     def _compute(self, predictions: Sequence[str], sources: Sequence[str], **overrides: Any) -> dict[str, Any]:
         with_items = overrides.pop(f"return_{self.items_field}", False)
@@ -151,14 +156,14 @@ def choose_model(metric: str, config_name: str | None, model: str | None, preset
     return config_name
 
 
-def storable_texts(predictions: Sequence[str], sources: Sequence[str]) -> dict[str, list[str]]:
-    """Both lists under evaluate's names, checked, and as its Arrow file can hold them: without lone surrogates.
+def storable_texts(predictions: Iterable[str], sources: Iterable[str]) -> dict[str, list[str]]:
+    """Both under evaluate's names, checked, and as its Arrow file can hold them: without lone surrogates.
 
     evaluate itself looks at the first text only, and would take a string for a list of its characters.
     """
-    check_texts(predictions, sources, ("predictions", "sources"))
-    texts = {"predictions": predictions, "sources": sources}
-    return {name: [without_surrogates(text) for text in column] for name, column in texts.items()}
+    names = ("predictions", "sources")
+    columns = check_texts(predictions, sources, names)
+    return {name: [without_surrogates(text) for text in column] for name, column in zip(names, columns, strict=True)}
 
 
 def _per_call(config_type: type[ModelOptions]) -> list[tuple[Any, Option]]:

@@ -15,6 +15,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -304,6 +305,11 @@ class ScoredSummary:
         items: tuple[Any, ...] = getattr(self, self.items_field)
         return items
 
+    def __repr__(self) -> str:
+        """The score and the number of questions; the questions themselves would fill the screen."""
+        about = f"undefined: {self.note}" if math.isnan(self.score) else f"score={self.score:.4f}"
+        return f"{type(self).__name__}({about}, {len(self.items)} {self.items_field})"
+
     @classmethod
     def item_type(cls) -> Any:
         """The type of `items`."""
@@ -345,7 +351,7 @@ def _typed(hint: Any, value: Any) -> Any:
 Summary_co = TypeVar("Summary_co", bound=ScoredSummary, covariant=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CorpusResult(Generic[Summary_co]):
     """The scores of a corpus. Undefined summaries have NaN, are left out of the means and counted.
 
@@ -359,6 +365,11 @@ class CorpusResult(Generic[Summary_co]):
     signature: str
     num_windowed_summaries: int = 0
     num_windowed_sources: int = 0
+
+    def __repr__(self) -> str:
+        """The mean score and the counts, in one line."""
+        about = f"score={self.score:.4f}, {len(self.summaries)} summaries, {self.num_undefined} undefined"
+        return f"{type(self).__name__}({about})"
 
     @property
     def scores(self) -> list[float]:
@@ -387,37 +398,64 @@ class CorpusResult(Generic[Summary_co]):
         as_json: dict[str, Any] = json_ready({**whole, "summaries": [summary.row(pairs) for summary in self.summaries]})
         return as_json
 
-    def to_pandas(self) -> pd.DataFrame:
-        """One row per summary: score, score_01, the number of questions, note, and the questions. Needs pandas."""
+    def to_pandas(self, pairs: bool = False) -> pd.DataFrame:
+        """One row per summary: score, score_01, the number of questions, the note and, if `pairs`, the questions."""
         import pandas as pd
 
-        columns = list(self.kind.columns())
-        return pd.DataFrame([list(summary.row().values()) for summary in self.summaries], columns=columns)
+        columns = list(self.kind.columns())[: None if pairs else -1]
+        return pd.DataFrame([list(summary.row(pairs).values()) for summary in self.summaries], columns=columns)
 
 
-def check_texts(summaries: Sequence[str], sources: Sequence[str], names: tuple[str, str] = TEXT_NAMES) -> None:
-    """Raise TypeError or ValueError unless both are non-empty sequences of str of the same length.
+def check_texts(
+    summaries: Iterable[str], sources: Iterable[str], names: tuple[str, str] = TEXT_NAMES
+) -> tuple[list[str], list[str]]:
+    """Both as lists of str, after a check: not empty, and of the same length.
 
-    `names` are what the caller's user knows the two by.
+    Args:
+        summaries: any one-dimensional collection of str: a list, tuple, generator, pandas Series, NumPy or Arrow array,
+            or a column of a data set.
+        sources: the same, a source for each summary.
+        names: what the caller's user knows the two by.
+
+    Raises:
+        TypeError: if one of them is a single text, no such collection, or holds anything but str.
+        ValueError: if the lengths differ or are 0.
     """
-    for name, texts in zip(names, (summaries, sources), strict=True):
-        if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
-            raise TypeError(
-                f"{name}: must be a list of str; got {type(texts).__name__}. Put a single text into a list: [text]"
-            )
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(
-                    f"{name}[{index}]: must be str; got {type(text).__name__} ({text!r:.40}). Pass '' for a missing "
-                    f"text: its score is then undefined (NaN)"
-                )
-    if len(summaries) != len(sources):
+    first, second = (_text_list(name, texts) for name, texts in zip(names, (summaries, sources), strict=True))
+    if len(first) != len(second):
         raise ValueError(
-            f"{' and '.join(names)}: must be of the same length; got {len(summaries)} and {len(sources)}. Give each "
-            f"summary its own source, repeating a source that has several"
+            f"{' and '.join(names)}: must be of the same length; got {len(first)} and {len(second)}. Give each summary "
+            f"its own source, repeating a source that has several"
         )
-    if not summaries:
+    if not first:
         raise ValueError(f"{names[0]}: must not be empty; got 0 texts. Pass at least one summary and its source")
+    return first, second
+
+
+def _text_list(name: str, texts: Any) -> list[str]:
+    """The texts of a collection as a list; see `check_texts`."""
+    if isinstance(texts, str | bytes):
+        raise TypeError(
+            f"{name}: must be a list of str; got {type(texts).__name__}. Put a single text into a list: [text]"
+        )
+    # 1. Arrays convert themselves: their own items are scalars of theirs, and a two-dimensional one gives lists.
+    for convert in ("to_pylist", "tolist"):
+        if hasattr(texts, convert):
+            texts = getattr(texts, convert)()
+            break
+    # 2. Mappings and sets have no order that a summary could share with its source.
+    if isinstance(texts, Mapping | AbstractSet) or not isinstance(texts, Iterable):
+        raise TypeError(
+            f"{name}: must be a list of str; got {type(texts).__name__}. Pass one text per summary, in order"
+        )
+    items = list(texts)
+    for index, text in enumerate(items):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"{name}[{index}]: must be str; got {type(text).__name__} ({text!r:.40}). Pass '' for a missing text: "
+                f"its score is then undefined (NaN)"
+            )
+    return items
 
 
 def mean_of_defined(values: Iterable[float]) -> float:

@@ -1,4 +1,4 @@
-"""What a scoring gives: questions with their answers, summaries, the corpus; read-only, with several readings."""
+"""The result of a scoring: questions with their answers, summaries, the corpus. All are read-only."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from qa_inference.metric_base import CorpusResult, ScoredSummary
 
 @dataclass(frozen=True)
 class FoundAnswer:
-    """What the reader answered from a text: the text's own characters [start, end).
+    """The reader's answer from a text: the text's own characters [start, end).
 
-    Without an answer `text` is "" and both are -1. `confidence` is how far, in logits, the best span's score lies above
-    that of no answer: negative without an answer; NaN if the text has no span at all.
+    Without an answer, `text` is "" and both offsets are -1. `confidence` is the best span's score less the score of no
+    answer, in logits. It is negative without an answer, and NaN if the text has no span at all.
     """
 
     text: str
@@ -25,9 +25,9 @@ class FoundAnswer:
 class QuestionScore:
     """One kept question.
 
-    `answer`, the summary's own characters [start, end), is what it was written to ask for; `summary_answer` and
-    `source_answer` are what the reader answered, `f1` how far these two agree, between 0 and 1. `log_prob` is the mean
-    log-probability of the question's tokens given the summary, in nats: what the questions are ranked by.
+    The question was written to ask for `answer`, the summary's own characters [start, end). `summary_answer` and
+    `source_answer` are the reader's answers. `f1` is their agreement, from 0 to 1. `log_prob` is the mean
+    log-probability of the question's tokens given the summary, in nats; it ranks the questions.
     """
 
     question: str
@@ -45,12 +45,12 @@ class QuestionScore:
         return self.f1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SummaryScore(ScoredSummary):
-    """QAGS of one summary, the mean F1 of its questions, likeliest first; NaN, with the reason in `note`, without any.
+    """QAGS of one summary: the mean F1 of its questions, which stand in order of likelihood.
 
-    The reasons are "blank summary", "blank source", "no answer candidate" (no name, no noun phrase) and "no question
-    kept".
+    Without a question it is NaN, with the reason in `note`: "blank summary", "blank source", "no answer candidate" (no
+    name and no noun phrase) or "no question kept".
     """
 
     metric = "qags"
@@ -62,15 +62,15 @@ class SummaryScore(ScoredSummary):
 
     @property
     def score_01(self) -> float:
-        """The score, which is between 0 and 1 as it is; NaN if undefined."""
+        """The score itself, which lies between 0 and 1; NaN if undefined."""
         return self.score
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class QagsResult(CorpusResult[SummaryScore]):
-    """QAGS of a corpus, 0 to 1. Undefined summaries have NaN, are left out of the mean and counted.
+    """QAGS of a corpus, from 0 to 1. Undefined summaries have NaN, are left out of the mean and are counted.
 
-    `signature` names all that could change a number. `num_windowed_summaries` counts the distinct summaries that were
+    `signature` names everything that could change a number. `num_windowed_summaries` counts the distinct summaries that were
     longer than a window of the question generator or of the reader, `num_windowed_sources` the distinct sources that
     were read in more than one window; a source of which nothing was asked is not read.
     """

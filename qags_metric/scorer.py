@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 
 from qa_inference import __version__
 from qa_inference.answer_candidates import AnswerCandidate, AnswerFinder
 from qa_inference.batching import DEFAULT_TOKEN_BUDGET, map_batches
 from qa_inference.decoding import BeamSearch
+from qa_inference.distributed import OnBatch
 from qa_inference.metric_base import (
     DEFAULT_WINDOW,
     ResultKey,
@@ -25,18 +27,16 @@ from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.models.loading import LoadingOptions
 from qa_inference.models.reader import Reader, ReaderAnswer, Window
 from qags_metric.config import QagsConfig
-from qags_metric.overlap import token_f1
 from qags_metric.result import FoundAnswer, QagsResult, QuestionScore, SummaryScore
-from qags_metric.selection import AskedQuestion, by_likelihood, parse, select
+from qags_metric.selection import AskedQuestion, by_likelihood, parse_questions, select_questions, token_f1
 
-TOKENS_PER_BEAM = 8  # what one beam of a search costs beside its input, in the engine's tokens
-CHARACTERS_PER_TOKEN = 4  # about: candidates are found in texts that have no tokens yet
-WINDOWS_AT_ONCE = 4096  # the reader's windows in memory at a time, give or take those of one question
+TOKENS_PER_BEAM = 8  # cost of one beam of a search beside its input, in tokens
+CHARACTERS_PER_TOKEN = 4  # an estimate: candidates are searched in texts that have no tokens yet
+WINDOWS_AT_ONCE = 4096  # windows of the reader in memory at a time, give or take those of one question
 STAGES = 4
 
-Progress = Callable[[int, int], None]
-Place = tuple[str, str]
-"""A question and the text it is put to."""
+QuestionOfText = tuple[str, str]
+"""A question and the text that it is asked of."""
 
 
 def load_generator(config: QagsConfig) -> EncoderDecoder:
@@ -54,13 +54,18 @@ def load_reader(config: QagsConfig) -> Reader:
 
 
 class QagsScorer:
-    """Scores summaries against their sources; models are loaded once, here, but for those given loaded.
+    """Scores summaries against their sources. It loads its models once, when it is made.
 
     >>> scorer = QagsScorer()  # doctest: +SKIP
-    >>> result = scorer.score(summaries=["Ann won."], sources=["Bob lost to Ann."])  # doctest: +SKIP
+    >>> result = scorer.score(["Ann won."], ["Bob lost to Ann."])  # doctest: +SKIP
     >>> result.score, result.summaries[0].questions[0].question  # doctest: +SKIP
 
-    A given `reader` reads as its own configuration says, not the scorer's.
+    Args:
+        config: the options, or the name of a question-generation model: a preset, a Hub name or a folder; None: the
+            defaults.
+        finder: what finds names and noun phrases, used instead of `config.spacy_model`.
+        generator: a loaded model that writes questions, used instead of `config.model`.
+        reader: a loaded reader, used instead of `config.reader`. It reads as its own configuration says.
     """
 
     def __init__(
@@ -78,43 +83,53 @@ class QagsScorer:
         self.generator = generator or load_generator(config)
         self.reader = reader or load_reader(config)
         self.format.mark_ids(self.generator.text)  # an answer that cannot be marked is an error here, not later
-        self._window = self.format.window or self.generator.window or DEFAULT_WINDOW
+        self.window = self.format.window or self.generator.window or DEFAULT_WINDOW
         self._map = partial(map_batches, token_budget=config.token_budget or DEFAULT_TOKEN_BUDGET)
         self._search = BeamSearch(config.beam_width, config.min_question_tokens, config.max_question_tokens)
 
     def score(
         self,
-        summaries: Sequence[str],
-        sources: Sequence[str],
+        summaries: Iterable[str],
+        sources: Iterable[str],
         *,
         spread: bool = False,
-        on_batch: Progress | None = None,
+        on_batch: OnBatch | None = None,
     ) -> QagsResult:
-        """QAGS of every summary against the source at the same place.
+        """QAGS of every summary against the source at the same index.
 
-        `spread` shares the work among the processes of an `accelerate launch`; every process must call it with the
-        same texts and gets the whole result. `on_batch(done, total)` is called after every batch: `total` is four times
-        the number of texts that can be scored, each of the four stages (candidates, questions, answers from the
-        summary, answers from the source) a quarter of it; what it raises stops the scoring. Raises TypeError or
-        ValueError for other than lists of str of equal length.
+        Args:
+            summaries: the texts to judge, in any one-dimensional collection of str.
+            sources: for each summary, the text it was written from. Texts may repeat.
+            spread: share the work among the processes of an `accelerate launch`. Every process calls this method with
+                the same texts and gets the whole result.
+            on_batch: called as `on_batch(done, total)` after every batch. `total` is four times the number of texts
+                that can be scored: each of the four stages (candidates, questions, answers from the summary, answers
+                from the source) is a quarter of it. An error that it raises stops the scoring.
+
+        Raises:
+            TypeError: if an argument is no collection of str.
+            ValueError: if the lengths differ or are 0.
         """
-        check_texts(summaries, sources)
-        real = [(a, b) for a, b in zip(summaries, sources, strict=True) if a.strip() and b.strip()]
-        progress = _Progress(on_batch, len(real))
-        candidates = self._candidates(list(dict.fromkeys(summary for summary, _ in real)), spread, progress)
-        asked, windowed = self._questions(candidates, spread, progress)
-        kept, answers = self._kept(asked, spread, progress)
-        places = [(one.question, source) for summary, source in real for one in kept[summary]]
-        unread = [place for place in places if place not in answers]  # a source may be somebody's summary
-        found = answers | self._read(unread, spread, progress, 3, 4)
+        summaries, sources = check_texts(summaries, sources)
+        scorable = [(a, b) for a, b in zip(summaries, sources, strict=True) if a.strip() and b.strip()]
+        progress = _StageProgress(on_batch, len(scorable))
+        # 1. to 3. Find answer candidates, write questions, keep those that the summary answers as intended.
+        candidates = self._candidates(list(dict.fromkeys(summary for summary, _ in scorable)), spread, progress)
+        questions, windowed_summaries = self._questions(candidates, spread, progress)
+        kept, summary_answers = self._kept_questions(questions, spread, progress)
+        # 4. Answer the kept questions from the sources. A source may be another row's summary, and be read already.
+        asked_of_sources = [(question.question, source) for summary, source in scorable for question in kept[summary]]
+        unread = [asked for asked in asked_of_sources if asked not in summary_answers]
+        answers = summary_answers | self._read(unread, spread, progress, 3, 4)
         progress.reach(4)
+        # 5. Compare the two answers of every question.
         scored = [
-            self._summary_score(summary, source, candidates, kept, answers, found)
+            self._summary_score(summary, source, candidates, kept, answers)
             for summary, source in zip(summaries, sources, strict=True)
         ]
-        windowed |= _windowed(answers)
-        windowed_sources = _windowed({place: found[place] for place in places})
-        return QagsResult(tuple(scored), self.signature, len(windowed), len(windowed_sources))
+        windowed_summaries |= _windowed(summary_answers)
+        windowed_sources = _windowed({asked: answers[asked] for asked in asked_of_sources})
+        return QagsResult(tuple(scored), self.signature, len(windowed_summaries), len(windowed_sources))
 
     @property
     def signature(self) -> str:
@@ -133,7 +148,7 @@ class QagsScorer:
         settings = {
             "model": versions[0],
             "format": short_digest(self.format),
-            "window": self._window,
+            "window": self.window,
             "reader": versions[1],
             "reading": f"{reading.window}-{reading.stride}-{reading.n_best}-{reading.max_answer_tokens}"
             f"-{reading.null_threshold}",
@@ -151,113 +166,122 @@ class QagsScorer:
         }
         return ResultKey("qags", settings)
 
-    def _candidates(self, summaries: list[str], spread: bool, progress: _Progress) -> dict[str, list[AnswerCandidate]]:
-        """Step 1: what may be asked for, by summary."""
-        found = self._map(
+    def _candidates(
+        self, summaries: list[str], spread: bool, progress: _StageProgress
+    ) -> dict[str, list[AnswerCandidate]]:
+        """Step 1: the names and noun phrases that are asked for, by summary."""
+        candidates = self._map(
             lambda batch: self.finder.find(batch, self.config.num_candidates),
             summaries,
             lambda text: 1 + len(text) // CHARACTERS_PER_TOKEN,
             spread=spread,
             on_batch=progress.part(0, 1),
         )
-        return dict(zip(summaries, found, strict=True))
+        return dict(zip(summaries, candidates, strict=True))
 
     def _questions(
-        self, candidates: dict[str, list[AnswerCandidate]], spread: bool, progress: _Progress
+        self, candidates: dict[str, list[AnswerCandidate]], spread: bool, progress: _StageProgress
     ) -> tuple[dict[str, list[AskedQuestion]], set[str]]:
         """Step 2: the questions to every candidate, by summary, and the summaries longer than the window.
 
         A candidate that is itself longer than the window has no question.
         """
         inputs, owners, windowed = [], [], set()
-        for text, each in candidates.items():
-            for answer in each:
-                marked = self.format.input(self.generator.text, text, answer.start, answer.end, self._window)
+        for summary, answers in candidates.items():
+            for answer in answers:
+                marked = self.format.input(self.generator.text, summary, answer.start, answer.end, self.window)
                 if marked is None or marked[1]:
-                    windowed.add(text)
+                    windowed.add(summary)
                 if marked is not None:
                     inputs.append(marked[0])
-                    owners.append((text, answer))
-        found = self._map(
+                    owners.append((summary, answer))
+        hypotheses_of_input = self._map(
             lambda batch: self.generator.generate(batch, self._search),
             inputs,
             lambda ids: len(ids) + TOKENS_PER_BEAM * self.config.beam_width,
             spread=spread,
             on_batch=progress.part(1, 2),
         )
-        asked: dict[str, list[AskedQuestion]] = {text: [] for text in candidates}
-        for (text, answer), hypotheses in zip(owners, found, strict=True):
-            asked[text] += parse(hypotheses[: self.config.hypotheses], answer, self.generator.text)
-        if inputs and not any(asked.values()):
+        questions: dict[str, list[AskedQuestion]] = {summary: [] for summary in candidates}
+        for (summary, answer), hypotheses in zip(owners, hypotheses_of_input, strict=True):
+            questions[summary] += parse_questions(hypotheses[: self.config.hypotheses], answer, self.generator.text)
+        if inputs and not any(questions.values()):
             warnings.warn(
-                f"model {self._preset.name!r}: none of {sum(map(len, found))} hypotheses is a question of three words "
-                f"and a question mark; every score is undefined. Does its format fit?",
+                f"model {self._preset.name!r}: none of {sum(map(len, hypotheses_of_input))} hypotheses is a question "
+                f"of three words and a question mark; every score is undefined. Does its format fit?",
                 stacklevel=3,
             )
         progress.reach(2)
-        return asked, windowed
+        return questions, windowed
 
-    def _kept(
-        self, asked: dict[str, list[AskedQuestion]], spread: bool, progress: _Progress
-    ) -> tuple[dict[str, list[AskedQuestion]], dict[Place, ReaderAnswer]]:
-        """Step 3: the questions about every summary that count, and what the reader answered from the summaries.
+    def _kept_questions(
+        self, questions: dict[str, list[AskedQuestion]], spread: bool, progress: _StageProgress
+    ) -> tuple[dict[str, list[AskedQuestion]], dict[QuestionOfText, ReaderAnswer]]:
+        """Step 3: the kept questions of every summary, and the reader's answers from the summaries.
 
-        The likeliest questions are read first, and no more of them once enough are kept: those that are left could not
-        be among the likeliest.
+        The likeliest questions are read first. Once enough of them are kept, the rest is not read: it could not be
+        among the likeliest.
         """
         config = self.config
-        waiting = {summary: by_likelihood(each) for summary, each in asked.items()}
-        read: dict[str, list[AskedQuestion]] = {summary: [] for summary in asked}
-        kept: dict[str, list[AskedQuestion]] = {summary: [] for summary in asked}
-        answers: dict[Place, ReaderAnswer] = {}
+        waiting = {summary: by_likelihood(of_summary) for summary, of_summary in questions.items()}
+        read: dict[str, list[AskedQuestion]] = {summary: [] for summary in questions}
+        kept: dict[str, list[AskedQuestion]] = {summary: [] for summary in questions}
+        answers: dict[QuestionOfText, ReaderAnswer] = {}
         start = 2.0
-        while unfinished := [summary for summary, each in waiting.items() if each]:
-            left = sum(len(waiting[summary]) for summary in unfinished)
+        while unfinished := [summary for summary, of_summary in waiting.items() if of_summary]:
+            # 1. Take the next questions of every summary that has too few.
+            num_left = sum(len(waiting[summary]) for summary in unfinished)
             for summary in unfinished:
                 read[summary] += waiting[summary][: config.max_questions]
                 del waiting[summary][: config.max_questions]
-            places = [(one.question, summary) for summary in unfinished for one in read[summary]]
-            end = start + (3 - start) * (left - sum(map(len, waiting.values()))) / left
-            answers |= self._read([place for place in places if place not in answers], spread, progress, start, end)
+            asked = [(question.question, summary) for summary in unfinished for question in read[summary]]
+            # 2. Answer them from the summary.
+            end = start + (3 - start) * (num_left - sum(map(len, waiting.values()))) / num_left
+            answers |= self._read([key for key in asked if key not in answers], spread, progress, start, end)
             start = end
+            # 3. Keep those that are answered as intended.
             for summary in unfinished:
-                own = {one.question: answers[one.question, summary] for one in read[summary]}
-                kept[summary] = select(read[summary], own, config.max_questions, config.exact, config.max_per_answer)
+                own = {question.question: answers[question.question, summary] for question in read[summary]}
+                kept[summary] = select_questions(
+                    read[summary], own, config.max_questions, config.exact, config.max_per_answer
+                )
                 if len(kept[summary]) == config.max_questions:
                     waiting[summary] = []
         progress.reach(3)
         return kept, answers
 
     def _read(
-        self, places: Iterable[Place], spread: bool, progress: _Progress, start: float, end: float
-    ) -> dict[Place, ReaderAnswer]:
-        """Steps 3 and 4: the reader's answer to every distinct question to a text, from stage `start` to `end`."""
-        distinct = list(dict.fromkeys(places))
-        answers: dict[Place, ReaderAnswer] = {}
+        self, asked: Iterable[QuestionOfText], spread: bool, progress: _StageProgress, start: float, end: float
+    ) -> dict[QuestionOfText, ReaderAnswer]:
+        """Steps 3 and 4: the reader's answer to every distinct question of a text, from stage `start` to `end`."""
+        distinct = list(dict.fromkeys(asked))
+        answers: dict[QuestionOfText, ReaderAnswer] = {}
         for part in self._parts(distinct):
             shares = (count / len(distinct) for count in (len(answers), len(answers) + len(part)))
-            spans = self._map(
-                self.reader.spans,
-                [window for _, windows in part for window in windows],
-                lambda window: window.cost,
-                spread=spread,
-                on_batch=progress.part(*(start + (end - start) * share for share in shares)),
+            spans_of_window = iter(
+                self._map(
+                    self.reader.spans,
+                    [window for _, windows in part for window in windows],
+                    lambda window: window.cost,
+                    spread=spread,
+                    on_batch=progress.part(*(start + (end - start) * share for share in shares)),
+                )
             )
-            found = iter(spans)
-            for place, windows in part:
-                answers[place] = self.reader.answer(place[1], windows, [next(found) for _ in windows])
+            for key, windows in part:
+                answers[key] = self.reader.answer(key[1], windows, list(islice(spans_of_window, len(windows))))
         return answers
 
-    def _parts(self, places: Iterable[Place]) -> Iterator[list[tuple[Place, list[Window]]]]:
-        """The questions with their windows, so many at a time as may be in memory together."""
-        part: list[tuple[Place, list[Window]]] = []
-        size = 0
-        for place in places:
-            part.append((place, self.reader.windows(*place)))
-            size += len(part[-1][1])
-            if size >= WINDOWS_AT_ONCE:
+    def _parts(self, asked: Iterable[QuestionOfText]) -> Iterator[list[tuple[QuestionOfText, list[Window]]]]:
+        """The questions with their windows, as many at a time as are in memory together."""
+        part: list[tuple[QuestionOfText, list[Window]]] = []
+        num_windows = 0
+        for key in asked:
+            windows = self.reader.windows(*key)
+            part.append((key, windows))
+            num_windows += len(windows)
+            if num_windows >= WINDOWS_AT_ONCE:
                 yield part
-                part, size = [], 0
+                part, num_windows = [], 0
         if part:
             yield part
 
@@ -267,56 +291,65 @@ class QagsScorer:
         source: str,
         candidates: dict[str, list[AnswerCandidate]],
         kept: dict[str, list[AskedQuestion]],
-        answers: dict[Place, ReaderAnswer],
-        found: dict[Place, ReaderAnswer],
+        answers: dict[QuestionOfText, ReaderAnswer],
     ) -> SummaryScore:
-        """Step 5: the mean F1 of a summary's questions, or why there is none."""
+        """Step 5: the mean F1 of a summary's questions, or the reason why there is none."""
         if not summary.strip() or not source.strip():
             return SummaryScore(math.nan, (), "blank source" if summary.strip() else "blank summary")
         if not candidates[summary]:
             return SummaryScore(math.nan, (), "no answer candidate")
         questions = tuple(
-            _question_score(one, answers[one.question, summary], found[one.question, source]) for one in kept[summary]
+            _question_score(question, answers[question.question, summary], answers[question.question, source])
+            for question in kept[summary]
         )
-        value = mean_of_defined(question.f1 for question in questions)
-        return SummaryScore(value, questions, "" if questions else "no question kept")
+        score = mean_of_defined(question.f1 for question in questions)
+        return SummaryScore(score, questions, "" if questions else "no question kept")
 
 
 @dataclass
-class _Progress:
-    """One count over the stages of a scoring: each of `rows` texts counts once in each."""
+class _StageProgress:
+    """One count over the stages of a scoring: each of `num_rows` texts counts once in each stage."""
 
-    on_batch: Progress | None
-    rows: int
-    told: int = 0
+    on_batch: OnBatch | None
+    num_rows: int
+    num_reported: int = 0
 
-    def part(self, start: float, end: float) -> Progress | None:
-        """The engine's callback for the part of the stages between `start` and `end`; stages count from 0."""
-        return None if self.on_batch is None else lambda done, total: self._tell(start + (end - start) * done / total)
+    def part(self, start: float, end: float) -> OnBatch | None:
+        """The callback for the part of the stages between `start` and `end`; stages count from 0."""
+        if self.on_batch is None:
+            return None
+        return lambda done, total: self._report(start + (end - start) * done / total)
 
     def reach(self, stage: int) -> None:
-        """Say that the stages before `stage` are done, if nobody has: a stage may have nothing to do."""
-        if self.on_batch is not None and self.told < stage * self.rows:
-            self._tell(stage)
+        """Report that the stages before `stage` are done, unless that was reported: a stage may have nothing to do."""
+        if self.on_batch is not None and self.num_reported < stage * self.num_rows:
+            self._report(stage)
 
-    def _tell(self, stages: float) -> None:
-        self.told = int(stages * self.rows + 1e-6)  # sums of fractions fall short of the whole
+    def _report(self, stages: float) -> None:
+        self.num_reported = int(stages * self.num_rows + 1e-6)  # sums of fractions fall short of the whole
         if self.on_batch is not None:
-            self.on_batch(self.told, STAGES * self.rows)
+            self.on_batch(self.num_reported, STAGES * self.num_rows)
 
 
-def _windowed(answers: dict[Place, ReaderAnswer]) -> set[str]:
+def _windowed(answers: dict[QuestionOfText, ReaderAnswer]) -> set[str]:
     """The texts that were read in more than one window."""
     return {text for (_, text), answer in answers.items() if answer.num_windows > 1}
 
 
-def _question_score(one: AskedQuestion, own: ReaderAnswer, found: ReaderAnswer) -> QuestionScore:
+def _question_score(question: AskedQuestion, own: ReaderAnswer, from_source: ReaderAnswer) -> QuestionScore:
     """A kept question with its answers from the summary and from the source."""
-    answer = one.answer
-    span = answer.text, answer.start, answer.end
-    agreement = token_f1(own.text, found.text)
-    return QuestionScore(one.question, *span, _found(own), _found(found), agreement, one.log_prob)
+    intended = question.answer
+    return QuestionScore(
+        question.question,
+        intended.text,
+        intended.start,
+        intended.end,
+        _found_answer(own),
+        _found_answer(from_source),
+        token_f1(own.text, from_source.text),
+        question.log_prob,
+    )
 
 
-def _found(answer: ReaderAnswer) -> FoundAnswer:
+def _found_answer(answer: ReaderAnswer) -> FoundAnswer:
     return FoundAnswer(answer.text, answer.start, answer.end, answer.score - answer.null_score)

@@ -1,4 +1,4 @@
-"""Which questions about a summary count: read what was generated, keep what the summary answers as intended."""
+"""The choice of questions: parse the hypotheses, keep those that the summary answers; and how two answers compare."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qa_inference.answer_candidates import AnswerCandidate
+from qa_inference.answer_candidates import AnswerCandidate, normalize_answer
 from qa_inference.decoding import Hypothesis
 from qa_inference.models.reader import ReaderAnswer
 from qa_inference.tokenization import TextTokenizer
-from qags_metric.overlap import exact_match
 
 LEAST_WORDS = 3
 
@@ -21,7 +20,7 @@ LEAST_WORDS = 3
 class AskedQuestion:
     """A question that was written to ask for `answer`.
 
-    `log_prob` is the mean log-probability of what the search wrote, its end included, in nats per token.
+    `log_prob` is the mean log-probability of the generated tokens, the end included, in nats per token.
     """
 
     question: str
@@ -30,63 +29,85 @@ class AskedQuestion:
 
 
 def question_of(text: str) -> str | None:
-    """What a generated text asks: all up to its first question mark.
+    """The question in a generated text: everything up to its first question mark.
 
-    None without one, or with fewer than three words; what has neither letter nor digit is no word.
+    None if there is no question mark, or fewer than three words before it. A word has a letter or a digit.
     """
     before, mark, _ = text.partition("?")
     words = [word for word in before.split() if any(map(str.isalnum, word))]
     return before.strip() + mark if mark and len(words) >= LEAST_WORDS else None
 
 
-def parse(hypotheses: Iterable[Hypothesis], answer: AnswerCandidate, tokenizer: TextTokenizer) -> list[AskedQuestion]:
-    """The questions among the hypotheses for one answer, in their order; one cut off by the search counts too."""
-    asked = []
+def parse_questions(
+    hypotheses: Iterable[Hypothesis], answer: AnswerCandidate, tokenizer: TextTokenizer
+) -> list[AskedQuestion]:
+    """The questions among the hypotheses for one answer, in their order. A hypothesis that was cut off counts."""
+    questions = []
     for hypothesis in hypotheses:
         question = question_of(tokenizer.decode(hypothesis.tokens[: -1 if hypothesis.ended else None]))
         if question is not None:
-            asked.append(AskedQuestion(question, answer, float(hypothesis.log_probs.mean(dtype=np.float64))))
-    return asked
+            questions.append(AskedQuestion(question, answer, float(hypothesis.log_probs.mean(dtype=np.float64))))
+    return questions
 
 
-def by_likelihood(asked: Iterable[AskedQuestion]) -> list[AskedQuestion]:
-    """The questions by their mean log-probability, the likeliest first."""
-    return sorted(asked, key=lambda one: -one.log_prob)
+def by_likelihood(questions: Iterable[AskedQuestion]) -> list[AskedQuestion]:
+    """The questions sorted by their mean log-probability, the likeliest first."""
+    return sorted(questions, key=lambda question: -question.log_prob)
 
 
-def select(
-    asked: Iterable[AskedQuestion],
+def select_questions(
+    questions: Iterable[AskedQuestion],
     answers: Mapping[str, ReaderAnswer],
-    most: int = 20,
+    max_questions: int = 20,
     exact: bool = False,
-    per_answer: int | None = None,
+    max_per_answer: int | None = None,
 ) -> list[AskedQuestion]:
-    """The `most` likeliest distinct questions that the summary answers as intended.
+    """The `max_questions` likeliest distinct questions that the summary answers as intended.
 
     Args:
-        asked: questions about one summary.
-        answers: what the reader answered from the summary, by question.
-        most: how many are kept at most.
-        exact: the answer must be the intended one to the character; else after SQuAD's normalization.
-        per_answer: how many may ask for the same answer; None: any number, as published.
+        questions: questions about one summary.
+        answers: the reader's answers from the summary, by question.
+        max_questions: the most questions that are kept.
+        exact: the answer must equal the intended one character for character; else after SQuAD's normalization.
+        max_per_answer: the most questions that ask for the same answer; None: any number, as published.
     """
     kept: dict[str, AskedQuestion] = {}
-    for one in by_likelihood(asked):
-        found = answers[one.question]
-        same = found.text == one.answer.text if exact else exact_match(found.text, one.answer.text)
-        if same and not found.is_null:
-            kept.setdefault(one.question, one)
-    if per_answer is not None:
-        kept = _first_of_each(kept, per_answer)
-    return list(kept.values())[:most]
+    for question in by_likelihood(questions):
+        answer, intended = answers[question.question], question.answer.text
+        is_same = answer.text == intended if exact else exact_match(answer.text, intended)
+        if is_same and not answer.is_null:
+            kept.setdefault(question.question, question)
+    if max_per_answer is not None:
+        kept = _first_per_answer(kept, max_per_answer)
+    return list(kept.values())[:max_questions]
 
 
-def _first_of_each(kept: Mapping[str, AskedQuestion], count: int) -> dict[str, AskedQuestion]:
-    """The first `count` of the questions for each answer, in their order."""
-    seen: Counter[AnswerCandidate] = Counter()
-    found = {}
-    for question, one in kept.items():
-        seen[one.answer] += 1
-        if seen[one.answer] <= count:
-            found[question] = one
-    return found
+def _first_per_answer(kept: Mapping[str, AskedQuestion], most: int) -> dict[str, AskedQuestion]:
+    """The first `most` of the questions for each answer, in their order."""
+    counts: Counter[AnswerCandidate] = Counter()
+    first = {}
+    for text, question in kept.items():
+        counts[question.answer] += 1
+        if counts[question.answer] <= most:
+            first[text] = question
+    return first
+
+
+# ---- agreement of two answers: SQuAD 2.0 (Rajpurkar et al. 2018, arXiv 1806.03822) -----------------------------------
+
+
+def exact_match(a: str, b: str) -> bool:
+    """Whether two answers are the same after SQuAD's normalization."""
+    return normalize_answer(a) == normalize_answer(b)
+
+
+def token_f1(a: str, b: str) -> float:
+    """The F1 of the words that two normalized answers share, each counted as often as both have it; from 0 to 1.
+
+    Two answers without words agree (1). An answer without words agrees with no other answer (0), as in SQuAD 2.0.
+    """
+    first, second = (Counter(normalize_answer(text).split()) for text in (a, b))
+    if not first or not second:
+        return float(first == second)
+    shared = (first & second).total()
+    return 2 * shared / (first.total() + second.total())  # equals 2PR / (P + R)

@@ -1,8 +1,8 @@
-"""What a scoring gives: pairs, summaries, the corpus; read-only, with several readings."""
+"""The result of a scoring: pairs, summaries, the corpus. All are read-only."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from qa_inference.metric_base import CorpusResult, ScoredSummary
 
@@ -11,9 +11,9 @@ from qa_inference.metric_base import CorpusResult, ScoredSummary
 class PairScore:
     """One kept question-answer pair.
 
-    `answer` is the summary's own characters [start, end); `score` is in nats per token, 0 if the source supports the
-    pair as well as the summary does. `tokens` are the pair's tokens (question, separator, answer, end) and the two
-    lists their log-probabilities in nats given the summary and given the source.
+    `answer` is the summary's own characters [start, end). `score` is in nats per token: 0 if the source supports the
+    pair as well as the summary does. `tokens` [L] are the pair's tokens: question, separator, answer, end. The two
+    lists [L] are their log-probabilities in nats given the summary and given the source.
     """
 
     question: str
@@ -21,14 +21,14 @@ class PairScore:
     start: int
     end: int
     score: float
-    tokens: tuple[str, ...]
-    summary_log_probs: tuple[float, ...]
-    source_log_probs: tuple[float, ...]
+    tokens: tuple[str, ...] = field(repr=False)
+    summary_log_probs: tuple[float, ...] = field(repr=False)
+    source_log_probs: tuple[float, ...] = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SummaryScore(ScoredSummary):
-    """QUALS of one summary, the mean over its pairs; NaN, with the reason in `note`, if it has none."""
+    """QUALS of one summary: the mean over its pairs. Without a pair it is NaN, with the reason in `note`."""
 
     metric = "quals"
     items_field = "pairs"
@@ -38,12 +38,12 @@ class SummaryScore(ScoredSummary):
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class QualsResult(CorpusResult[SummaryScore]):
-    """QUALS of a corpus, in nats per token. Undefined summaries have NaN, are left out of the means and counted.
+    """QUALS of a corpus, in nats per token. Undefined summaries have NaN, are left out of the means and are counted.
 
-    `signature` names all that could change a number; `num_windowed_summaries` and `num_windowed_sources` count the
-    inputs that were longer than the model's window.
+    `signature` names everything that could change a number. `num_windowed_summaries` and `num_windowed_sources` count
+    the distinct texts that were longer than the model's window.
     """
 
     kind = SummaryScore

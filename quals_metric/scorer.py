@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from qa_inference import __version__
 from qa_inference.batching import DEFAULT_TOKEN_BUDGET, map_batches
 from qa_inference.decoding import Array, DiverseBeamSearch
+from qa_inference.distributed import OnBatch
 from qa_inference.formats import CausalFormat
 from qa_inference.metric_base import (
     DEFAULT_WINDOW,
@@ -34,7 +35,7 @@ from qa_inference.presets import PRESETS
 from qa_inference.tokenization import EncodedText, split_into_windows
 from quals_metric.config import QualsConfig
 from quals_metric.result import PairScore, QualsResult, SummaryScore
-from quals_metric.selection import Candidate, SummaryText, locate, parse, select
+from quals_metric.selection import Candidate, SummaryText, locate_answers, parse_pairs, select_pairs
 
 if TYPE_CHECKING:
     from qa_inference.cache import Asker, ResultCache
@@ -44,12 +45,10 @@ TOKENS_PER_ROW = 8  # cost of one hypothesis of a search beside its source, in t
 # Settings that a log-probability of the model does not depend on: those of the search and of the choice among results.
 NOT_OF_THE_MODEL = frozenset({"groups", "strength", "length", "tokens", "pairs", "search"})
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
-class _Text:
-    """A distinct text and the token windows it is read in."""
+class TokenizedText:
+    """A distinct text and the token windows that it is read in."""
 
     encoded: EncodedText
     windows: tuple[tuple[int, int], ...]
@@ -112,7 +111,7 @@ class QualsScorer:
     ) -> None:
         self.config = as_config(config, QualsConfig)
         preset = self.config.preset()
-        self._cache = _open_cache(self.config)  # first: loading a model takes longer than being told what is wrong
+        self._cache = _open_cache(self.config)  # first: a wrong folder shows before a model is loaded
         self._model_is_given = model is not None
         self.model = model or load_model(self.config)
         self.searcher = searcher or load_searcher(self.config, self.model)
@@ -121,7 +120,7 @@ class QualsScorer:
         self._name, self._checkpoint = preset.name, preset.place if preset.is_at_hand else preset.model
         self._gguf = self.config.gguf or preset.gguf
         self._end_ids = self.format.end_ids(self.model.text)
-        self._window = self.format.window or self.model.window or DEFAULT_WINDOW
+        self.window = self.format.window or self.model.window or DEFAULT_WINDOW
         self._map = partial(map_batches, token_budget=self.config.token_budget or DEFAULT_TOKEN_BUDGET)
         self._search = DiverseBeamSearch(
             self.config.groups, self.config.strength, self.config.min_new_tokens, self.config.max_new_tokens
@@ -134,41 +133,54 @@ class QualsScorer:
 
     def score(
         self,
-        summaries: Sequence[str],
-        sources: Sequence[str],
+        summaries: Iterable[str],
+        sources: Iterable[str],
         *,
         spread: bool = False,
-        on_batch: Progress | None = None,
+        on_batch: OnBatch | None = None,
     ) -> QualsResult:
-        """QUALS of every summary against the source at the same place.
+        """QUALS of every summary against the source at the same index.
 
-        `spread` shares the work among the processes of an `accelerate launch`; every process must call it with the
-        same texts and gets the whole result. `on_batch(done, total)` is called after every batch, counting windows of
-        texts; what it raises stops the scoring. Raises TypeError or ValueError for other than lists of str of equal
-        length.
+        Args:
+            summaries: the texts to judge, in any one-dimensional collection of str.
+            sources: for each summary, the text it was written from. Texts may repeat.
+            spread: share the work among the processes of an `accelerate launch`. Every process calls this method with
+                the same texts and gets the whole result.
+            on_batch: called as `on_batch(done, total)` after every batch, with numbers of windows of texts. An error
+                that it raises stops the scoring.
+
+        Raises:
+            TypeError: if an argument is no collection of str.
+            ValueError: if the lengths differ or are 0.
         """
-        check_texts(summaries, sources)
-        blank = [not summary.strip() or not source.strip() for summary, source in zip(summaries, sources, strict=True)]
-        real = [i for i, is_blank in enumerate(blank) if not is_blank]
-        summary_texts = self._read({summaries[i] for i in real}, summaries)
-        source_texts = self._read({sources[i] for i in real}, sources)
-        count = sum(len(text.windows) for text in (*summary_texts.values(), *source_texts.values()))
-        progress = _Counter(on_batch, count)
-        kept = self._kept_pairs(summary_texts, spread, progress)
-        asked: dict[str, list[Candidate]] = {}
-        for i in real:
-            asked.setdefault(sources[i], []).extend(kept[summaries[i]])
-        supported = self._best_windows(asked, source_texts, spread, progress)
+        summaries, sources = check_texts(summaries, sources)
+        is_blank = [
+            not summary.strip() or not source.strip() for summary, source in zip(summaries, sources, strict=True)
+        ]
+        scorable = [index for index, blank in enumerate(is_blank) if not blank]
+        summary_texts = self.tokenize(summaries[index] for index in scorable)
+        source_texts = self.tokenize(sources[index] for index in scorable)
+        num_windows = sum(len(text.windows) for text in (*summary_texts.values(), *source_texts.values()))
+        progress = _WindowProgress(on_batch, num_windows)
+        # 1. and 2. Generate pairs from every distinct summary, and keep some.
+        kept_pairs = self._kept_pairs(summary_texts, spread, progress)
+        # 3. Read every distinct source once, with the pairs of all its summaries.
+        pairs_of_source: dict[str, list[Candidate]] = {}
+        for index in scorable:
+            pairs_of_source.setdefault(sources[index], []).extend(kept_pairs[summaries[index]])
+        source_log_probs = self._source_log_probs(pairs_of_source, source_texts, spread, progress)
         scored = []
-        for i, (summary, source) in enumerate(zip(summaries, sources, strict=True)):
-            if blank[i]:
+        for summary, source, blank in zip(summaries, sources, is_blank, strict=True):
+            if blank:
                 scored.append(SummaryScore(math.nan, (), "blank summary" if not summary.strip() else "blank source"))
                 continue
-            pairs = tuple(self._pair_score(pair, supported[source, _key(pair)]) for pair in kept[summary])
-            value = mean_of_defined(pair.score for pair in pairs)
-            scored.append(SummaryScore(value, pairs, "" if pairs else "no pair kept"))
-        windowed = [sum(len(t.windows) > 1 for t in texts.values()) for texts in (summary_texts, source_texts)]
-        return QualsResult(tuple(scored), self.signature, *windowed)
+            pairs = tuple(self._pair_score(pair, source_log_probs[source, _key(pair)]) for pair in kept_pairs[summary])
+            score = mean_of_defined(pair.score for pair in pairs)
+            scored.append(SummaryScore(score, pairs, "" if pairs else "no pair kept"))
+        num_windowed = [
+            sum(len(text.windows) > 1 for text in texts.values()) for texts in (summary_texts, source_texts)
+        ]
+        return QualsResult(tuple(scored), self.signature, *num_windowed)
 
     @property
     def signature(self) -> str:
@@ -187,7 +199,7 @@ class QualsScorer:
             "tokens": config.tokens,
             "length": f"{config.min_new_tokens}-{config.max_new_tokens}",
             "pairs": config.max_pairs,
-            "window": self._window,
+            "window": self.window,
             "attention": "shared" if self.model.shared else "expanded",
             "dtype": dtype_of(self.model),
             **({} if self.searcher is self.model else {"search": dtype_of(self.searcher)}),
@@ -197,88 +209,98 @@ class QualsScorer:
         return ResultKey("quals", settings, NOT_OF_THE_MODEL)
 
     @cached_property
-    def _asking(self) -> Asker:
-        """The model, with its cache if there is one."""
-        return self._cached(self.model)
+    def _cached_model(self) -> Asker:
+        """The model, behind the cache if there is one."""
+        return self._behind_cache(self.model)
 
     @cached_property
-    def _searching(self) -> Asker:
-        """The model that searches, with its cache if there is one."""
-        return self._asking if self.searcher is self.model else self._cached(self.searcher)
+    def _cached_searcher(self) -> Asker:
+        """The model that searches, behind the cache if there is one."""
+        return self._cached_model if self.searcher is self.model else self._behind_cache(self.searcher)
 
-    def _cached(self, model: Model) -> Asker:
+    def _behind_cache(self, model: Model) -> Asker:
         if self._cache is None:
             return model
         from qa_inference.cache import CachedModel
 
         return CachedModel(model, self._cache, self.key.model_part(dtype=dtype_of(model)) + repr(model.vocabulary))
 
-    def _read(self, distinct: set[str], order: Sequence[str]) -> dict[str, _Text]:
-        """Tokenize every distinct text once, in the order given, and cut the long ones into windows."""
-        texts = {}
-        for text in order:
-            if text in distinct and text not in texts:
-                encoded = self.format.encode(self.model.text, text)
-                size = self._window - encoded.around
-                if size < 1:
-                    raise ValueError(
-                        f"format: the prompt must leave room for a text in the window of {self._window} tokens; it "
-                        f"takes {encoded.around}. Shorten the template or widen the window"
-                    )
-                texts[text] = _Text(encoded, tuple(split_into_windows(text, encoded.offsets, size)))
-        return texts
+    def tokenize(self, texts: Iterable[str]) -> dict[str, TokenizedText]:
+        """Tokenize every distinct text once, in the order given, and cut long ones into windows."""
+        tokenized = {}
+        for text in dict.fromkeys(texts):
+            encoded = self.format.encode(self.model.text, text)
+            size = self.window - encoded.around
+            if size < 1:
+                raise ValueError(
+                    f"format: the prompt must leave room for a text in the window of {self.window} tokens; it takes "
+                    f"{encoded.around}. Shorten the template or widen the window"
+                )
+            tokenized[text] = TokenizedText(encoded, tuple(split_into_windows(text, encoded.offsets, size)))
+        return tokenized
 
-    def _kept_pairs(self, texts: dict[str, _Text], spread: bool, progress: _Counter) -> dict[str, list[Candidate]]:
-        """Steps 1 and 2: every distinct summary's hypotheses, from all its windows, and the pairs kept of them."""
+    def _kept_pairs(
+        self, texts: dict[str, TokenizedText], spread: bool, progress: _WindowProgress
+    ) -> dict[str, list[Candidate]]:
+        """Steps 1 and 2: the kept pairs of every distinct summary, chosen among the hypotheses from all its windows."""
         inputs = [window for text in texts.values() for window in text.inputs()]
-        found = self._map(
-            lambda batch: self._searching.generate(batch, self._search, end_ids=self._end_ids),
-            inputs,
-            lambda ids: len(ids) + TOKENS_PER_ROW * self.config.groups,
-            spread=spread,
-            on_batch=progress.stage(0),
+        hypotheses_of_window = iter(
+            self._map(
+                lambda batch: self._cached_searcher.generate(batch, self._search, end_ids=self._end_ids),
+                inputs,
+                lambda ids: len(ids) + TOKENS_PER_ROW * self.config.groups,
+                spread=spread,
+                on_batch=progress.stage(0),
+            )
         )
-        kept, well_formed, place = {}, 0, 0
-        for text, read in texts.items():
-            hypotheses = chain.from_iterable(found[place : place + len(read.windows)])
-            place += len(read.windows)
-            parsed = parse(hypotheses, self.format, self.model.text)
-            well_formed += len(parsed)
-            kept[text] = select(locate(parsed, SummaryText(text, read.encoded, self.model.text)), self.config.max_pairs)
-        if texts and not well_formed:
+        kept_pairs, num_well_formed = {}, 0
+        for text, tokenized in texts.items():
+            hypotheses = chain.from_iterable(islice(hypotheses_of_window, len(tokenized.windows)))
+            parsed = parse_pairs(hypotheses, self.format, self.model.text)
+            num_well_formed += len(parsed)
+            candidates = locate_answers(parsed, SummaryText(text, tokenized.encoded, self.model.text))
+            kept_pairs[text] = select_pairs(candidates, self.config.max_pairs)
+        if texts and not num_well_formed:
             warnings.warn(
                 f"model {self._name!r}: none of {len(inputs) * self.config.groups} hypotheses is a question, the "
                 f"separator {self.format.separator!r} and an answer; every score is undefined. Does its format fit?",
                 stacklevel=3,
             )
-        return kept
+        return kept_pairs
 
-    def _best_windows(
-        self, asked: dict[str, list[Candidate]], texts: dict[str, _Text], spread: bool, progress: _Counter
+    def _source_log_probs(
+        self,
+        pairs_of_source: dict[str, list[Candidate]],
+        texts: dict[str, TokenizedText],
+        spread: bool,
+        progress: _WindowProgress,
     ) -> dict[tuple[str, bytes], Array]:
-        """Step 3, the source's side: every pair's log-probabilities in the window that supports it best.
+        """Step 3: every pair's token log-probabilities [L] in the window of the source that supports it best.
 
-        Keyed by source and the pair's tokens, so that a source is read once for all its summaries.
+        The keys are a source and a pair's tokens: a source is read once for all its summaries.
         """
-        items, owners = [], []
-        for source, pairs in asked.items():
-            distinct = {_key(pair): pair for pair in pairs}
-            for window in texts[source].inputs() if distinct else ():
-                items.append(ScoringRequest(window, [pair.tokens for pair in distinct.values()]))
-                owners.append((source, list(distinct.values())))
-        scores = self._map(
-            self._asking.log_likelihood,
-            items,
-            lambda item: len(item.source) + sum(map(len, item.targets)),
+        # 1. One request for each window of each source, with all distinct pairs that are asked of the source.
+        requests, owners = [], []
+        for source, pairs in pairs_of_source.items():
+            distinct_pairs = list({_key(pair): pair for pair in pairs}.values())
+            for window in texts[source].inputs() if distinct_pairs else ():
+                requests.append(ScoringRequest(window, [pair.tokens for pair in distinct_pairs]))
+                owners.append((source, distinct_pairs))
+        # 2. Their likelihoods, in batches.
+        likelihoods = self._map(
+            self._cached_model.log_likelihood,
+            requests,
+            lambda request: len(request.source) + sum(map(len, request.targets)),
             spread=spread,
-            on_batch=progress.stage(progress.total - len(items)),  # sources without a pair need no reading
+            on_batch=progress.stage(progress.total - len(requests)),  # sources without a pair need no reading
         )
+        # 3. The window with the highest mean counts.
         best: dict[tuple[str, bytes], Array] = {}
-        for (source, pairs), arrays in zip(owners, scores, strict=True):
-            for pair, array in zip(pairs, arrays, strict=True):
+        for (source, pairs), arrays in zip(owners, likelihoods, strict=True):
+            for pair, log_probs in zip(pairs, arrays, strict=True):
                 key = source, _key(pair)
-                if key not in best or self._mean(pair, array) > self._mean(pair, best[key]):
-                    best[key] = array
+                if key not in best or self._mean(pair, log_probs) > self._mean(pair, best[key]):
+                    best[key] = log_probs
         return best
 
     def _mean(self, pair: Candidate, log_probs: Array) -> float:
@@ -300,16 +322,16 @@ def _load(config: QualsConfig, signature: str) -> QualsScorer:
 
 
 @dataclass(frozen=True)
-class _Counter:
-    """One count of done windows, out of `total`, over the stages of a scoring."""
+class _WindowProgress:
+    """Counts the windows that are done, out of `total`, over the stages of a scoring."""
 
-    on_batch: Progress | None
+    on_batch: OnBatch | None
     total: int
 
-    def stage(self, before: int) -> Progress | None:
-        """The engine's callback for a stage that begins with `before` windows done."""
+    def stage(self, num_before: int) -> OnBatch | None:
+        """The callback of a stage that begins with `num_before` windows done."""
         on_batch = self.on_batch
-        return None if on_batch is None else lambda done, _: on_batch(before + done, self.total)
+        return None if on_batch is None else lambda done, _: on_batch(num_before + done, self.total)
 
 
 def dtype_of(model: Model) -> str:

@@ -1,4 +1,4 @@
-"""Which question-answer pairs of a summary count: parse what was generated, keep what the summary answers."""
+"""The choice of question-answer pairs: parse the hypotheses, keep those that the summary answers, select some."""
 
 from __future__ import annotations
 
@@ -42,36 +42,40 @@ class SummaryText:
         self._folded, self._origins = tokenizer.fold(text)
 
     def find(self, answer_ids: Ids, answer: str) -> tuple[int, int] | None:
-        """Where the answer first occurs, as character offsets [start, end); None if it does not.
+        """The character offsets [start, end) where the answer first occurs; None if it does not occur.
 
-        It occurs if its ids are a contiguous run of the summary's; failing that, if it is a substring once both are
-        normalized, case-folded and freed of white space (WordPiece decodes `£1,000` to `£1, 000`).
+        It occurs if its ids are a contiguous run of the summary's ids. Failing that, it occurs if it is a substring
+        once both are normalized, case-folded and freed of white space (WordPiece decodes `£1,000` to `£1, 000`).
         """
-        ids, wanted = self.encoded.ids, tuple(map(int, answer_ids))
-        for i in range(len(ids) - len(wanted) + 1 if wanted else 0):
-            if ids[i : i + len(wanted)] == wanted:
-                return self._strip(self.encoded.offsets[i][0], self.encoded.offsets[i + len(wanted) - 1][1])
+        # 1. As a run of token ids.
+        ids, offsets, answer_run = self.encoded.ids, self.encoded.offsets, tuple(map(int, answer_ids))
+        length = len(answer_run)
+        for first in range(len(ids) - length + 1 if length else 0):
+            if ids[first : first + length] == answer_run:
+                return self._strip(offsets[first][0], offsets[first + length - 1][1])
+        # 2. As folded characters, each of which knows the character that it came from.
         folded, _ = self.tokenizer.fold(answer)
-        place = self._folded.find(folded) if folded else -1
-        if place < 0:
+        first = self._folded.find(folded) if folded else -1
+        if first < 0:
             return None
-        return self._strip(self._origins[place], self._origins[place + len(folded) - 1] + 1)
+        return self._strip(self._origins[first], self._origins[first + len(folded) - 1] + 1)
 
     def _strip(self, start: int, end: int) -> tuple[int, int]:
-        """The span without the white space at its sides, which some tokenizers count to a word."""
+        """The span without the white space at its sides, which some tokenizers count as part of a word."""
         part = self.text[start:end]
         return start + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip())
 
 
-def parse(
-    hypotheses: Iterable[Hypothesis], form: PairFormat, tokenizer: TextTokenizer
+def parse_pairs(
+    hypotheses: Iterable[Hypothesis], pair_format: PairFormat, tokenizer: TextTokenizer
 ) -> list[tuple[Hypothesis, ParsedPair]]:
-    """The hypotheses that ended and are well-formed pairs, each with what it says, in their order."""
-    parsed = ((h, form.parse(h.tokens[:-1], tokenizer)) for h in hypotheses if h.ended)
+    """The hypotheses that ended and are well-formed pairs, each with its question and answer, in their order."""
+    ended = (hypothesis for hypothesis in hypotheses if hypothesis.ended)
+    parsed = ((hypothesis, pair_format.parse(hypothesis.tokens[:-1], tokenizer)) for hypothesis in ended)
     return [(hypothesis, pair) for hypothesis, pair in parsed if pair is not None]
 
 
-def locate(parsed: Iterable[tuple[Hypothesis, ParsedPair]], summary: SummaryText) -> list[Candidate]:
+def locate_answers(parsed: Iterable[tuple[Hypothesis, ParsedPair]], summary: SummaryText) -> list[Candidate]:
     """The pairs whose answer occurs in the summary, in their order."""
     candidates = []
     for hypothesis, pair in parsed:
@@ -82,13 +86,13 @@ def locate(parsed: Iterable[tuple[Hypothesis, ParsedPair]], summary: SummaryText
     return candidates
 
 
-def select(candidates: Iterable[Candidate], most: int = 10) -> list[Candidate]:
-    """Keep about `most` pairs, spread over the answers: the published selection.
+def select_pairs(candidates: Iterable[Candidate], max_pairs: int = 10) -> list[Candidate]:
+    """Keep about `max_pairs` pairs, spread over the answers: the published selection.
 
-    Sorted by total log-probability and grouped by case-folded answer, in the order of each answer's best pair. In a
-    round every answer gives up its next candidate; it is kept unless the same case-folded question was kept for that
-    answer before (its turn is then lost). Stops after the round that reaches `most`, or after a round that keeps
-    nothing, even if candidates remain.
+    The candidates are sorted by total log-probability and grouped by case-folded answer, in the order of each answer's
+    best pair. In a round every answer gives up its next candidate. The candidate is kept unless the same case-folded
+    question was kept for that answer before; its turn is then lost. The selection stops after the round that reaches
+    `max_pairs`, or after a round that keeps nothing, even if candidates remain.
     """
     by_answer: dict[str, list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda c: -c.total):
@@ -96,11 +100,11 @@ def select(candidates: Iterable[Candidate], most: int = 10) -> list[Candidate]:
     asked: set[tuple[str, str]] = set()
     kept: list[Candidate] = []
     for turn in range(max(map(len, by_answer.values()), default=0)):
-        before = len(kept)
+        num_before = len(kept)
         for answer, queue in by_answer.items():
             if turn < len(queue) and (key := (answer, queue[turn].question.casefold())) not in asked:
                 asked.add(key)
                 kept.append(queue[turn])
-        if len(kept) >= most or len(kept) == before:
+        if len(kept) >= max_pairs or len(kept) == num_before:
             break
     return kept

@@ -1,10 +1,10 @@
-"""Upload a metric's Space to the Hub, every version pinned.
+"""Upload a metric's Space to the Hub, with every dependency pinned.
 
-    python spaces/push.py quals OWNER/quals            # a dry run: says what would be uploaded
-    python spaces/push.py quals OWNER/quals --push     # uploads, as whoever `hf auth login` or HF_TOKEN says
+    python spaces/push.py quals OWNER/quals            # dry run: lists the files
+    python spaces/push.py quals OWNER/quals --push     # uploads as the user of `hf auth login` or HF_TOKEN
 
-The metric of `evaluate.load("OWNER/quals")` is the newest commit: a Space gets no tags, because evaluate would take one
-that is named as its own release for the metric's. The package has to be on the package index first.
+`evaluate.load("OWNER/quals")` loads the newest commit. A Space gets no tags: evaluate would load a tag that has the
+name of evaluate's own release. The package must be on the package index before its Space.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ NAMES = ("quals", "qags")
 
 
 def main(argv: Sequence[str] | None = None, api: Any = None) -> None:
-    """Upload a Space, or say what would be.
+    """Upload a Space, or list its files.
 
     Args:
-        argv: the command line; None: the process's.
-        api: a `huggingface_hub.HfApi`; None: made when it is needed.
+        argv: the command line; None: that of the process.
+        api: a `huggingface_hub.HfApi`; None: made when needed.
 
     Raises:
-        ValueError: if something that must be pinned is not, or the card names another Gradio than was tested.
+        ValueError: if a dependency is not pinned, or the card names a Gradio version that was not tested.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=NAMES, help="which metric")
-    parser.add_argument("repo", help="the Space: OWNER/NAME, the name being the metric's")
-    parser.add_argument("--push", action="store_true", help="upload; otherwise this is a dry run")
+    parser.add_argument("name", choices=NAMES, help="metric")
+    parser.add_argument("repo", help="Space: OWNER/NAME, where NAME is the metric's")
+    parser.add_argument("--push", action="store_true", help="upload; without it this is a dry run")
     options = parser.parse_args(argv)
     if not re.fullmatch(rf"[\w.-]+/{options.name}", options.repo):
         parser.error(f"repo: must be OWNER/{options.name}, as evaluate looks for {options.name}.py; got {options.repo}")
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None, api: Any = None) -> None:
 
 
 def contents(name: str) -> dict[str, bytes]:
-    """What a Space holds, by path: its folder's files with the requirements pinned."""
+    """The files of a Space by path, with the requirements pinned."""
     folder = ROOT / "spaces" / name
     staged = {path: (folder / path).read_bytes() for path in ("README.md", f"{name}.py", "app.py")}
     pins = _pins()
@@ -66,26 +66,27 @@ def contents(name: str) -> dict[str, bytes]:
 
 
 def pinned(requirements: str, pins: dict[str, str]) -> str:
-    """Requirements on the package as this version of it with the tested version of all it depends on, a line each."""
+    """The requirement on the package, pinned to this version, and its dependencies, pinned to the tested versions."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     package = (ROOT / "qa_inference" / "__init__.py").read_text(encoding="utf-8")
     version = re.search(r'^__version__ = "([^"]+)"', package, flags=re.MULTILINE)
-    found = re.fullmatch(rf"{PACKAGE}(?:\[([\w,-]+)\])?>=\S+", requirements.strip())
-    if version is None or found is None:  # the package's own file has one, so it is the requirement
+    requirement = re.fullmatch(rf"{PACKAGE}(?:\[([\w,-]+)\])?>=\S+", requirements.strip())
+    if version is None or requirement is None:  # the package has a version, so the requirement is wrong
         raise ValueError(f"requirements.txt: must be one line, {PACKAGE}>=VERSION; got {requirements!r}")
-    extras = found[1].split(",") if found[1] else []
-    needed = [*project["dependencies"], *(one for extra in extras for one in project["optional-dependencies"][extra])]
-    names = sorted({_normal(re.split(r"[\s<>=!~;\[]", requirement)[0]) for requirement in needed})
+    extras = requirement[1].split(",") if requirement[1] else []
+    optional = project["optional-dependencies"]
+    needed = [*project["dependencies"], *(name for extra in extras for name in optional[extra])]
+    names = sorted({_normal(re.split(r"[\s<>=!~;\[]", specifier)[0]) for specifier in needed})
     if missing := [name for name in names if name not in pins]:
         raise ValueError(
-            f"constraints.txt: must pin all dependencies; {', '.join(missing)} is not. Add what was tested"
+            f"constraints.txt: must pin all dependencies; {', '.join(missing)} is not. Add the tested version"
         )
-    own = f"{PACKAGE}[{found[1]}]" if found[1] else PACKAGE
+    own = f"{PACKAGE}[{requirement[1]}]" if requirement[1] else PACKAGE
     return "\n".join([f"{own}=={version[1]}", *(f"{name}=={pins[name]}" for name in names)]) + "\n"
 
 
 def upload(staged: dict[str, bytes], repo: str, api: Any = None) -> None:
-    """Make the Space if it is not there, and upload the files in one commit."""
+    """Create the Space if it does not exist, and upload the files in one commit."""
     if api is None:
         from huggingface_hub import HfApi
 
@@ -106,7 +107,7 @@ def _pins() -> dict[str, str]:
 
 
 def _normal(name: str) -> str:
-    """A distribution's name as the package index compares it."""
+    """The normalized name of a distribution, by which the package index compares names."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

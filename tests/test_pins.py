@@ -475,6 +475,7 @@ def results() -> dict[str, Any]:
             "to_dict": shape(result.to_dict()),
             "to_dict, without pairs": shape(result.to_dict(pairs=False)),
             "to_pandas": list(frame.columns),
+            "to_pandas, with pairs": list(result.to_pandas(pairs=True).columns),
             "notes": [summary.note for summary in result.summaries],
         }  # fmt: skip
         assert math.isnan(result.scores[2]) and result.num_undefined >= 1

@@ -1,10 +1,11 @@
-"""The metrics as a web page; see `page`.
+"""The metrics as a web page.
 
-- `server`: how it and the study are served
-- `guard`: what stands before the server
-- `limits`: what is taken of a visitor
-- `scoring`: the models in memory, one scoring at a time
-- `files`, `views`: a visitor's file, and what is shown
+- `interface`: the page and what its buttons do
+- `server`: serves a page; shared with the human study
+- `guard`: checks every request before it reaches the server
+- `limits`: bounds one visitor's texts, file and time
+- `scoring_queue`: the loaded models, with one scoring at a time
+- `uploads`, `views`: reads a visitor's file, and shows scores
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING
 from qa_inference.lazy import lazily
 
 if TYPE_CHECKING:
+    from quals_metric.app.interface import build, serve
     from quals_metric.app.limits import Limits
-    from quals_metric.app.page import build, serve
 
 __all__ = ["Limits", "build", "serve"]
 
-_HOMES = {"Limits": "limits", "build": "page", "serve": "page"}
+_HOMES = {"Limits": "limits", "build": "interface", "serve": "interface"}
 
 __getattr__, __dir__ = lazily(globals(), _HOMES)

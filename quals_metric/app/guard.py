@@ -1,7 +1,7 @@
-"""What stands before the app's server: no address and no path of a visitor's is ever opened.
+"""Checks every request before it reaches the app's server.
 
-Gradio fetches an address that is sent to it in place of an uploaded file, whichever component it is sent for, and one
-that is asked for as `/file=ADDRESS`. Here neither gets that far; nor does a request that is too large to hold.
+Gradio fetches an address that a visitor sends in place of an uploaded file, for any component, and one that is
+requested as `/file=ADDRESS`. The guard stops both, and refuses a request that is too large to hold.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _API = "/gradio_api/"
-_MULTIPART = 100_000  # bytes that an upload may have beside its file
-_STORED = 200  # times the bytes of a file: what may lie in the folder before the next upload is refused,
-_ENTRIES = 2000  # and how many files and folders
+_MULTIPART = 100_000  # bytes of an upload beside its file
+_STORED = 200  # the upload folder holds at most this many times the bytes of one upload,
+_ENTRIES = 2000  # and at most this many files and folders
 
-# What the page sends; Gradio's other doors lead to the same functions, or to what this app does not have. `run` is for
-# what needs no queue, which is the showing of an example.
+# The requests that the page sends. Gradio's other routes lead to the same functions, or to features this app lacks.
+# `run` serves events that need no queue, such as showing an example.
 _POSTS = re.compile(r"queue/join|cancel|reset|upload|run/\w+")
 _GETS_CLOSED = ("proxy=", "file=http:", "file=https:", "file/http:", "file/https:", "deep_link", "runs", "run-history")
 
 
 class Guard:
-    """An ASGI middleware.
+    """ASGI middleware that lets a request through or answers it with the reason for the refusal.
 
     Args:
-        app: what stands behind it.
-        folder: where uploaded files lie.
-        body: how many bytes a request may have,
-        upload: and how many an uploaded file.
+        app: the application behind it.
+        folder: the upload folder.
+        body: the most bytes of a request.
+        upload: the most bytes of an uploaded file.
     """
 
     def __init__(self, app: Any, folder: str | os.PathLike[str], body: int, upload: int) -> None:
@@ -44,63 +44,64 @@ class Guard:
         self._body, self._upload = body, upload + _MULTIPART
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it with the reason why not."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         action = scope["path"].partition(_API)[2].strip("/")
+        limit = self._upload if action == "upload" else self._body
         if scope["method"] != "POST":
-            closed = action.lower().startswith(_GETS_CLOSED)
-            await (_refuse(send, 403, "This is not offered here.") if closed else self._app(scope, receive, send))
+            is_closed = action.lower().startswith(_GETS_CLOSED)
+            await (_refuse(send, 403, "This is not offered here.") if is_closed else self._app(scope, receive, send))
         elif not _POSTS.fullmatch(action):
             await _refuse(send, 403, "This is not offered here.")
-        elif (length := _length(scope["headers"])) > (most := self._upload if action == "upload" else self._body):
-            await _refuse(send, 413, f"This is too long: {length:,} bytes; here {most:,} are taken.")
+        elif (length := _stated_length(scope["headers"])) > limit:
+            await _refuse(send, 413, f"The request is too long: {length:,} bytes; the limit is {limit:,}.")
         elif action == "upload" and self._is_full():
-            await _refuse(send, 503, "Too many files are kept here now. Please come back in an hour.")
+            await _refuse(send, 503, "Too many files are stored here now. Please come back in an hour.")
         elif action == "upload":
-            await self._app(scope, _at_most(receive, most), send)
+            await self._app(scope, _at_most(receive, limit), send)
         else:
-            await self._checked(scope, _at_most(receive, most), send)
+            await self._pass_checked(scope, _at_most(receive, limit), send)
 
-    async def _checked(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    async def _pass_checked(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Read a request's JSON, and let it through if every file it names was uploaded."""
-        parts, more = [], True
-        while more:
+        parts, has_more = [], True
+        while has_more:
             message = await receive()
             if message["type"] != "http.request":
-                await _refuse(send, 413, "This is too long.")
+                await _refuse(send, 413, "The request is too long.")
                 return
             parts.append(message.get("body", b""))
-            more = message.get("more_body", False)
+            has_more = message.get("more_body", False)
         body = b"".join(parts)
         try:
-            strangers = [path for path in _paths(json.loads(body or b"null")) if not self._uploaded(path)]
+            foreign_paths = [path for path in _paths(json.loads(body or b"null")) if not self._is_upload(path)]
         except (ValueError, RecursionError):
             await _refuse(send, 400, "The request is not JSON.")
             return
-        if strangers:
+        if foreign_paths:
             await _refuse(send, 403, "A file must be uploaded; addresses and other paths are not opened.")
             return
         await self._app(scope, _replayed(body, receive), send)
 
     def _is_full(self) -> bool:
-        """Whether the upload folder holds as much as it may; Gradio clears old files away."""
+        """Whether the upload folder has reached a limit. Gradio removes old files."""
         size = 0
         for count, path in enumerate(self._folder.rglob("*"), 1):
-            with contextlib.suppress(OSError):  # cleared away just now
+            with contextlib.suppress(OSError):  # removed in the meantime
                 size += path.lstat().st_size
             if count > _ENTRIES or size > _STORED * self._upload:
                 return True
         return False
 
-    def _uploaded(self, path: object) -> bool:
-        """Whether a path is a file's in the upload folder, wherever the server was started."""
+    def _is_upload(self, path: object) -> bool:
+        """Whether a path is that of a file in the upload folder."""
         return isinstance(path, str) and "://" not in path and Path(os.path.abspath(path)).is_relative_to(self._folder)
 
 
 def _paths(value: object) -> Iterable[object]:
-    """Every `path` in a value of JSON: Gradio takes any object that has one for a file."""
+    """Every `path` in a JSON value: Gradio takes any object that has one for a file."""
     if isinstance(value, dict):
         if "path" in value:
             yield value["path"]
@@ -110,33 +111,33 @@ def _paths(value: object) -> Iterable[object]:
             yield from _paths(item)
 
 
-def _length(headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """The length a request states; 0 if it states none, and is counted as it comes."""
+def _stated_length(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """The length that a request states; 0 if it states none, and is counted as it arrives."""
     stated = dict(headers).get(b"content-length", b"")
     return int(stated) if stated.isdigit() else 0
 
 
-def _at_most(receive: Receive, most: int) -> Receive:
-    """What is received, until it is more than `most` bytes: then it is as if the visitor had gone."""
-    taken = 0
+def _at_most(receive: Receive, limit: int) -> Receive:
+    """The same messages up to `limit` bytes; after that the visitor counts as disconnected."""
+    num_bytes = 0
 
     async def counted() -> Message:
-        nonlocal taken
+        nonlocal num_bytes
         message = await receive()
-        taken += len(message.get("body", b""))
-        return message if taken <= most else {"type": "http.disconnect"}
+        num_bytes += len(message.get("body", b""))
+        return message if num_bytes <= limit else {"type": "http.disconnect"}
 
     return counted
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """What was received, once more; then what comes after it."""
-    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+    """The body once more, then the messages after it."""
+    pending = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def again() -> Message:
-        return waiting.pop() if waiting else await receive()
+    async def replay() -> Message:
+        return pending.pop() if pending else await receive()
 
-    return again
+    return replay
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""What the public app takes of one request: how long a text, how large a file, how many seconds."""
+"""Limits on one request to the public app: the length of a text, the size of a file, the time of a scoring."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-Tell = Callable[[float], None]
-"""Shows the share of the work that is done, 0 to 1."""
+ShowProgress = Callable[[float], None]
+"""Shows the share of the work that is done, from 0 to 1."""
 
 
 class RefusedError(ValueError):
-    """What a visitor asks for is not done; the message is for them, as text, and says what to do."""
+    """A visitor's request is refused. The message is plain text for the visitor and names a remedy."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The most the app takes: texts in characters, files in bytes, time in seconds after a model is loaded.
+    """The app's limits. Time counts from when the model is loaded.
 
     Attributes:
         summary: characters of a summary.
         source: characters of a source.
         rows: rows of a file.
         file: bytes of a file.
-        text_seconds: what scoring the summaries of one source may take,
-        file_seconds: and what a file's may.
-        waiting: requests in the queue; the next is told to come back.
+        text_seconds: time to score the summaries of one source, in seconds.
+        file_seconds: time to score a file, in seconds.
+        waiting: requests in the queue; further ones are refused.
 
     Raises:
         ValueError: if a limit is not positive.
@@ -40,56 +40,63 @@ class Limits:
     waiting: int = 20
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            if not getattr(self, one.name) > 0:
-                raise ValueError(f"{one.name}: must be more than 0; got {getattr(self, one.name)}")
+        for limit in fields(self):
+            if not getattr(self, limit.name) > 0:
+                raise ValueError(f"{limit.name}: must be more than 0; got {getattr(self, limit.name)}")
 
     @property
     def body(self) -> int:
-        """Bytes of a request with texts: every character may be written as two escapes of six bytes."""
+        """Bytes of a request with texts: JSON may write one character as two escapes of six bytes."""
         return 12 * (self.source + 2 * self.summary) + 10_000
 
-    def check(self, summary: str, source: str, place: str = "") -> None:
-        """Refuse a text that is blank or too long. `place` says where it stands.
+    def check(self, summary: str, source: str, location: str = "") -> None:
+        """Refuse a blank or overlong text.
+
+        Args:
+            summary: the summary.
+            source: its source.
+            location: the row of a file that holds them, for the message.
 
         Raises:
-            RefusedError: with the text's name, the limit and its length.
+            RefusedError: names the text, its length and the limit.
         """
-        article = f"{place}: the" if place else "The"
-        for name, text, most in (("source", source, self.source), ("summary", summary, self.summary)):
+        article = f"{location}: the" if location else "The"
+        for name, text, limit in (("source", source, self.source), ("summary", summary, self.summary)):
             if not text.strip():
-                raise RefusedError(f"{article} {name} is empty. Please give one.")
-            if len(text) > most:
+                raise RefusedError(f"{article} {name} is empty. Please enter a text.")
+            if len(text) > limit:
                 raise RefusedError(
-                    f"{article} {name} has {len(text):,} characters; here it may have {most:,}. Please shorten it, or "
+                    f"{article} {name} has {len(text):,} characters; the limit is {limit:,}. Please shorten it, or "
                     f"install the package, which has no limit."
                 )
 
 
 class Deadline:
-    """A scorer's `on_batch` that tells how far it is and stops it when its time is up.
+    """A scorer's `on_batch` that reports progress and stops the scoring when its time is up.
 
-    A batch that is under way is never cut off: the limits on texts bound what it takes.
+    A batch in progress is not interrupted: the limits on texts bound its time.
 
     Args:
-        seconds: from now.
-        tell: what shows the progress.
-        clock: what counts the seconds.
+        seconds: time from now.
+        show_progress: receives the share of the work that is done.
+        clock: returns the time in seconds.
     """
 
-    def __init__(self, seconds: float, tell: Tell, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds, self._tell, self._clock = seconds, tell, clock
+    def __init__(
+        self, seconds: float, show_progress: ShowProgress, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seconds, self._show_progress, self._clock = seconds, show_progress, clock
         self._end = clock() + seconds
 
     def __call__(self, done: int, total: int) -> None:
-        """Tell how much is done.
+        """Report progress.
 
         Raises:
-            RefusedError: if the time is up and something is left to do.
+            RefusedError: if the time is up and work is left.
         """
         if done < total and self._clock() > self._end:
             raise RefusedError(
-                f"This took longer than {self._seconds:g} seconds, so it was stopped. Please try shorter or fewer "
+                f"Scoring took longer than {self._seconds:g} seconds and was stopped. Please try shorter or fewer "
                 f"texts, or a smaller model."
             )
-        self._tell(done / total if total else 1.0)
+        self._show_progress(done / total if total else 1.0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quals_metric import __version__
-from quals_metric.cli import file_commands
+from quals_metric.cli import file_commands, study
 from quals_metric.cli.options import (
     DeviceOption,
     DtypeOption,
@@ -32,7 +32,6 @@ from quals_metric.cli.options import (
     TokensOption,
     load_scorer,
 )
-from quals_metric.study import commands as study_commands
 
 if TYPE_CHECKING:
     from qa_inference.metric_base import CorpusResult, ScoredSummary
@@ -169,7 +168,7 @@ def explain(
 
 app.command()(file_commands.score)
 app.command()(file_commands.compare)
-app.add_typer(study_commands.app, name="study")
+app.add_typer(study.study_app, name="study")
 
 
 @app.command()

@@ -1,6 +1,6 @@
-"""The examples of `quals demo`: a source, a summary that says what it says, and one that does not.
+"""The examples of `quals demo` and the app: a source with a faithful and an unfaithful summary.
 
-The first is the example of the QUALS paper; the others were written for this package, about invented people and places.
+The first is the example of the QUALS paper. The others were written for this package, about invented people and places.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Example:
-    """One source with two summaries that differ in a fact."""
+    """A source with two summaries that differ in a fact."""
 
     title: str
     source: str

@@ -1,4 +1,4 @@
-"""The human study's table: how often people find one system better than the other, and whether that is chance."""
+"""The outcome of a human study: how often people prefer one system to the other, and whether this may be chance."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 
 from qa_inference.metric_base import json_ready
 from quals_metric.metrics import format_number
-from quals_metric.study.answers import QUESTIONS, StudyAnswer, StudyAnswers
-from quals_metric.study.pairs import Study
+from quals_metric.study.judgments import QUESTIONS, Judgment, StudyJudgments
+from quals_metric.study.summary_pairs import Study
 
 _WORDS = {-1: "worse", 0: "equal", 1: "better"}
 
 
 @dataclass(frozen=True)
 class QuestionResult:
-    """What people say of system b against system a by one question.
+    """The answers to one question, as a judgment of system b against system a.
 
-    `better`, `worse` and `equal` are shares of all answers. `p_value` is of the two-sided exact sign test over pairs,
-    each counted once: as b's if more answers call b better than worse, as a's the other way round, left out if as many;
-    `pairs_better` and `pairs_worse` are these counts. `alpha` is Krippendorff's, for ordered values; NaN if no pair has
-    two answers, or all answers are the same.
+    `better`, `worse` and `equal` are shares of all answers. `p_value` is that of the two-sided exact sign test over
+    pairs. A pair counts once: for the system that more of its answers prefer, for neither if they are even.
+    `pairs_better` and `pairs_worse` are these counts. `alpha` is Krippendorff's alpha for ordered values; NaN if no
+    pair has two answers, or all answers are the same.
     """
 
     question: str
@@ -38,7 +38,7 @@ class QuestionResult:
 
 @dataclass(frozen=True)
 class StudyTable:
-    """The study's outcome; the systems are called as their score files are."""
+    """The outcome of a study. The systems have the names of their score files."""
 
     a: str
     b: str
@@ -49,22 +49,22 @@ class StudyTable:
     num_torn: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it; undefined: None."""
+        """The table as JSON values; an undefined number is None."""
         plain: dict[str, Any] = json_ready(asdict(self))
         return plain
 
 
-def tabulate(study: Study, answers: StudyAnswers) -> StudyTable:
-    """The table of a study's answers; `num_pairs` are those with an answer.
+def tabulate(study: Study, answers: StudyJudgments) -> StudyTable:
+    """The table of a study's answers. `num_pairs` counts the pairs that have an answer.
 
     Raises:
         ValueError: if there is no answer.
-        ImportError: if the extra `app` is not installed, which brings the agreement's library.
+        ImportError: if the extra `app` is not installed.
     """
     if not answers.answers:
-        raise ValueError("answers: must not be empty; got 0. Have people answer first: quals study serve")
+        raise ValueError("answers: must not be empty; got 0. Collect answers first: quals study serve")
     left = {pair.number: pair.left_system for pair in study.pairs}
-    rows = [_question(question, answers.answers, left) for question in QUESTIONS]
+    rows = [_question_result(question, answers.answers, left) for question in QUESTIONS]
     return StudyTable(
         a=study.a,
         b=study.b,
@@ -77,7 +77,7 @@ def tabulate(study: Study, answers: StudyAnswers) -> StudyTable:
 
 
 def sign_test(first: int, second: int) -> float:
-    """The two-sided p-value of a fair coin that falls `first` times on one side and `second` times on the other."""
+    """The two-sided exact p-value of `first` heads and `second` tails under a fair coin."""
     total = first + second
     tail = sum(math.comb(total, count) for count in range(min(first, second) + 1))
     return min(1.0, 2 * tail / (1 << total))
@@ -87,13 +87,13 @@ def agreement(units: Iterable[Sequence[int]]) -> float:
     """Krippendorff's alpha of ordered values.
 
     Args:
-        units: the values that each pair was given, by any annotators; one with fewer than two says nothing.
+        units: the values of each pair, by any annotators; pairs with fewer than two values are left out.
 
     Returns:
-        1 if all agree, 0 if no more than by chance; NaN if no two annotators judged the same, or all values are equal.
+        1 if all agree, 0 at the level of chance; NaN if no pair has two values, or all values are equal.
 
     Raises:
-        ImportError: if the library is not installed.
+        ImportError: if the extra `app` is not installed.
     """
     shared = [values for values in units if len(values) > 1]
     domain = sorted({value for values in shared for value in values})
@@ -104,8 +104,8 @@ def agreement(units: Iterable[Sequence[int]]) -> float:
     return float(alpha(value_counts=counts, value_domain=domain, level_of_measurement="ordinal"))
 
 
-def text(table: StudyTable) -> str:
-    """The table as it is printed."""
+def table_text(table: StudyTable) -> str:
+    """The table as plain text."""
     lines = [
         f"b: {table.b}, judged against a: {table.a}",
         "",
@@ -118,34 +118,34 @@ def text(table: StudyTable) -> str:
         "",
         f"{table.num_answers:,} answers by {table.num_annotators:,} annotators to {table.num_pairs:,} pairs",
         "better, worse, equal: shares of the answers",
-        "p: exact sign test, two-sided; a pair counts once, for the system that most of its answers prefer",
-        "alpha: Krippendorff's, ordinal; 1: the annotators agree, 0: no more than by chance",
+        "p: exact sign test, two-sided; a pair counts once, for the system that more of its answers prefer",
+        "alpha: Krippendorff's alpha, ordinal; 1: the annotators agree, 0: agreement by chance",
     ]
     if table.num_torn:
-        lines.append(f"{table.num_torn} torn lines passed over: what was being written when the server was killed")
+        lines.append(f"{table.num_torn} incomplete lines skipped: the server was killed while it wrote them")
     return "\n".join(lines)
 
 
-def _question(question: str, answers: Sequence[StudyAnswer], left: dict[int, str]) -> QuestionResult:
-    units: dict[int, list[int]] = defaultdict(list)
+def _question_result(question: str, answers: Sequence[Judgment], left: dict[int, str]) -> QuestionResult:
+    values_of_pair: dict[int, list[int]] = defaultdict(list)
     for answer in answers:
-        units[answer.pair].append(_value(getattr(answer, question), left[answer.pair]))
-    values = [value for unit in units.values() for value in unit]
+        values_of_pair[answer.pair].append(_preference(getattr(answer, question), left[answer.pair]))
+    values = [value for of_pair in values_of_pair.values() for value in of_pair]
     shares = {word: values.count(value) / len(values) for value, word in _WORDS.items()}
-    signs = [sum(unit) for unit in units.values()]
-    better, worse = sum(sign > 0 for sign in signs), sum(sign < 0 for sign in signs)
+    sums = [sum(of_pair) for of_pair in values_of_pair.values()]
+    better, worse = sum(total > 0 for total in sums), sum(total < 0 for total in sums)
     return QuestionResult(
         question,
         **shares,
         pairs_better=better,
         pairs_worse=worse,
         p_value=sign_test(better, worse),
-        alpha=agreement(units.values()),
+        alpha=agreement(values_of_pair.values()),
     )
 
 
-def _value(choice: str, left_system: str) -> int:
-    """1: b is better; -1: a is; 0: equal."""
+def _preference(choice: str, left_system: str) -> int:
+    """1 if b is better, -1 if a is, 0 if they are equal."""
     if choice == "equal":
         return 0
     return 1 if (choice == "left") == (left_system == "b") else -1

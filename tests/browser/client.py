@@ -41,7 +41,7 @@ class Client:
 
     def texts(self, source: object, first: object, second: object = "", model: object = "embedded") -> dict[str, Any]:
         """The request that scores texts."""
-        names = ("Source", "Summary", "Another summary of it (if you like)", "The model", "The reader")
+        names = ("Source", "Summary", "Another summary (optional)", "The model", "The reader")
         return self.event("Source", dict(zip(names, (source, first, second, model, "embedded"), strict=True)))
 
     def result(self, event: dict[str, Any]) -> dict[str, Any]:

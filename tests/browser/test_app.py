@@ -36,7 +36,7 @@ def open_app(seen: Seen, server: Server) -> Any:
 
 
 def fill(page: Any, source: str, first: str, second: str = "") -> None:
-    for label, text in (("Source", source), ("Summary", first), ("Another summary of it (if you like)", second)):
+    for label, text in (("Source", source), ("Summary", first), ("Another summary (optional)", second)):
         page.get_by_label(label, exact=True).fill(text)
     page.get_by_role("button", name="Score", exact=True).click()
 
@@ -78,15 +78,15 @@ def test_qags(seen: Seen, servers: Callable[[str], Server]) -> None:
     assert "The source answers:" in texts
     assert page.get_by_label("The reader").is_visible()
     fill(page, SOURCE, "x" * 4_001)
-    page.get_by_text("The summary has 4,001 characters; here it may have 4,000.").wait_for()
+    page.get_by_text("The summary has 4,001 characters; the limit is 4,000.").wait_for()
 
 
 def test_a_long_text_is_refused(seen: Seen, servers: Callable[[str], Server]) -> None:
     page = open_app(seen, servers("quals"))
     fill(page, "x" * 20_001, FAITHFUL)
-    page.get_by_text("The source has 20,001 characters; here it may have 20,000.").wait_for()
+    page.get_by_text("The source has 20,001 characters; the limit is 20,000.").wait_for()
     fill(page, "x" * 500_000, FAITHFUL)
-    page.get_by_text("This is too long").wait_for()
+    page.get_by_text("The request is too long").wait_for()
     fill(page, SOURCE, " ")
     page.get_by_text("The summary is empty.").wait_for()
     assert page.locator(".q-result").count() == 0

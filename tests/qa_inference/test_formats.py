@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -157,3 +159,8 @@ def test_question_formats_that_cannot_be_meant() -> None:
             QuestionFormat(**settings)
     with pytest.raises(ValueError, match="format: `closing` must be an added token of the tokenizer; '<hl>' is none"):
         QuestionFormat(opening="<sep>").mark_ids(UNIGRAM)
+
+
+def test_presets_need_neither_torch_nor_transformers() -> None:
+    program = "import sys, qa_inference.presets; print(*{'torch', 'transformers'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "\n"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
-from qa_inference.tokenization import TextTokenizer
+from qa_inference.tokenization import TextTokenizer, pad_rows
 from tests import tiny
 
 KINDS = {"wordpiece": tiny.wordpiece, "byte_bpe": tiny.byte_bpe, "unigram": tiny.unigram}
@@ -147,3 +150,17 @@ def test_a_tokenizer_written_in_python() -> None:
     shown = [text[start:end] for start, end in encoded.offsets]
     assert shown[0] == "joshua" and shown[-1] == "klitschko" and "".join(shown).count("beat") == 1
     assert all(0 <= start <= end <= len(text) for start, end in encoded.offsets)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [[4, 5, 6], [7, 0, 0], [0, 0, 0]]),
+        ({"side": "left"}, [[4, 5, 6], [0, 0, 7], [0, 0, 0]]),
+        ({"multiple": 4}, [[4, 5, 6, 0], [7, 0, 0, 0], [0, 0, 0, 0]]),
+        ({"side": "left", "multiple": 2}, [[0, 4, 5, 6], [0, 0, 0, 7], [0, 0, 0, 0]]),
+    ],
+)
+def test_rows_are_padded_on_one_side_to_a_common_width(settings: Any, expected: list[list[int]]) -> None:
+    padded = pad_rows([[4, 5, 6], np.array([7]), ()], 0, **settings)
+    assert padded.dtype == np.int64 and padded.tolist() == expected

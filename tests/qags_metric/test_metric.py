@@ -94,6 +94,13 @@ def test_in_batches_and_from_the_script(fake_scorer: Any) -> None:
     assert fake_scorer.made[-1].max_questions == 7
 
 
+def test_21_b11_half_a_character_added_leaves_the_metric_usable(qags: Qags) -> None:
+    qags.add(prediction="Ann \ud83e won.", sources="Ann \ud83e won.")
+    qags.add(prediction="Bob won.", sources="Ann won.")
+    assert qags.compute()["scores"] == [1, 0]
+    assert qags.compute(predictions=["Ann won."], sources=["Ann won."])["scores"] == [1]
+
+
 def test_on_toy_models(folders: tuple[str, str]) -> None:
     """With the spaCy model that is installed."""
     pytest.importorskip("spacy")

@@ -17,10 +17,9 @@ from qa_inference.formats import QuestionFormat
 from qa_inference.models.reader import ReaderAnswer
 from qa_inference.tokenization import TextTokenizer
 from qags_metric.config import QagsConfig
-from qags_metric.overlap import exact_match, token_f1
 from qags_metric.result import QagsResult
 from qags_metric.scorer import QagsScorer
-from qags_metric.selection import question_of
+from qags_metric.selection import exact_match, question_of, token_f1
 from tests import device, tiny
 from tests.qags_metric import models
 
@@ -256,7 +255,8 @@ def test_a_candidate_longer_than_the_window(make: Make) -> None:
 def test_result_as_dict_and_table(result: QagsResult) -> None:
     as_dict, table = result.to_dict(), result.to_pandas()
     assert json.loads(json.dumps(as_dict)) == as_dict
-    assert list(table.columns) == ["score", "score_01", "num_questions", "note", "questions"]
+    assert list(table.columns) == ["score", "score_01", "num_questions", "note"]
+    assert list(result.to_pandas(pairs=True).columns) == ["score", "score_01", "num_questions", "note", "questions"]
     assert table.num_questions.tolist() == result.num_questions
     assert "questions" not in result.to_dict(pairs=False)["summaries"][0]
     first = as_dict["summaries"][0]["questions"][0]

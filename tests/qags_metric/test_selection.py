@@ -9,7 +9,7 @@ from qa_inference.answer_candidates import AnswerCandidate
 from qa_inference.decoding import Hypothesis
 from qa_inference.models.reader import ReaderAnswer
 from qa_inference.tokenization import TextTokenizer
-from qags_metric.selection import AskedQuestion, parse, question_of, select
+from qags_metric.selection import AskedQuestion, parse_questions, question_of, select_questions
 from tests import tiny
 
 PERTH, MONDAY = AnswerCandidate("Perth", 10, 15, "GPE"), AnswerCandidate("The Monday", 30, 40, "DATE")
@@ -48,7 +48,7 @@ def test_parse_takes_the_mean_log_probability_before_any_length_penalty() -> Non
     ended = Hypothesis(np.array([*ids, 3]), log_probs, True)
     cut_off = Hypothesis(np.array([*ids, ids[0]]), log_probs, False)
     no_question = Hypothesis(np.array([*ids[:-1], 3]), log_probs[:-1], True)
-    found = parse([ended, no_question, cut_off], PERTH, tokenizer)
+    found = parse_questions([ended, no_question, cut_off], PERTH, tokenizer)
     assert [one.question for one in found] == ["where did joshua win?"] * 2
     assert all(one.log_prob == pytest.approx(-(len(ids) + 2) / 2) and one.answer is PERTH for one in found)
 
@@ -69,15 +69,15 @@ def test_select() -> None:
         "who built it then?": _answer("the council"),
         "what is not said?": NONE,
     }
-    kept = select(asked, answers)
+    kept = select_questions(asked, answers)
     assert [(one.question, one.log_prob) for one in kept] == [
         ("when was it built?", -0.1),
         ("where is the bridge?", -0.4),
         ("where is it built?", -0.9),
     ]
-    assert select(asked, answers, most=2) == kept[:2]
-    assert select(asked, answers, exact=True) == []
-    assert select(asked, answers | {"where is it built?": _answer("Perth")}, exact=True) == [asked[0]]
+    assert select_questions(asked, answers, max_questions=2) == kept[:2]
+    assert select_questions(asked, answers, exact=True) == []
+    assert select_questions(asked, answers | {"where is it built?": _answer("Perth")}, exact=True) == [asked[0]]
 
 
 def test_so_many_of_an_answer() -> None:
@@ -92,19 +92,19 @@ def test_so_many_of_an_answer() -> None:
     asked.insert(1, AskedQuestion(texts[0], ann, -0.05))
 
     def kept(**limits: int) -> list[str]:
-        return [one.question for one in select(asked, answers, **limits)]
+        return [one.question for one in select_questions(asked, answers, **limits)]
 
-    assert kept() == texts and kept(most=2) == texts[:2]
-    assert kept(per_answer=2) == [*texts[:3], texts[4]]
-    assert kept(per_answer=1) == [texts[0], texts[2], texts[4]]
-    assert kept(per_answer=1, most=2) == [texts[0], texts[2]]
+    assert kept() == texts and kept(max_questions=2) == texts[:2]
+    assert kept(max_per_answer=2) == [*texts[:3], texts[4]]
+    assert kept(max_per_answer=1) == [texts[0], texts[2], texts[4]]
+    assert kept(max_per_answer=1, max_questions=2) == [texts[0], texts[2]]
 
 
 def test_no_answer_is_never_the_intended_one() -> None:
     article = AnswerCandidate("The", 0, 3, "WORK_OF_ART")
-    assert select([AskedQuestion("what is it called?", article, -0.1)], {"what is it called?": NONE}) == []
+    assert select_questions([AskedQuestion("what is it called?", article, -0.1)], {"what is it called?": NONE}) == []
 
 
 def test_a_question_asked_for_two_answers_is_kept_for_the_one_it_has() -> None:
     asked = [AskedQuestion("where is it built?", MONDAY, -0.1), AskedQuestion("where is it built?", PERTH, -0.3)]
-    assert select(asked, {"where is it built?": _answer("Perth")}) == asked[1:]
+    assert select_questions(asked, {"where is it built?": _answer("Perth")}) == asked[1:]

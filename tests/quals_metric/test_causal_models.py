@@ -15,7 +15,7 @@ from qa_inference.formats import CausalFormat, PairFormat
 from qa_inference.models.decoder_only import DecoderOnly
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.presets import PRESETS
-from quals_metric.app.scoring import CHOICES, Desk
+from quals_metric.app.scoring_queue import ScoringQueue, offered_presets
 from quals_metric.app.views import result_html
 from quals_metric.config import QualsConfig
 from quals_metric.metric import Quals
@@ -88,11 +88,11 @@ def test_pairs_are_what_the_model_wrote(result: QualsResult) -> None:
 
 
 def test_a_visitor_of_the_app_may_choose_it(folder: str, result: QualsResult) -> None:
-    """The desk loads it when it is chosen; the embedded model's place takes one that is never asked."""
-    (chosen,) = ({"model": name} for name in CHOICES["quals"]["model"] if name == "smollm2-135m")
-    desk = Desk("quals", lambda names: _scorer(folder) if names == chosen else None)
+    """The queue loads it when it is chosen; the embedded model's place takes one that is never asked."""
+    (chosen,) = ({"model": name} for name in offered_presets("quals")["model"] if name == "smollm2-135m")
+    queue = ScoringQueue("quals", lambda names: _scorer(folder) if names == chosen else None)
     shares: list[float] = []
-    found = desk.score(SUMMARIES[:2], SOURCES[:2], chosen, 60.0, shares.append)
+    found = queue.score(SUMMARIES[:2], SOURCES[:2], chosen, 60.0, shares.append)
     np.testing.assert_allclose(found.scores, result.scores[:2], atol=1e-5)
     assert shares[-1] == 1.0
     page = result_html("Summary", SUMMARIES[0], found.summaries[0])

@@ -179,6 +179,20 @@ def test_in_batches_and_one_by_one(quals: Quals) -> None:
     assert quals.compute()["scores"] == [0, -1, 0]
 
 
+def test_21_b11_half_a_character_added_leaves_the_metric_usable(quals: Quals) -> None:
+    quals.add(prediction="Ann \ud83e won.", sources="Ann \ud83e won.")
+    quals.add(prediction="Bob won.", sources="Ann won.")
+    assert quals.compute()["scores"] == [0, -1]
+    assert quals.compute(predictions=["Ann won."], sources=["Ann won."])["scores"] == [0]
+
+
+@pytest.mark.parametrize("wrong", [{"prediction": None, "sources": "Ann won."}, {"prediction": "Ann won."}, {}])
+def test_21_b11_a_wrong_text_added_leaves_the_metric_usable(wrong: dict[str, Any], quals: Quals) -> None:
+    with pytest.raises(TypeError, match="must be str; got NoneType"):
+        quals.add(**wrong)
+    assert quals.compute(predictions=["Ann won."], sources=["Ann won."])["scores"] == [0]
+
+
 def test_in_memory(fake_scorer: Any) -> None:
     quals = Quals(keep_in_memory=True)
     assert quals.compute(predictions=["Ann won."], sources=["Ann won."])["scores"] == [0]
@@ -211,6 +225,6 @@ def test_help_shows_the_inputs(quals: Quals) -> None:
 
 
 def test_doctests() -> None:
-    test = doctest.DocTestParser().get_doctest(metric_file.Quals.inputs_description(), {}, "Quals", "metric.py", 0)
+    test = doctest.DocTestParser().get_doctest(metric_file.Quals.compute_help(), {}, "Quals", "metric.py", 0)
     assert len([example for example in test.examples if example.want]) > 1
     assert doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test).failed == 0

@@ -13,7 +13,7 @@ from qa_inference.decoding import Hypothesis
 from qa_inference.formats import PairFormat
 from qa_inference.metric_base import mean_of_defined as mean
 from qa_inference.tokenization import TextTokenizer
-from quals_metric.selection import Candidate, SummaryText, locate, parse, select
+from quals_metric.selection import Candidate, SummaryText, locate_answers, parse_pairs, select_pairs
 from tests import tiny
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "quals_selection.json").read_text())["cases"]
@@ -30,7 +30,7 @@ def _candidates(case: dict[str, Any], tokenizer: TextTokenizer) -> list[Candidat
         for place, part in enumerate(candidate["text"].split(" strutConnector")):
             ids += ([separator] if place else []) + list(tokenizer.encode(part).ids)
         hypothesis = Hypothesis(np.array([*ids, 3]), np.array(candidate["token_logprobs"]), ended=True)
-        found += locate(parse([hypothesis], PairFormat(), tokenizer), summary)
+        found += locate_answers(parse_pairs([hypothesis], PairFormat(), tokenizer), summary)
     return found
 
 
@@ -38,7 +38,7 @@ def _candidates(case: dict[str, Any], tokenizer: TextTokenizer) -> list[Candidat
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["summary"][:12])
 def test_golden_selection(case: dict[str, Any], kind: str) -> None:
     """Made with the published implementation (tests/golden/quals_selection.json)."""
-    kept = select(_candidates(case, TOKENIZERS[kind]))
+    kept = select_pairs(_candidates(case, TOKENIZERS[kind]))
     assert [pair.log_probs.tolist() for pair in kept] == [pair["summary_token_logprobs"] for pair in case["kept"]]
     squeezed = [(p.question.replace(" ", "").lower(), p.answer.lower()) for p in kept]
     assert squeezed == [(p["question"].replace(" ", "").lower(), p["answer"].lower()) for p in case["kept"]]
@@ -61,7 +61,7 @@ def _pair(question: str, answer: str, total: float) -> Candidate:
     ],
 )
 def test_selection_in_rounds(pairs: list[tuple[str, str, float]], most: int, kept: list[str]) -> None:
-    assert [pair.question for pair in select([_pair(*pair) for pair in pairs], most)] == kept
+    assert [pair.question for pair in select_pairs([_pair(*pair) for pair in pairs], most)] == kept
 
 
 SUMMARY = "Beyoncé O'Neill of the U.S. paid £1,000 for a well-known  house, up 3.5% on 2019."
@@ -100,4 +100,4 @@ def test_what_did_not_end_is_no_pair() -> None:
     tokenizer = TOKENIZERS["wordpiece"]
     ids = np.array([*tokenizer.encode("who?").ids, tokenizer.special_id("<sep>"), *tokenizer.encode("Joshua").ids, 3])
     ended, cut = (Hypothesis(ids, np.zeros(len(ids)), ended=flag) for flag in (True, False))
-    assert [pair.answer for _, pair in parse([ended, cut], PairFormat(), tokenizer)] == ["joshua"]
+    assert [pair.answer for _, pair in parse_pairs([ended, cut], PairFormat(), tokenizer)] == ["joshua"]

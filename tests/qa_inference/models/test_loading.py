@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +25,15 @@ def test_a_checkpoint_is_loaded_whole(tmp_path: Path) -> None:
     )
     assert model.config.is_encoder_decoder and model.dtype == torch.bfloat16 and missing == []
     assert len(tokenizer) == model.config.vocab_size
+
+
+def test_options_are_those_of_a_configuration() -> None:
+    config = SimpleNamespace(
+        revision="other", token="t", cache_dir=None, local_files_only=True, device="cpu", dtype=None
+    )
+    options = LoadingOptions.from_config(config, "abc")
+    assert options == LoadingOptions("abc", "t", None, True, "cpu", None)
+    assert options.hub() == {"revision": "abc", "token": "t", "local_files_only": True, "trust_remote_code": False}
 
 
 def test_missing_weights_are_told(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from qa_inference.formats import CausalFormat
 from qa_inference.presets import PRESETS
-from quals_metric.app import page as app
-from quals_metric.app.files import read_upload, write_scores
+from quals_metric.app import interface
 from quals_metric.app.guard import Guard
 from quals_metric.app.limits import Deadline, Limits, RefusedError
-from quals_metric.app.scoring import CHOICES, Desk
+from quals_metric.app.scoring_queue import ScoringQueue, offered_presets
+from quals_metric.app.uploads import read_upload, write_scores
 from quals_metric.app.views import corpus_html, result_html
 from quals_metric.cli import commands as cli
 from quals_metric.result import PairScore, QualsResult, SummaryScore
@@ -57,10 +57,10 @@ class FakeScorer:
 @pytest.mark.parametrize(
     ("summary", "source", "message"),
     [
-        ("s" * 11, "x", "The summary has 11 characters; here it may have 10. "),
-        ("s", "x" * 21, "The source has 21 characters; here it may have 20. "),
-        (" \n", "x", "The summary is empty. Please give one."),
-        ("s", "", "The source is empty. Please give one."),
+        ("s" * 11, "x", "The summary has 11 characters; the limit is 10. "),
+        ("s", "x" * 21, "The source has 21 characters; the limit is 20. "),
+        (" \n", "x", "The summary is empty. Please enter a text."),
+        ("s", "", "The source is empty. Please enter a text."),
     ],
 )
 def test_texts_out_of_bounds(summary: str, source: str, message: str) -> None:
@@ -111,10 +111,10 @@ ROW = '{"summary": "s", "source": "x"}\n'
     [
         ("a.parquet", "PAR1", "The file's name must end in .csv or .jsonl."),
         ("a.jsonl.gz", "x", "The file's name must end in .csv or .jsonl."),
-        ("a.jsonl", "x" * 1001, "The file has 1,001 bytes; here it may have 1,000. Please send a part of it."),
+        ("a.jsonl", "x" * 1001, "The file has 1,001 bytes; the limit is 1,000. Please send a part of it."),
         ("a.jsonl", ROW * 4, "The file has more than 3 rows. Please send a part of it."),
-        ("a.jsonl", "", "The file has no rows."),
-        ("a.csv", "summary,source\n", "The file has no rows."),
+        ("a.jsonl", "", "The file has no rows. "),
+        ("a.csv", "summary,source\n", "The file has no rows. "),
         (
             "a.csv",
             "summary,text\ns,x\n",
@@ -166,13 +166,13 @@ def test_a_file_comes_back_with_its_scores(name: str, tmp_path: Path) -> None:
     ]
 
 
-# --- the desk
+# --- the scoring queue
 
 
 def test_one_scoring_at_a_time() -> None:
     scorer = FakeScorer()
-    desk = Desk("quals", lambda chosen: scorer)
-    work = lambda: desk.score(["a"] * 50, ["b"] * 50, {"model": "embedded"}, 60, lambda share: None)  # noqa: E731
+    queue = ScoringQueue("quals", lambda chosen: scorer)
+    work = lambda: queue.score(["a"] * 50, ["b"] * 50, {"model": "embedded"}, 60, lambda share: None)  # noqa: E731
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -184,24 +184,24 @@ def test_one_scoring_at_a_time() -> None:
 @pytest.mark.parametrize("model", ["somebody/model", "/etc", "", None, 3])
 def test_no_model_but_those_listed(model: Any) -> None:
     loaded: list[Mapping[str, str]] = []
-    desk = Desk("qags", lambda chosen: loaded.append(chosen) or FakeScorer())
+    queue = ScoringQueue("qags", lambda chosen: loaded.append(chosen) or FakeScorer())
     for chosen in ({"model": model, "reader": "embedded"}, {"model": "embedded", "reader": model}):
         with pytest.raises(RefusedError, match="not in the list"):
-            desk.score(["a"], ["b"], chosen, 60, lambda share: None)
+            queue.score(["a"], ["b"], chosen, 60, lambda share: None)
     assert loaded == [{"model": "embedded", "reader": "embedded"}]
 
 
 def test_models_in_memory() -> None:
     loaded: list[str] = []
-    desk = Desk("quals", lambda chosen: loaded.append(chosen["model"]) or FakeScorer())
-    first, second = [name for name in CHOICES["quals"]["model"] if name != "embedded"][:2]
+    queue = ScoringQueue("quals", lambda chosen: loaded.append(chosen["model"]) or FakeScorer())
+    first, second = [name for name in offered_presets("quals")["model"] if name != "embedded"][:2]
     for model in ("embedded", first, "embedded", first, second, first, "embedded"):
-        desk.score(["a"], ["b"], {"model": model}, 60, lambda share: None)
+        queue.score(["a"], ["b"], {"model": model}, 60, lambda share: None)
     assert loaded == ["embedded", first, second, first]
 
 
 def test_decoder_only_models_are_in_the_list_and_gated_ones_are_not() -> None:
-    presets = CHOICES["quals"]["model"]
+    presets = offered_presets("quals")["model"]
     decoder_only = [preset for preset in presets.values() if isinstance(preset.format, CausalFormat)]
     assert decoder_only and all(preset.licence == "Apache-2.0" for preset in decoder_only)
     left_out = PRESETS.keys() - presets.keys()
@@ -216,24 +216,24 @@ def test_a_model_that_cannot_be_loaded(failure: Exception) -> None:
             raise failure
         return FakeScorer()
 
-    desk = Desk("quals", load)
-    other = next(name for name in CHOICES["quals"]["model"] if name != "embedded")
-    with pytest.raises(RefusedError, match="cannot be loaded here now") as caught:
-        desk.score(["a"], ["b"], {"model": other}, 60, lambda share: None)
+    queue = ScoringQueue("quals", load)
+    other = next(name for name in offered_presets("quals")["model"] if name != "embedded")
+    with pytest.raises(RefusedError, match="cannot be loaded now") as caught:
+        queue.score(["a"], ["b"], {"model": other}, 60, lambda share: None)
     assert "secret" not in str(caught.value)
-    assert desk.score(["a"], ["b"], {"model": "embedded"}, 60, lambda share: None).scores == [0.0]
+    assert queue.score(["a"], ["b"], {"model": "embedded"}, 60, lambda share: None).scores == [0.0]
 
 
 def test_the_deadline_stops_a_scoring_and_the_next_is_served() -> None:
-    desk = Desk("quals", lambda chosen: FakeScorer())
+    queue = ScoringQueue("quals", lambda chosen: FakeScorer())
     with pytest.raises(RefusedError, match="longer than"):
-        desk.score(["a"] * 3, ["b"] * 3, {"model": "embedded"}, -1, lambda share: None)
-    assert desk.score(["a"], ["b"], {"model": "embedded"}, 60, lambda share: None).scores == [0.0]
+        queue.score(["a"] * 3, ["b"] * 3, {"model": "embedded"}, -1, lambda share: None)
+    assert queue.score(["a"], ["b"], {"model": "embedded"}, 60, lambda share: None).scores == [0.0]
 
 
 def test_metrics() -> None:
     with pytest.raises(ValueError, match="metric: must be one of quals, qags; got 'rouge'"):
-        Desk("rouge", lambda chosen: None)
+        ScoringQueue("rouge", lambda chosen: None)
 
 
 # --- the page
@@ -262,12 +262,12 @@ def _raise(error: Exception) -> None:
 def test_what_a_visitor_is_told_of_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     gradio = pytest.importorskip("gradio", reason="the extra `app` is not installed")
     with pytest.raises(gradio.Error) as refused:
-        app._answer(gradio, lambda: _raise(RefusedError(f"Your file: {EVIL}")))
+        interface._or_message(gradio, lambda: _raise(RefusedError(f"Your file: {EVIL}")))
     assert refused.value.message == f"Your file: {html.escape(EVIL)}"  # Gradio shows a message as HTML
     assert capsys.readouterr().err == ""
     with pytest.raises(gradio.Error) as broken:
-        app._answer(gradio, lambda: _raise(KeyError("/secret/path")))
-    assert broken.value.message.startswith("Something went wrong here.") and broken.value.__suppress_context__
+        interface._or_message(gradio, lambda: _raise(KeyError("/secret/path")))
+    assert broken.value.message.startswith("Something went wrong on the server.") and broken.value.__suppress_context__
     assert "KeyError: '/secret/path'" in capsys.readouterr().err
 
 

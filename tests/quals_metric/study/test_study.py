@@ -24,9 +24,16 @@ from typer.testing import CliRunner
 
 import quals_metric
 from quals_metric.cli import commands as cli
-from quals_metric.study.answers import QUESTIONS, AnswerFile, Desk, StudyAnswer, StudyAnswers, annotator_name
-from quals_metric.study.pairs import Study, StudyPair, prepare, read_study
-from quals_metric.study.table import agreement, sign_test, tabulate, text
+from quals_metric.study.judgments import (
+    QUESTIONS,
+    AnnotationSession,
+    Judgment,
+    JudgmentFile,
+    StudyJudgments,
+    annotator_name,
+)
+from quals_metric.study.summary_pairs import Study, SummaryPair, prepare, read_study
+from quals_metric.study.table import agreement, sign_test, table_text, tabulate
 
 SOURCES = [f"source {n}" for n in range(60)]
 
@@ -94,7 +101,7 @@ def test_half_characters_and_nothing_to_draw(tmp_path: Path) -> None:
     a, b = (_write(tmp_path / f"{name}.jsonl", [f"{name}\ud800 <sep>"], ["x"]) for name in "ab")
     prepare(a, b, tmp_path / "pairs.jsonl")
     assert {read_study(tmp_path / "pairs.jsonl").pairs[0].left[1]} == {"\ud800"}
-    with pytest.raises(ValueError, match="must have a row with two different summaries; there is none"):
+    with pytest.raises(ValueError, match="must have a row with two different summaries; none has"):
         prepare(a, a, tmp_path / "none.jsonl")
     assert not (tmp_path / "none.jsonl").exists()
 
@@ -126,51 +133,51 @@ def test_files_that_are_no_study(files: tuple[Path, Path], pairs: Path) -> None:
 
 
 def _study(sides: str) -> Study:
-    pairs = [StudyPair(n, "source", "left", "right", side, None, None) for n, side in enumerate(sides, 1)]
+    pairs = [SummaryPair(n, "source", "left", "right", side, None, None) for n, side in enumerate(sides, 1)]
     return Study("a.jsonl", "b.jsonl", tuple(pairs), "key")
 
 
-def _answer(pair: int, annotator: str = "ann", choice: str = "left", **choices: str) -> StudyAnswer:
+def _answer(pair: int, annotator: str = "ann", choice: str = "left", **choices: str) -> Judgment:
     chosen = dict.fromkeys(QUESTIONS, choice) | choices
-    return StudyAnswer("key", pair, annotator, time="2024-01-01T00:00:00+00:00", **chosen)
+    return Judgment("key", pair, annotator, time="2024-01-01T00:00:00+00:00", **chosen)
 
 
 def test_the_last_answer_to_a_pair_counts(tmp_path: Path) -> None:
-    file = AnswerFile(tmp_path / "answers.jsonl")
-    assert file.read(_study("ab")) == StudyAnswers((), 0)
+    file = JudgmentFile(tmp_path / "answers.jsonl")
+    assert file.read(_study("ab")) == StudyJudgments((), 0)
     for answer in (_answer(1), _answer(2), _answer(1, "Zoë"), _answer(1, choice="equal")):
         file.append(answer)
-    assert file.read(_study("ab")) == StudyAnswers((_answer(2), _answer(1, "Zoë"), _answer(1, choice="equal")), 0)
+    assert file.read(_study("ab")) == StudyJudgments((_answer(2), _answer(1, "Zoë"), _answer(1, choice="equal")), 0)
 
 
 def test_every_torn_end_costs_one_answer_only(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
-    file = AnswerFile(path)
+    file = JudgmentFile(path)
     file.append(_answer(1))
     one = path.read_bytes()
     for cut in range(1, len(one) - 1):
         path.write_bytes(one + one[:cut])
         file.append(_answer(2))
-        assert file.read(_study("ab")) == StudyAnswers((_answer(1), _answer(2)), 1)
+        assert file.read(_study("ab")) == StudyJudgments((_answer(1), _answer(2)), 1)
     path.write_bytes(one[:-1])  # only the line's end was lost: nothing else is
     file.append(_answer(2))
-    assert file.read(_study("ab")) == StudyAnswers((_answer(1), _answer(2)), 0)
+    assert file.read(_study("ab")) == StudyJudgments((_answer(1), _answer(2)), 0)
 
 
 WRITER = """
 import sys
-from quals_metric.study.answers import AnswerFile, Desk
-from quals_metric.study.pairs import read_study
-desk = Desk(read_study(sys.argv[1]), AnswerFile(sys.argv[2]))
-while (pair := desk.next("ann")) is not None:
-    desk.take("ann", pair.number, dict.fromkeys(("consistency", "informativeness", "grammar"), "left"))
+from quals_metric.study.judgments import AnnotationSession, JudgmentFile
+from quals_metric.study.summary_pairs import read_study
+session = AnnotationSession(read_study(sys.argv[1]), JudgmentFile(sys.argv[2]))
+while (pair := session.next_pair("ann")) is not None:
+    session.record("ann", pair.number, dict.fromkeys(("consistency", "informativeness", "grammar"), "left"))
     print(pair.number, flush=True)
 """
 
 
 def test_a_kill_loses_at_most_the_answer_being_sent(files: tuple[Path, Path], tmp_path: Path) -> None:
     prepare(*files, tmp_path / "pairs.jsonl", size=57)
-    study, answers = read_study(tmp_path / "pairs.jsonl"), AnswerFile(tmp_path / "answers.jsonl")
+    study, answers = read_study(tmp_path / "pairs.jsonl"), JudgmentFile(tmp_path / "answers.jsonl")
     root = str(Path(quals_metric.__file__).parents[1])
     command = [sys.executable, "-c", WRITER, str(tmp_path / "pairs.jsonl"), str(answers.path)]
     told: list[int] = []
@@ -208,37 +215,37 @@ def test_a_kill_loses_at_most_the_answer_being_sent(files: tuple[Path, Path], tm
 def test_lines_that_are_no_answers(line: dict[str, Any], message: str, tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").write_text(json.dumps(vars(_answer(1)) | line))
     with pytest.raises(ValueError, match=message):
-        AnswerFile(tmp_path / "answers.jsonl").read(_study("ab"))
+        JudgmentFile(tmp_path / "answers.jsonl").read(_study("ab"))
 
 
-def test_a_desk_hands_out_every_pair_once_and_resumes(pairs: Path, tmp_path: Path) -> None:
-    study, file = read_study(pairs), AnswerFile(tmp_path / "answers.jsonl")
+def test_a_session_hands_out_every_pair_once_and_resumes(pairs: Path, tmp_path: Path) -> None:
+    study, file = read_study(pairs), JudgmentFile(tmp_path / "answers.jsonl")
     choices = dict.fromkeys(QUESTIONS, "equal")
     orders: dict[str, list[int]] = {"ann": [], "ben": []}
     for turn, name in product(range(10), orders):
-        desk = Desk(study, file)  # as after a restart
-        assert desk.num_done(name) == 2 * turn
+        session = AnnotationSession(study, file)  # as after a restart
+        assert session.num_judged(name) == 2 * turn
         for _ in range(2):
-            pair = desk.next(name)
+            pair = session.next_pair(name)
             assert pair is not None
             orders[name].append(pair.number)
-            desk.take(name, pair.number, choices)
+            session.record(name, pair.number, choices)
     numbers = sorted(pair.number for pair in study.pairs)
     assert all(sorted(order) == numbers != order for order in orders.values()) and orders["ann"] != orders["ben"]
-    assert Desk(study, file).next("ann") is None
+    assert AnnotationSession(study, file).next_pair("ann") is None
 
 
-def test_a_desk_takes_whole_answers_only(pairs: Path, tmp_path: Path) -> None:
-    desk = Desk(read_study(pairs), AnswerFile(tmp_path / "answers.jsonl"))
-    pair = desk.next("ann")
+def test_a_session_takes_whole_answers_only(pairs: Path, tmp_path: Path) -> None:
+    session = AnnotationSession(read_study(pairs), JudgmentFile(tmp_path / "answers.jsonl"))
+    pair = session.next_pair("ann")
     assert pair is not None
     whole = dict.fromkeys(QUESTIONS, "left")
     for choices in ({}, whole | {"grammar": None}, whole | {"grammar": "Left is better"}):
         with pytest.raises(ValueError, match="choose left, equal or right"):
-            desk.take("ann", pair.number, choices)
+            session.record("ann", pair.number, choices)
     with pytest.raises(ValueError, match="must be one of the study; got 0"):
-        desk.take("ann", 0, whole)
-    assert not (tmp_path / "answers.jsonl").exists() and desk.next("ann") == pair
+        session.record("ann", 0, whole)
+    assert not (tmp_path / "answers.jsonl").exists() and session.next_pair("ann") == pair
 
 
 def test_names() -> None:
@@ -315,7 +322,7 @@ def test_a_table_by_hand() -> None:
         _answer(1, "cid", "right", grammar="equal"),
         _answer(2, "cid", "equal", grammar="equal"),
     )
-    table = tabulate(_study("abab"), StudyAnswers(answers, 1))
+    table = tabulate(_study("abab"), StudyJudgments(answers, 1))
     row = table.questions[0]
     assert (row.question, row.better, row.worse, row.equal) == ("consistency", 4 / 9, 3 / 9, 2 / 9)
     assert (row.pairs_better, row.pairs_worse, row.p_value) == (1, 1, 1.0)
@@ -325,12 +332,12 @@ def test_a_table_by_hand() -> None:
     assert (grammar.better, grammar.worse, grammar.equal, grammar.p_value) == (0, 0, 1, 1)
     assert math.isnan(grammar.alpha) and table.to_dict()["questions"][2]["alpha"] is None
     assert (table.num_answers, table.num_pairs, table.num_annotators, table.num_torn) == (9, 4, 3, 1)
-    lines = text(table).splitlines()
+    lines = table_text(table).splitlines()
     assert lines[0] == "b: b.jsonl, judged against a: a.jsonl"
     assert lines[2].split() == ["b", "better", "b", "worse", "equal", "p", "alpha"]
     assert lines[3].split()[:5] == ["consistency", "44.4%", "33.3%", "22.2%", "1.0000"]
     assert lines[5].split() == ["grammar", "0.0%", "0.0%", "100.0%", "1.0000", "undefined"]
-    assert lines[7] == "9 answers by 3 annotators to 4 pairs" and lines[-1].startswith("1 torn lines passed over")
+    assert lines[7] == "9 answers by 3 annotators to 4 pairs" and lines[-1].startswith("1 incomplete lines skipped")
 
 
 def test_exchanging_the_systems_turns_the_table() -> None:
@@ -338,7 +345,7 @@ def test_exchanging_the_systems_turns_the_table() -> None:
     answers = [_answer(n, who, rng.choice(["left", "equal", "right"])) for n in range(1, 31) for who in ("x", "y")]
     sides = "".join(rng.choice("ab") for _ in range(30))
     found = [
-        tabulate(_study(order), StudyAnswers(tuple(answers), 0)).questions[0]
+        tabulate(_study(order), StudyJudgments(tuple(answers), 0)).questions[0]
         for order in (sides, sides.translate(str.maketrans("ab", "ba")))
     ]
     assert (found[0].better, found[0].worse, found[0].equal) == (found[1].worse, found[1].better, found[1].equal)
@@ -347,7 +354,7 @@ def test_exchanging_the_systems_turns_the_table() -> None:
 
 def test_no_answers() -> None:
     with pytest.raises(ValueError, match="answers: must not be empty; got 0"):
-        tabulate(_study("ab"), StudyAnswers((), 0))
+        tabulate(_study("ab"), StudyJudgments((), 0))
 
 
 # --- The command
@@ -364,18 +371,18 @@ def test_from_score_files_to_the_table(files: tuple[Path, Path], tmp_path: Path)
         f"wrote {pairs}: 10 pairs\nleft out: 1 rows with a blank text, 2 with the same summary twice\n"
     )
     study = read_study(pairs)
-    desk = Desk(study, AnswerFile(answers))
+    session = AnnotationSession(study, JudgmentFile(answers))
     for name in ("ann", "ben"):
         for pair in study.pairs:  # b is better, but for one pair
             left = (pair.left_system == "b") == (pair is not study.pairs[0])
-            desk.take(name, pair.number, dict.fromkeys(QUESTIONS, "left" if left else "right"))
+            session.record(name, pair.number, dict.fromkeys(QUESTIONS, "left" if left else "right"))
     row = json.loads(quals("report", pairs, "--answers", answers, "--json"))["questions"][0]
     assert (row["better"], row["worse"], row["equal"], row["alpha"]) == (0.9, 0.1, 0.0, 1.0)
     assert row["p_value"] == pytest.approx(22 / 1024)
     assert quals("report", pairs, "--answers", answers).splitlines()[3].split() == [
         "consistency", "90.0%", "10.0%", "0.0%", "0.0215", "1.000"
     ]  # fmt: skip
-    assert {command.name for command in cli.study_commands.app.registered_commands} == {None}
+    assert {command.name for command in cli.study.study_app.registered_commands} == {"prepare", "serve", "report"}
     assert "prepare" in quals("--help") and "serve" in quals("--help")
 
 
@@ -388,9 +395,9 @@ def gradio() -> Any:
 
 
 def _page(pairs: Path, answers: Path) -> Any:
-    from quals_metric.study.page import StudyPage
+    from quals_metric.study.interface import AnnotationPage
 
-    return StudyPage(Desk(read_study(pairs), AnswerFile(answers)))
+    return AnnotationPage(AnnotationSession(read_study(pairs), JudgmentFile(answers)))
 
 
 @pytest.mark.usefixtures("gradio")
@@ -409,7 +416,7 @@ def test_a_page_leads_through_the_pairs(pairs: Path, tmp_path: Path) -> None:
         shown = page.save(annotator, number, "left", "equal", "right")
     assert len(set(seen)) == 20
     assert shown[0].startswith("20 of 20 pairs judged. You have judged all pairs") and not shown[6]["visible"]
-    found = AnswerFile(tmp_path / "answers.jsonl").read(read_study(pairs)).answers
+    found = JudgmentFile(tmp_path / "answers.jsonl").read(read_study(pairs)).answers
     assert [answer.pair for answer in found] == seen
     assert {(x.consistency, x.informativeness, x.grammar) for x in found} == {("left", "equal", "right")}
 
@@ -417,7 +424,7 @@ def test_a_page_leads_through_the_pairs(pairs: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("gradio")
 def test_a_page_saves_nothing_by_halves(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = _page(pairs, tmp_path / "answers.jsonl")
-    assert page.start(" ")[0].startswith("Please give your name") and page.start("x" * 50)[1] == ""
+    assert page.start(" ")[0].startswith("Please enter a name") and page.start("x" * 50)[1] == ""
     number = page.start("ann")[2]
     assert page.save("", None, "left", "left", "left")[0] == "Please start with your name."
     assert page.save("ann", number, "left", None, "left")[0].startswith("**Not saved:** please answer all three")
@@ -440,9 +447,9 @@ def test_the_page_is_built_without_analytics(pairs: Path, run_python: Callable[.
     code = f"""
 import json, os
 from quals_metric import study
-from quals_metric.study import answers, pairs
-desk = answers.Desk(pairs.read_study({str(pairs)!r}), answers.AnswerFile("answers.jsonl"))
-blocks = study.build(desk)
+from quals_metric.study import judgments, summary_pairs
+session = judgments.AnnotationSession(summary_pairs.read_study({str(pairs)!r}), judgments.JudgmentFile("answers.jsonl"))
+blocks = study.build(session)
 print(json.dumps([
     blocks.analytics_enabled,
     os.environ["GRADIO_ANALYTICS_ENABLED"],
@@ -514,7 +521,7 @@ for call in (lambda: study.serve({str(pairs)!r}, "answers.jsonl"), lambda: table
 def test_nothing_heavy_is_imported_early(run_python: Callable[..., Any]) -> None:
     code = """
 import sys
-import quals_metric.study.page, quals_metric.study.commands, quals_metric.study.table
+import quals_metric.study.interface, quals_metric.cli.study, quals_metric.study.table
 print(sorted({"gradio", "torch", "transformers", "krippendorff"} & set(sys.modules)))
 """
     result = run_python("-c", code)

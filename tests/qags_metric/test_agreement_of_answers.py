@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qags_metric.overlap import exact_match, token_f1
+from qags_metric.selection import exact_match, token_f1
 
 # Worked by hand from the definition: lower case, no punctuation, no a/an/the; shared words counted as often as both
 # have them; F1 = 2PR / (P + R); of answers without words two agree and one agrees with nothing.
