@@ -62,7 +62,7 @@ class QualsConfig(ModelOptions):
         help="Floating-point type of the search alone. It uses a copy of the model.",
         kind=str,
         models=LOADING,
-        default_help="that of --dtype",
+        default_help="that of `dtype`",
     )
     gguf: str | None = option(
         None,

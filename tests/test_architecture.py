@@ -40,7 +40,7 @@ DOORS = {
     "typer": ("quals_metric.cli.*",),
 }
 
-# Public names that both metrics, or a metric's training, offer; and what a library calls by its name.
+# Public names that twins share: both metrics, and both apps.
 PUBLIC_TWINS = {"SummaryScore", "build", "serve"}  # of the metrics; of the app and the study
 
 FILES = {

@@ -58,7 +58,7 @@ class Projection:
         log_probs = []
         for rows, parts in self._parts(hidden):
             by_part = [
-                _chosen(self.logits(hidden[rows], memory, columns), targets[rows], columns.start)
+                _at_targets(self.logits(hidden[rows], memory, columns), targets[rows], columns.start)
                 for columns, memory in parts
             ]
             chosen, peaks, totals = (torch.cat(tensors, 1) for tensors in zip(*by_part, strict=True))
@@ -184,7 +184,7 @@ def _merged(parts: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], count: int) 
     return _normalized(best, peaks, totals), ids
 
 
-def _chosen(logits: Tensor, targets: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
+def _at_targets(logits: Tensor, targets: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
     """The targets' logits in the part that begins at token `start`, its peak and its total, each [N, 1].
 
     A target outside the part has minus infinity. `logits` [N, V'] are overwritten.

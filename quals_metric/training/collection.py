@@ -238,7 +238,7 @@ class _Collection:
         with self.work.advised():
             rows.save_to_disk(str(draft))
             # The sidecar comes first, so that a published data set has it; after a kill in between, both are made anew.
-            durable.write(sidecar(self.output), (json.dumps(self._about(rows, job), indent=2) + "\n").encode())
+            durable.write_file(sidecar(self.output), (json.dumps(self._about(rows, job), indent=2) + "\n").encode())
             os.rename(draft, self.output)
         self.work.remove()
 
@@ -282,7 +282,7 @@ def read_columns(rows: Any) -> tuple[list[str], list[str]]:
 def _write_sealed(path: Path, values: Sequence[Any]) -> None:
     """Write JSON values, one a line, after a first line with their number and their digest."""
     body = "".join(f"{json.dumps(value)}\n" for value in values).encode()
-    durable.write(path, json.dumps(_seal_of(body)).encode() + b"\n" + body)
+    durable.write_file(path, json.dumps(_seal_of(body)).encode() + b"\n" + body)
 
 
 def _read_sealed(path: Path, count: int) -> list[Any]:

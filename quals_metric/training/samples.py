@@ -62,7 +62,7 @@ def drop_samples_after(path: Path, step: int) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     kept = [line for line in lines if _step_of(line) <= step]
     if len(kept) < len(lines):
-        durable.write(path, b"".join(kept))
+        durable.write_file(path, b"".join(kept))
 
 
 def _step_of(line: bytes) -> int:
