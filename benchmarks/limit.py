@@ -48,7 +48,7 @@ REST = "the rest"
 # Stage by function; what a function calls that has a stage of its own counts there. Parts of the search and of the
 # scoring have the same functions below them, so their names are put together with the one above.
 STAGES: tuple[tuple[Any, str, str], ...] = (
-    (QualsScorer, "_read", "tokenize"),
+    (QualsScorer, "tokenize", "tokenize"),
     (EncoderDecoder, "generate", "search: the rest"),
     (EncoderDecoder, "log_likelihood", "score: the rest"),
     (DecoderOnly, "generate", "search: the rest"),

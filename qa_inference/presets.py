@@ -22,7 +22,7 @@ class Preset(Generic[Format]):
     if the format is from the model's card alone. `revision` pins a commit of a Hub repository. `is_gated`: users have
     to agree to terms on the Hub first. `gguf` names the file of weights in `model`, where there are several files or no
     other. `package` is the distribution on the package index that has the checkpoint if the Hub has not; `model` is
-    then the name it is imported by.
+    then the name it is imported by. `reads_only_english`: texts in another language get scores that mean little.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Preset(Generic[Format]):
     is_gated: bool = False
     gguf: str | None = None
     package: str | None = None
+    reads_only_english: bool = True
 
     @property
     def place(self) -> str:
@@ -99,6 +100,7 @@ PRESETS: dict[str, Preset[PairFormat]] = {
             "decoder-only, 270M parameters, not tuned: asks as the prompt's two worked examples do",
             tried="as GGUF",
             is_gated=True,
+            reads_only_english=False,
         ),
         Preset(
             "smollm2-135m",
@@ -123,6 +125,7 @@ PRESETS: dict[str, Preset[PairFormat]] = {
             CausalFormat(),
             "Apache-2.0",
             "decoder-only, 600M parameters, many languages, not tuned: asks as the two (English) examples do",
+            reads_only_english=False,
         ),
     )
 }

@@ -103,7 +103,7 @@ class QagsConfig(ModelOptions):
         from qa_inference.presets import QUESTION_PRESETS, Preset
 
         known: Any = find_preset("model", self.model, QUESTION_PRESETS)
-        preset = known or Preset(self.model, self.model, QuestionFormat(), "see its card", "")
+        preset = known or Preset(self.model, self.model, QuestionFormat(), "see its card", "", reads_only_english=False)
         return preset if self.format is None else replace(preset, format=self.format)
 
     def reader_preset(self) -> ReaderPreset:

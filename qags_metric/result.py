@@ -70,9 +70,9 @@ class SummaryScore(ScoredSummary):
 class QagsResult(CorpusResult[SummaryScore]):
     """QAGS of a corpus, from 0 to 1. Undefined summaries have NaN, are left out of the mean and are counted.
 
-    `signature` names everything that could change a number. `num_windowed_summaries` counts the distinct summaries that were
-    longer than a window of the question generator or of the reader, `num_windowed_sources` the distinct sources that
-    were read in more than one window; a source of which nothing was asked is not read.
+    `signature` names everything that could change a number. `num_windowed_summaries` counts the distinct summaries
+    that were longer than a window of the question generator or of the reader. `num_windowed_sources` counts the
+    distinct sources that were read in more than one window; a source of which nothing is asked is not read.
     """
 
     kind = SummaryScore

@@ -14,6 +14,7 @@ from qa_inference.answer_candidates import AnswerCandidate, AnswerFinder
 from qa_inference.batching import DEFAULT_TOKEN_BUDGET, map_batches
 from qa_inference.decoding import BeamSearch
 from qa_inference.distributed import OnBatch
+from qa_inference.language import warn_unless_english
 from qa_inference.metric_base import (
     DEFAULT_WINDOW,
     ResultKey,
@@ -111,6 +112,8 @@ class QagsScorer:
             ValueError: if the lengths differ or are 0.
         """
         summaries, sources = check_texts(summaries, sources)
+        if self._preset.reads_only_english:
+            warn_unless_english(self._preset.name, sources)
         scorable = [(a, b) for a, b in zip(summaries, sources, strict=True) if a.strip() and b.strip()]
         progress = _StageProgress(on_batch, len(scorable))
         # 1. to 3. Find answer candidates, write questions, keep those that the summary answers as intended.

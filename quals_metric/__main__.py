@@ -1,6 +1,6 @@
 """`python -m quals_metric` is the command `quals`."""
 
-from quals_metric.cli.commands import main
+from quals_metric.cli import main
 
 if __name__ == "__main__":
     main()

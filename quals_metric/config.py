@@ -62,7 +62,7 @@ class QualsConfig(ModelOptions):
         help="Floating-point type of the search alone. It uses a copy of the model.",
         kind=str,
         models=LOADING,
-        default_help="that of --dtype",
+        default_help="that of `dtype`",
     )
     gguf: str | None = option(
         None,
@@ -107,5 +107,5 @@ class QualsConfig(ModelOptions):
         from qa_inference.presets import PRESETS, Preset
 
         known: Any = find_preset("model", self.model, PRESETS)
-        preset = known or Preset(self.model, self.model, PairFormat(), "see its card", "")
+        preset = known or Preset(self.model, self.model, PairFormat(), "see its card", "", reads_only_english=False)
         return preset if self.format is None else replace(preset, format=self.format)

@@ -26,10 +26,16 @@ class MetricSpec:
     `name` is evaluate's; `title` is shown to people. `config`, `scorer`, `summary` and `evaluate_class` name the
     metric's classes as "module:name". `unit` and `best` are the score's unit and greatest value; `shows_01`: its
     0-to-1 view is shown too, because the score itself is not between 0 and 1. `band_limits` part the bands of a
-    question's score. `meaning` says in two sentences how a score comes about; `legend` explains the first column of
-    the questions. `columns` are the titles of the columns of a question, its score first; `cells` gives the texts of
-    the others. `presets` names the table of presets of every option that takes one; `extra` is the extra of the
-    package that the metric needs.
+    question's score, `band_note` says what they were measured on. `meaning` says in two sentences how a score comes
+    about; `legend` explains the first column of the questions. `columns` are the titles of a question's columns in a
+    terminal, its score first; `cells` gives the texts of the others. `report_columns` and `report_cells` are the same
+    for the table of a report, which has a column for the question and one for the score's band already; the title of
+    the score is last. `presets` names the table of presets of every option that takes one; `extra` is the extra of
+    the package that the metric needs.
+
+    A question (an item of the scored summary) may also have `tokens` with `summary_log_probs` and `source_log_probs`,
+    of which a figure is drawn, and a `source_answer` with its `text`, `start` and `end` in the source, which is marked
+    there.
     """
 
     name: str
@@ -46,6 +52,9 @@ class MetricSpec:
     legend: str
     columns: tuple[str, ...]
     cells: Callable[[Any], tuple[str, ...]]
+    report_columns: tuple[str, ...]
+    report_cells: Callable[[Any], tuple[str, ...]]
+    band_note: str = ""
     presets: Mapping[str, str] = field(default_factory=dict)
     extra: str = ""
 
@@ -104,6 +113,11 @@ METRICS: dict[str, MetricSpec] = {
             legend="support: nats per token, the source against the summary. 0: the source supports a pair as well.",
             columns=("support", "answer", "question"),
             cells=lambda pair: (pair.answer, pair.question),
+            report_columns=("Answer", "Score"),
+            report_cells=lambda pair: (pair.answer,),
+            band_note="The bands are those of the embedded model and of summaries that keep to the source's words, of "
+            "which three in four pairs are in the first where people find nothing wrong. Pairs of a summary in other "
+            "words score lower; another model may have another scale.",
             presets={"model": "qa_inference.presets:PRESETS"},
         ),
         MetricSpec(
@@ -125,6 +139,12 @@ METRICS: dict[str, MetricSpec] = {
                 question.summary_answer.text,
                 question.source_answer.text or "(nothing)",
                 question.question,
+            ),
+            report_columns=("Asked for", "Answer from the summary", "Answer from the source", "F1"),
+            report_cells=lambda question: (
+                question.answer,
+                question.summary_answer.text or "no answer",
+                question.source_answer.text or "no answer",
             ),
             presets={"model": "qa_inference.presets:QUESTION_PRESETS", "reader": "qa_inference.presets:READERS"},
             extra="qags",

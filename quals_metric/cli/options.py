@@ -1,102 +1,110 @@
-"""The options that name a model, for every command that loads one."""
+"""The options of the metrics' models on the command line, derived from the fields of the metrics' configurations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any
+from inspect import Parameter
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
+from qa_inference.metric_base import Option, check_folder_name, default_text, options_of
+from quals_metric.metrics import METRICS, MetricSpec, metric_spec
 
-class Metric(StrEnum):
-    """Which metric is computed."""
-
-    QUALS = "quals"
-    QAGS = "qags"
-
-
-class Tokens(StrEnum):
-    """Which tokens of a pair are scored."""
-
-    ALL = "all"
-    ANSWER = "answer"
-
-
-MetricOption = Annotated[Metric, typer.Option(help="Which metric.")]
-ModelOption = Annotated[str, typer.Option(help="What asks: a preset (see `quals models`), a Hub name or a folder.")]
-TokensOption = Annotated[
-    Tokens | None, typer.Option(help="QUALS: score a pair on all its tokens, or on its answer's.  [default: all]")
-]
-MaxPairsOption = Annotated[
-    int | None, typer.Option(help="QUALS: about how many pairs of a summary are kept.  [default: 10]")
-]
-ReaderOption = Annotated[
-    str | None, typer.Option(help="QAGS: what answers: a preset, a Hub name or a folder.  [default: embedded]")
-]
-ReaderRevisionOption = Annotated[str | None, typer.Option(help="QAGS: the commit or branch of the reader on the Hub.")]
-SpacyModelOption = Annotated[
-    str | None, typer.Option(help="QAGS: what finds names.  [default: the English one that is installed]")
-]
-MaxQuestionsOption = Annotated[
-    int | None, typer.Option(help="QAGS: how many questions of a summary are kept at most.  [default: 20]")
-]
-MaxPerAnswerOption = Annotated[
-    int | None, typer.Option(help="QAGS: how many of them may ask for the same answer.  [default: any number]")
-]
-CacheOption = Annotated[
-    Path | None, typer.Option(help="QUALS: a folder that keeps what was computed, for the next time.", file_okay=False)
-]
-DeviceOption = Annotated[str | None, typer.Option(help="Where to compute, say cpu or cuda:0.  [default: the best]")]
-DtypeOption = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.  [default: the device's]")]
-SearchDtypeOption = Annotated[
-    str | None, typer.Option(help="QUALS: that of the search alone, by a copy of the model.  [default: --dtype]")
-]
-RevisionOption = Annotated[str | None, typer.Option(help="The commit or branch of a model on the Hub.")]
-GgufOption = Annotated[
-    str | None, typer.Option(help="QUALS: a GGUF file in the model's folder or repository, of a decoder-only model.")
-]
-OfflineOption = Annotated[bool, typer.Option("--local-files-only", help="Never ask the Hub.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+MetricOption = Annotated[str, typer.Option(help="Metric to compute.")]
 
 
-_ONLY = {
-    "tokens": Metric.QUALS,
-    "max_pairs": Metric.QUALS,
-    "cache": Metric.QUALS,
-    "search_dtype": Metric.QUALS,
-    "gguf": Metric.QUALS,
-    "reader": Metric.QAGS,
-    "reader_revision": Metric.QAGS,
-    "spacy_model": Metric.QAGS,
-    "max_questions": Metric.QAGS,
-    "max_per_answer": Metric.QAGS,
-}
-"""The options that one metric knows and the other does not."""
+def with_metrics(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with `--metric NAME` for every metric there is, and the options of all of them for `**options`.
+
+    A parameter `metric` takes the names in `METRICS`. Where the command has `**options`, it gets every option that a
+    metric's configuration offers to the command line, if its user has set it. An option that the chosen metric does
+    not have is refused.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    takes_options = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    owners = _owners() if takes_options else {}
+    parameters: list[Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.name == "metric":
+            parameters.append(parameter.replace(annotation=_with_choices(parameter.annotation, METRICS)))
+            parameters += [_parameter(name, *found) for name, found in owners.items()]
+        elif parameter.kind is not Parameter.VAR_KEYWORD:
+            parameters.append(parameter)
+    # By keyword, so that a parameter without a default may follow one that has a default.
+    parameters = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
+
+    @functools.wraps(command)
+    def run(**values: Any) -> Any:
+        values = {name: value.value if isinstance(value, StrEnum) else value for name, value in values.items()}
+        options = {name: values.pop(name) for name in owners}
+        options = {name: value for name, value in options.items() if value is not None and value is not False}
+        if options:
+            check_options(values["metric"], options)
+        return command(**values, **options)
+
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # what Typer reads
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
-def check_options(metric: Metric, options: Mapping[str, Any]) -> None:
-    """Refuse options that were given, those that are not None, if `metric` does not know them."""
+def check_options(metric: str, options: Mapping[str, Any]) -> None:
+    """Raise typer.BadParameter for an option that is not None and that `metric` does not have."""
+    known = metric_spec(metric).options()
     for name, value in options.items():
-        if value is not None and _ONLY.get(name, metric) is not metric:
-            hint = "--" + name.replace("_", "-")
-            raise typer.BadParameter(f"--metric {metric} does not know it; {_ONLY[name]} does", param_hint=hint)
+        if value is not None and name not in known:
+            owners = [spec.name for spec in METRICS.values() if name in spec.options()]
+            does = "does" if len(owners) == 1 else "do"
+            raise typer.BadParameter(
+                f"--metric {metric} does not know it; {' and '.join(owners)} {does}", param_hint=_dashed(name)
+            )
 
 
-def load_scorer(metric: Metric = Metric.QUALS, **options: Any) -> Any:
-    """A metric's scorer with the options given; None stands for the default."""
+def load_scorer(metric: str = "quals", **options: Any) -> Any:
+    """A scorer of a metric with those options that are not None; the others have their defaults."""
     check_options(metric, options)
-    given = {name: value for name, value in options.items() if value is not None}
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # a bar for reading a file from the disk is noise; downloads keep theirs
-    if metric is Metric.QAGS:
-        from qags_metric.config import QagsConfig
-        from qags_metric.scorer import QagsScorer
+    return metric_spec(metric).load_scorer(**options)
 
-        return QagsScorer(QagsConfig(**given))
-    from quals_metric.config import QualsConfig
-    from quals_metric.scorer import QualsScorer
 
-    return QualsScorer(QualsConfig(**given))
+def _owners() -> dict[str, tuple[Field[Any], Option, list[MetricSpec]]]:
+    """Every option for the command line by its name: its field, what is known of it, and the metrics that have it."""
+    owners: dict[str, tuple[Field[Any], Option, list[MetricSpec]]] = {}
+    for spec in METRICS.values():
+        for each_field, about in options_of(spec.config_type()):
+            if about.kind is not None:
+                owners.setdefault(each_field.name, (each_field, about, []))[2].append(spec)
+    return owners
+
+
+def _parameter(name: str, each_field: Field[Any], about: Option, specs: list[MetricSpec]) -> Parameter:
+    """An option as a parameter that Typer reads; a help text names the metrics if only some have the option."""
+    titles = "" if len(specs) == len(METRICS) else f"{', '.join(spec.title for spec in specs)}: "
+    default = default_text(each_field, about)
+    help_text = titles + about.help + (f"  [default: {default}]" if default and about.kind is not bool else "")
+    if about.kind is bool:
+        annotation: Any = Annotated[bool, typer.Option(_dashed(name), help=help_text)]
+    else:
+        option = typer.Option(help=help_text, file_okay=check_folder_name not in about.checks)
+        annotation = Annotated[Union[about.kind, None], option]  # noqa: UP007  (a type known at run time only)
+        annotation = _with_choices(annotation, about.choices) if about.choices else annotation
+    default_value = False if about.kind is bool else None
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default_value, annotation=annotation)
+
+
+def _with_choices(annotation: Any, choices: Iterable[str]) -> Any:
+    """An `Annotated[str | None, …]` or `Annotated[str, …]` that takes these values only."""
+    hint, *details = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    kind: Any = StrEnum("Choice", [(choice, choice) for choice in choices])  # type: ignore[misc]  # made at run time
+    return Annotated[(kind | None if type(None) in get_args(hint) else kind, *details)]
+
+
+def _dashed(name: str) -> str:
+    return "--" + name.replace("_", "-")

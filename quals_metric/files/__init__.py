@@ -1,1 +1,9 @@
-"""Scoring files: rows are read, scored in shards and written, whatever happens on the way."""
+"""Scoring files: rows are read, scored in shards and written, so that no interruption loses more than a shard.
+
+- `tables`: reading rows
+- `scored_rows`: writing scored rows
+- `durable`: files that appear whole or not at all
+- `shards`: a long job in parts
+- `scoring`: `score_files`
+- `compare`: two systems' scores
+"""

@@ -1,4 +1,4 @@
-"""Two systems' scores on the same sources: is one better, or is it chance?"""
+"""Comparing two systems' scores on the same sources: is the difference more than chance?"""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ class SystemScore:
 class Comparison:
     """Two systems, `a` and `b`, over the rows where both have a score.
 
-    `difference` is b's mean minus a's, `low` and `high` bound its 95 % interval. `p_bootstrap` and `p_randomization`
-    are two-sided: how often resampling the rows, or exchanging the systems in some rows at random, makes a difference
-    as large if there is none. `num_rows` were compared, `num_undefined` left out because a or b is undefined there.
+    `difference` is the mean of b minus that of a, with its 95 % interval [low, high]. `p_bootstrap` and
+    `p_randomization` are two-sided: how often a difference as large arises without a real one, by resampling the rows
+    or by exchanging the systems in random rows. `num_rows` rows were compared; `num_undefined` were left out because
+    a or b is undefined there.
     """
 
     a: SystemScore
@@ -72,7 +73,7 @@ class ScoreFile:
 
     @property
     def metric(self) -> str | None:
-        """Which metric's scores they are; None if nothing says so."""
+        """The metric of the scores; None if it is unknown."""
         return self.about.get("metric")
 
 
@@ -87,11 +88,11 @@ def compare(
     """Compare two systems' scores of the same sources, row by row.
 
     Args:
-        a: the first system's score per row, NaN where undefined.
-        b: the second's, in the same order.
-        resamples: of the paired bootstrap (Koehn 2004) and of the intervals.
-        trials: of the paired approximate randomization (Riezler and Maxwell 2005).
-        seed: of both.
+        a: the score of the first system for every row; NaN where undefined.
+        b: the scores of the second system, in the same order.
+        resamples: number of resamples of the paired bootstrap (Koehn 2004) and of the intervals.
+        trials: number of trials of the paired approximate randomization (Riezler and Maxwell 2005).
+        seed: seed of the resamples and of the trials.
 
     Raises:
         ValueError: if the lengths differ, no row is defined for both, or a number of resamples or trials is below 1.
@@ -101,7 +102,7 @@ def compare(
             f"a and b: must have a score for the same rows; got {len(a)} and {len(b)}. Score both systems on the same "
             f"sources"
         )
-    both = [(x, y) for x, y in zip(a, b, strict=True) if not (math.isnan(x) or math.isnan(y))]
+    both = [pair for pair in zip(a, b, strict=True) if not any(map(math.isnan, pair))]
     if not both:
         raise ValueError(f"a and b: must have a row where both are defined; of {len(a)} rows there is none")
     first, second = ([float(pair[side]) for pair in both] for side in (0, 1))
@@ -131,17 +132,17 @@ def compare_files(
 ) -> Comparison:
     """Compare two files that `quals score` wrote; `options` are those of `compare`.
 
-    `metric` says which metric's scores they must be; None: any one's.
+    `metric` is the metric that the scores must be of; None: any metric, the same in both files.
 
-    That the sources are the same is seen from the column `source`, if both files kept it, else from the digests in
-    their sidecars; a warning says if neither can be.
+    The sources are compared by the column `source` if both files have it, else by the digests in their sidecars. A
+    warning says if neither is possible.
 
     Raises:
         ValueError: if a file has no scores, or the files differ in their metric, sources or number of rows.
         OSError: if a file cannot be read.
 
     Warns:
-        UserWarning: if the signatures differ or are not known, or the sources cannot be compared.
+        UserWarning: if the signatures differ or are unknown, or the sources cannot be compared.
     """
     files = read_scores(a, source), read_scores(b, source)
     check_metric(*files, metric)
@@ -150,7 +151,7 @@ def compare_files(
 
 
 def read_scores(path: str | Path, source: str = "source") -> ScoreFile:
-    """Read the column `score` of a file, and the column `source` if it is there.
+    """Read the column `score` of a file, and the column `source` if the file has it.
 
     Raises:
         ValueError: if a row has no score, or one that is neither a number nor null.
@@ -158,11 +159,11 @@ def read_scores(path: str | Path, source: str = "source") -> ScoreFile:
     """
     path = Path(path)
     scores, sources = [], []
-    for place, columns in records(path):
+    for location, columns in records(path):
         value = columns.get("score", "")
         if isinstance(value, bool) or not (value is None or isinstance(value, int | float)):
             got = repr(value)[:40] if "score" in columns else "a row without it"
-            raise ValueError(f"{place}: column 'score' must be a number or null; got {got}. Is it of `quals score`?")
+            raise ValueError(f"{location}: column 'score' must be a number or null; got {got}. Is it of `quals score`?")
         scores.append(math.nan if value is None else float(value))
         sources.append(columns.get(source))
     kept = [text for text in sources if isinstance(text, str)]
@@ -171,16 +172,16 @@ def read_scores(path: str | Path, source: str = "source") -> ScoreFile:
 
 
 def check_metric(a: ScoreFile, b: ScoreFile, metric: str | None = None) -> None:
-    """Raise ValueError if two files are known to be of different metrics, or of another than `metric`."""
+    """Raise ValueError if two files are known to be of different metrics, or of a metric other than `metric`."""
     known = [file.metric for file in (a, b) if file.metric is not None]
     if len({*known, *([] if metric is None else [str(metric)])}) > 1:
         wanted = "the same metric" if metric is None else metric
-        found = ", ".join(f"{file.path} has those of {file.metric or 'an unknown one'}" for file in (a, b))
-        raise ValueError(f"{a.path} and {b.path}: must be scores of {wanted}; {found}. Score both systems by it")
+        metrics = ", ".join(f"{file.path} has those of {file.metric or 'an unknown one'}" for file in (a, b))
+        raise ValueError(f"{a.path} and {b.path}: must be scores of {wanted}; {metrics}. Score both systems by it")
 
 
 def check_same(a: ScoreFile, b: ScoreFile, source: str = "source") -> None:
-    """Raise ValueError unless two files are of the same sources; warn of what cannot be told and of signatures."""
+    """Raise ValueError unless two files are of the same sources; warn if that or the signatures cannot be compared."""
     if len(a.scores) != len(b.scores):
         raise ValueError(
             f"{a.path} and {b.path}: must have the same rows; they have {len(a.scores)} and {len(b.scores)}. Score "
@@ -189,7 +190,7 @@ def check_same(a: ScoreFile, b: ScoreFile, source: str = "source") -> None:
     digests = a.about.get("sources"), b.about.get("sources")
     if a.sources is not None and b.sources is not None:
         pairs = enumerate(zip_longest(a.sources, b.sources), 1)
-        different = next((f"; row {number} differs" for number, (x, y) in pairs if x != y), None)
+        different = next((f"; row {number} differs" for number, (mine, other) in pairs if mine != other), None)
     elif None not in digests:
         different = None if digests[0] == digests[1] else ""
     else:
@@ -205,7 +206,7 @@ def check_same(a: ScoreFile, b: ScoreFile, source: str = "source") -> None:
 
 def _check_signatures(a: ScoreFile, b: ScoreFile) -> None:
     signatures = [file.about.get("signature") for file in (a, b)]
-    unknown = [str(file.path) for file, known in zip((a, b), signatures, strict=True) if known is None]
+    unknown = [str(file.path) for file, signature in zip((a, b), signatures, strict=True) if signature is None]
     if unknown:
         _warn(
             f"how {' and '.join(unknown)} was scored is not known: no {sidecar(Path('NAME')).name} of it lies beside it"
@@ -218,7 +219,7 @@ def _check_signatures(a: ScoreFile, b: ScoreFile) -> None:
 
 
 def _about(path: Path, rows: int) -> Mapping[str, Any]:
-    """A file's sidecar; empty if there is none, or it is of another number of rows."""
+    """A file's sidecar; empty if there is none, or if it describes another number of rows."""
     try:
         about = json.loads(sidecar(path).read_bytes())
     except FileNotFoundError:

@@ -12,13 +12,13 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def replacing(path: Path, drafts: Path | None = None) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when the block ends, and leaves no trace if the block raises.
+    """A file to write that replaces `path` when the block ends, and leaves no trace if the block raises.
 
-    A process killed in between leaves a hidden file that ends in `.part`, in the folder `drafts` (None: that of
-    `path`; another must be on the same disk); `path` is what it was.
+    A process killed in between leaves `path` as it was, and a hidden file that ends in `.part` in the folder `drafts`
+    (None: the folder of `path`; another must be on the same disk).
 
     Raises:
-        OSError: if the file cannot be written, or its folder is not there; it names the file and the reason.
+        OSError: if the file cannot be written, or its folder does not exist; it names the file and the reason.
     """
     draft = (drafts or path.parent) / f".{path.name}.{uuid.uuid4().hex[:12]}.part"
     try:
@@ -35,23 +35,23 @@ def replacing(path: Path, drafts: Path | None = None) -> Iterator[BinaryIO]:
             draft.unlink(missing_ok=True)
 
 
-def write(path: Path, data: bytes, drafts: Path | None = None) -> None:
+def write_file(path: Path, data: bytes, drafts: Path | None = None) -> None:
     """Write a whole file, as `replacing` does."""
     with replacing(path, drafts) as file:
         file.write(data)
 
 
-def explained(error: OSError, what: str, remedy: str = "") -> OSError:
-    """The same kind of error with the same number; its text is `what`, the reason without the number, the remedy."""
+def explained(error: OSError, problem: str, remedy: str = "") -> OSError:
+    """The same kind of error with the same number; its text is the problem, the system's reason, and the remedy."""
     kind = type(error) if type(error).__module__ == "builtins" else OSError
-    told = ": ".join(filter(None, (what, error.strerror or str(error))))
-    new = kind(f"{told}. {remedy}" if remedy else told)
+    message = ": ".join(filter(None, (problem, error.strerror or str(error))))
+    new = kind(f"{message}. {remedy}" if remedy else message)
     new.errno = error.errno
     return new
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a renaming last through a power cut, where the system can."""
+    """Make a renaming survive a power cut, where the system can."""
     if os.name != "posix":
         return  # Windows cannot open a folder
     descriptor = os.open(folder, os.O_RDONLY)

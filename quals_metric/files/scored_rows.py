@@ -1,4 +1,4 @@
-"""Writing scores: what a row holds, as JSON lines or as Parquet."""
+"""Writing scored rows as JSON lines or as Parquet."""
 
 from __future__ import annotations
 
@@ -9,44 +9,38 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, get_args, get_origin, get_type_hints
 
-import qags_metric.result
-import quals_metric.result
 from qa_inference.metric_base import ScoredSummary, json_ready
 from quals_metric.files.tables import Row, ending
+from quals_metric.metrics import metric_spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-KINDS: Mapping[str, type[ScoredSummary]] = {
-    kind.metric: kind for kind in (quals_metric.result.SummaryScore, qags_metric.result.SummaryScore)
-}
-"""What each metric says of a summary."""
-
 
 def scored_row(kept: Mapping[str, Any], summary: ScoredSummary, pairs: bool) -> dict[str, Any]:
-    """What is written of a summary: the kept columns and those of `ScoredSummary.row`, on request with the questions.
+    """The row to write for a summary: the kept columns, then those of `ScoredSummary.row`, with questions if `pairs`.
 
-    A kept column must not have one of these names.
+    A kept column must not have the name of one of the others.
     """
     return {**kept, **summary.row(pairs)}
 
 
-def json_text(value: Any, place: str) -> str:
+def json_text(value: Any, location: str) -> str:
     """A value as JSON in ASCII: undefined numbers as null, dates in ISO 8601, decimals as text.
 
     Raises:
-        ValueError: for what JSON cannot hold, such as bytes; it names the place.
+        ValueError: for a value that JSON cannot hold, such as bytes; it names the location.
     """
-    return _dumps(value, place, ensure_ascii=True)
+    return _dumps(value, location, ensure_ascii=True)
 
 
 class Format(Protocol):
-    """How rows become bytes: some rows a shard, and shards one file."""
+    """A file format: writes some rows as a shard, and joins shards to one file."""
 
     ending: str
 
     def learn(self, rows: Sequence[Row]) -> None:
-        """See rows that will be written with their columns, before any is."""
+        """See rows whose columns will be written, before any row is written."""
 
     def shard(self, rows: Sequence[dict[str, Any]], file: BinaryIO) -> None:
         """Write some rows."""
@@ -61,7 +55,7 @@ class JsonLines:
     ending = ".jsonl"
 
     def learn(self, rows: Sequence[Row]) -> None:
-        """Nothing to learn: JSON has no types to agree on."""
+        """Do nothing: JSON lines need no common types."""
 
     def shard(self, rows: Sequence[dict[str, Any]], file: BinaryIO) -> None:
         """Write a line per row."""
@@ -77,14 +71,15 @@ class JsonLines:
 
 
 class Parquet:
-    """A Parquet file, a row group per shard. The types of kept columns are those of the inputs, or found in the rows.
+    """A Parquet file with a row group per shard.
 
-    A lone surrogate, half a character, which Parquet cannot hold, becomes U+FFFD.
+    Kept columns have the types of the inputs if these are Parquet files, else types found in the rows. A lone
+    surrogate (half a character), which Parquet cannot hold, becomes U+FFFD.
 
     Args:
         inputs: the files the rows are read from.
         pairs: whether the questions behind the scores are written.
-        metric: which metric's scores they are.
+        metric: the metric of the scores.
     """
 
     ending = ".parquet"
@@ -92,8 +87,7 @@ class Parquet:
     def __init__(self, inputs: Sequence[Path], pairs: bool, metric: str = "quals") -> None:
         import pyarrow as pa
 
-        self._kind = KINDS[metric]
-
+        self._summary_type = metric_spec(metric).summary_type()
         self._known = bool(inputs) and all(ending(path) == ".parquet" for path in inputs)
         self._kept = pa.schema([])
         self._pairs = pairs
@@ -112,21 +106,21 @@ class Parquet:
 
         if self._known or not rows[0].columns:
             return
-        place = f"{rows[0].place} to {rows[-1].place}"
+        location = f"{rows[0].location} to {rows[-1].location}"
         fields = []
         for name in dict.fromkeys(name for row in rows for name in row.columns):
             try:
                 fields.append((name, pa.array([_storable(row.columns.get(name)) for row in rows]).type))
             except pa.ArrowException as error:
-                raise ValueError(_mixed(f"column {name!r} in {place}", error)) from error
-        self._kept = _unified([self._kept, pa.schema(fields)], place)
+                raise ValueError(_mixed(f"column {name!r} in {location}", error)) from error
+        self._kept = _unified([self._kept, pa.schema(fields)], location)
 
     def shard(self, rows: Sequence[dict[str, Any]], file: BinaryIO) -> None:
         """Write a file of one row group."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        own = self._kind.columns()
+        own = self._summary_type.columns()
         plain = [_storable(row | {name: json_ready(row[name]) for name in own if name in row}) for row in rows]
         pq.write_table(pa.Table.from_pylist(plain, schema=self._schema(rows[0])), file)
 
@@ -143,14 +137,14 @@ class Parquet:
     def _schema(self, row: Mapping[str, Any]) -> pa.Schema:
         import pyarrow as pa
 
-        hints = (float, float, int, str, get_type_hints(self._kind)[self._kind.items_field])
-        own = zip(self._kind.columns(), map(_arrow_type, hints), strict=True)
+        hints = (float, float, int, str, get_type_hints(self._summary_type)[self._summary_type.items_field])
+        own = zip(self._summary_type.columns(), map(_arrow_type, hints), strict=True)
         kept = [column for column in self._kept if column.name in row or not self._known]
         return pa.schema([*kept, *list(own)[: None if self._pairs else -1]])
 
 
 def _arrow_type(hint: Any) -> pa.DataType:
-    """The Arrow type of what is annotated so: a text, a number, a tuple of one type, or a dataclass."""
+    """The Arrow type of an annotation: a text, a number, a tuple of one type, or a dataclass."""
     import pyarrow as pa
 
     simple = {str: pa.string(), int: pa.int64(), float: pa.float64()}
@@ -162,7 +156,7 @@ def _arrow_type(hint: Any) -> pa.DataType:
 
 
 def format_of(output: Path, inputs: Sequence[Path], pairs: bool, metric: str = "quals") -> Format:
-    """The format that an output's name ends in.
+    """The format that the ending of an output's name stands for.
 
     Raises:
         ValueError: if it is another than .jsonl and .parquet.
@@ -178,15 +172,15 @@ def _line(row: Mapping[str, Any]) -> bytes:
     text = _dumps(row, "the output", ensure_ascii=False)
     try:
         return text.encode() + b"\n"
-    except UnicodeEncodeError:  # a lone surrogate: there is no UTF-8 for it, but an escape
+    except UnicodeEncodeError:  # a lone surrogate has no UTF-8, but JSON can escape it
         return _dumps(row, "the output", ensure_ascii=True).encode() + b"\n"
 
 
-def _dumps(value: Any, place: str, *, ensure_ascii: bool) -> str:
+def _dumps(value: Any, location: str, *, ensure_ascii: bool) -> str:
     try:
         return json.dumps(json_ready(value), ensure_ascii=ensure_ascii, allow_nan=False, default=_as_text)
     except TypeError as error:
-        raise ValueError(f"{place}: {error}. Leave the column out, or write .parquet") from error
+        raise ValueError(f"{location}: {error}. Leave the column out, or write .parquet") from error
 
 
 _TEXTS: Sequence[tuple[tuple[type, ...], Callable[[Any], str]]] = (
@@ -214,14 +208,14 @@ def _storable(value: Any) -> Any:
     return [_storable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _unified(schemas: Sequence[pa.Schema], place: str) -> pa.Schema:
+def _unified(schemas: Sequence[pa.Schema], location: str) -> pa.Schema:
     import pyarrow as pa
 
     try:
         return pa.unify_schemas(list(schemas), promote_options="permissive")
     except pa.ArrowException as error:
-        raise ValueError(_mixed(f"a column of {place}", error)) from error
+        raise ValueError(_mixed(f"a column of {location}", error)) from error
 
 
-def _mixed(what: str, error: Exception) -> str:
-    return f"{what}: Parquet needs values of one type in a column; {error}. Write .jsonl, or leave the column out"
+def _mixed(subject: str, error: Exception) -> str:
+    return f"{subject}: Parquet needs values of one type in a column; {error}. Write .jsonl, or leave the column out"

@@ -1,12 +1,12 @@
-"""Scoring files: a stream of rows in, a row of scores for each out, in shards that outlive the process.
+"""Scoring files: rows are read, scored and written in shards that survive a killed process.
 
-What a run leaves behind is, beside the output, `OUTPUT.meta.json` with the signature, the counts and the mean, and a
-digest of the sources, which `quals_metric.files.compare` reads. It stands in a file of its own because a signature is
-as long as a row, and the same in each.
+Beside the output a run writes `OUTPUT.meta.json`: the signature, the counts, the mean, and a digest of the sources,
+which `quals_metric.files.compare` reads. This is a file of its own because the signature is as long as a row and the
+same for all rows.
 
-Several processes (`RANK` and `WORLD_SIZE`, as `accelerate launch` sets them) share the shards and nothing else: each
-takes every n-th of n, then what is left of the others', at random. None waits for another, so the loss of one costs
-time only; rank 0 joins the shards once all are there.
+Several processes (`RANK` and `WORLD_SIZE`, as `accelerate launch` sets them) share the shards and nothing else. Each
+of n processes takes every n-th shard, then those left by the others, in random order. No process waits for another,
+so losing one costs only time. Rank 0 joins the shards when all are there.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from typing import Any, Protocol
 from qa_inference.metric_base import CorpusResult, ScoredSummary, json_ready, mean_of_defined
 from qa_inference.significance import bootstrap_interval
 from quals_metric.files import durable
-from quals_metric.files.scored_rows import KINDS, Format, format_of, scored_row
+from quals_metric.files.scored_rows import Format, format_of, scored_row
 from quals_metric.files.shards import Job, ShardReader, WorkFolder, make_plan, published, sidecar
 from quals_metric.files.tables import STANDARD_INPUT, Row, Rows, Table
+from quals_metric.metrics import metric_spec
 
 SHARD_ROWS = 128
 
@@ -37,11 +38,11 @@ OnShard = Callable[[int, int], None]
 
 
 class Scorer(Protocol):
-    """What scores: `QualsScorer`, `QagsScorer`, or anything with a signature that gives such results."""
+    """A scorer of any metric: `QualsScorer`, `QagsScorer`, or another that has a signature and gives such results."""
 
     @property
     def signature(self) -> str:
-        """All that could change a number, in one line."""
+        """One line that names everything a number depends on."""
 
     def score(self, *, summaries: Sequence[str], sources: Sequence[str]) -> CorpusResult[ScoredSummary]:
         """The scores of some summaries."""
@@ -49,7 +50,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class FileScores:
-    """What was written: `score` is the mean of the defined scores, `low` and `high` bound its 95 % interval."""
+    """A summary of the scores written: `score` is the mean of the defined ones, with its 95 % interval [low, high]."""
 
     output: Path
     metric: str
@@ -84,42 +85,42 @@ def score_files(
 
     QAGS has questions where QUALS has pairs.
 
-    The input is first read through, so that a wrong line stops the work before it begins. Finished shards are kept in
-    `OUTPUT.unfinished`; a run that was killed goes on from there when the same is asked again, with any number of
-    processes, and what it writes is the same to the byte as from a run that was not.
+    The whole input is read first, so an invalid line stops the work before it begins. Finished shards are kept in
+    `OUTPUT.unfinished`. A killed run continues from there when the same call is made again, with any number of
+    processes, and its output is the same to the byte as that of a run that was not killed.
 
     Args:
         rows: `Table` or `TextFiles`.
         output: a path that ends in .jsonl or .parquet.
-        load: makes the scorer, say `QualsScorer`; called after the input has been found to be in order.
-        metric: what that scorer computes, "quals" or "qags".
+        load: makes the scorer, for example `QualsScorer`; called after the input has been read and is valid.
+        metric: the metric that the scorer computes, a name in `METRICS`.
         pairs: whether the pairs or questions behind each score are written.
-        shard_rows: how many rows are scored, and lost at most by a kill, at once.
-        overwrite: whether an output that exists is replaced, once the new one is whole.
+        shard_rows: how many rows are scored and written at once; a killed process loses at most these.
+        overwrite: whether an existing output is replaced, once the new one is whole.
         on_shard: called as `on_shard(done, total)` with numbers of rows after each shard, and once before the first.
 
     Returns:
-        What was written; None on a process that is not rank 0.
+        A summary of the scores written; None on a process that is not rank 0.
 
     Raises:
-        FileExistsError: if the output exists and `overwrite` is not given.
-        TypeError: if a text is not text; it names line and column.
-        ValueError: if a line cannot be read, the input changed meanwhile, or other unfinished work is in the way.
+        FileExistsError: if the output exists and `overwrite` is False.
+        TypeError: if a summary or source is not text; it names line and column.
+        ValueError: if a line is invalid, the input changes meanwhile, or other unfinished work is in the way.
         OSError: if something cannot be read or written; finished shards stay.
     """
     output = Path(output)
-    rank, size = processes()
+    rank, size = rank_and_size()
     work = WorkFolder(output)
     form = format_of(output, rows.paths, pairs, metric)
     _check_output(output, rows)
     if output.exists() and not overwrite and not work.path.exists():
         if rank:
-            return None  # published before this process came to work; or an error, which rank 0 tells
+            return None  # published before this process began; or an error, which rank 0 raises
         raise FileExistsError(_exists(output))
     work.create()
     try:
         with _readable_twice(rows, work) as kept:
-            plan = make_plan(kept, shard_rows, form.learn, KINDS[metric].columns())
+            plan = make_plan(kept, shard_rows, form.learn, metric_spec(metric).summary_type().columns())
             scorer = load()
             settings = {
                 "metric": metric,
@@ -133,34 +134,34 @@ def score_files(
                 raise FileExistsError(_exists(output))
             if not work.claim(job, joins=rank == 0):
                 return None
-            task = _Task(job, work, form, pairs)
+            run = _ScoringRun(job, work, form, pairs)
             with work.advised():
-                for shard, part in task.missing(ShardReader(kept, plan), rank, size, on_shard):
+                for shard, part in run.missing(ShardReader(kept, plan), rank, size, on_shard):
                     texts = {"summaries": [row.summary for row in part], "sources": [row.source for row in part]}
-                    task.finish(shard, part, scorer.score(**texts))
-                return task.join() if rank == 0 else None
+                    run.finish(shard, part, scorer.score(**texts))
+                return run.join() if rank == 0 else None
     finally:
         work.leave()
 
 
-def processes() -> tuple[int, int]:
-    """The rank of this process and how many were launched together, from `RANK` and `WORLD_SIZE`; (0, 1) if unset.
+def rank_and_size() -> tuple[int, int]:
+    """The rank of this process and the number of processes, from `RANK` and `WORLD_SIZE`; (0, 1) if they are unset.
 
     Raises:
-        ValueError: if they are no such numbers.
+        ValueError: if they are not such numbers.
     """
     rank, size = (os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
         raise ValueError(
-            f"RANK and WORLD_SIZE: must be whole numbers, the first the less; got {rank!r} and {size!r}. A launcher "
-            f"sets both, otherwise unset them"
+            f"RANK and WORLD_SIZE: RANK must be an integer from 0 to WORLD_SIZE - 1; got {rank!r} and {size!r}. "
+            f"A launcher sets both; without one, unset them"
         )
     return int(rank), int(size)
 
 
 @contextlib.contextmanager
 def _readable_twice(rows: Rows, work: WorkFolder) -> Iterator[Rows]:
-    """`rows`, those of standard input from a file in the work folder: they are read once for the plan, once to score.
+    """The rows, for one pass that plans and one that scores: standard input is kept in a file of the work folder.
 
     Raises:
         ValueError: if there are several processes: only one of them has the input.
@@ -169,7 +170,7 @@ def _readable_twice(rows: Rows, work: WorkFolder) -> Iterator[Rows]:
     if not isinstance(rows, Table) or rows.paths != (STANDARD_INPUT,):
         yield rows
         return
-    if processes()[1] > 1:
+    if rank_and_size()[1] > 1:
         raise ValueError("-: standard input can be read by one process only; save it to a file and name the file")
     path = work.path / f"input-{uuid.uuid4().hex[:8]}.jsonl"
     try:
@@ -184,8 +185,8 @@ def _readable_twice(rows: Rows, work: WorkFolder) -> Iterator[Rows]:
 
 
 @dataclass(frozen=True)
-class _Task:
-    """A job at work in its folder."""
+class _ScoringRun:
+    """A scoring job with the folder in which it is done."""
 
     job: Job
     work: WorkFolder
@@ -195,14 +196,14 @@ class _Task:
     def missing(
         self, reader: ShardReader, rank: int, size: int, on_shard: OnShard | None
     ) -> Iterator[tuple[int, list[Row]]]:
-        """The shards this process is to do, each with its rows, until all are there or the job is published."""
+        """The shards for this process to score, each with its rows, until all are there or the job is published."""
         plan = self.job.plan
         finished = self._finished()
         left = [shard for shard in range(len(plan.shards)) if shard not in finished]
         if on_shard is not None:
             on_shard(self._done(), plan.num_rows)
         others = [shard for shard in left if shard % size != rank]
-        random.Random(rank).shuffle(others)  # each process another order, so that two seldom do the same
+        random.Random(rank).shuffle(others)  # another order in each process, so that two seldom do the same shard
         for shard in [shard for shard in left if shard % size == rank] + others:
             if self.work.is_open and not self._path(shard).exists():
                 yield shard, reader.read(shard)
@@ -210,7 +211,7 @@ class _Task:
                     on_shard(self._done(), plan.num_rows)
 
     def finish(self, shard: int, rows: Sequence[Row], result: CorpusResult[ScoredSummary]) -> None:
-        """Write a shard: first what the mean and the counts need, then the rows, which say that it is done."""
+        """Write a shard: first the numbers that the mean and the counts need, then the rows, which mark it as done."""
         numbers = {
             "scores": result.scores,
             "scores_01": [summary.score_01 for summary in result.summaries],
@@ -221,13 +222,13 @@ class _Task:
             scored_row(row.columns, summary, self.pairs) for row, summary in zip(rows, result.summaries, strict=True)
         ]
         try:
-            durable.write(self._path(shard, ".json"), json.dumps(json_ready(numbers)).encode())
+            durable.write_file(self._path(shard, ".json"), json.dumps(json_ready(numbers)).encode())
             with durable.replacing(self._path(shard)) as file:
                 self.form.shard(written, file)
         except FileNotFoundError:
             if self.work.is_open:
                 raise
-            # Others have done this shard too, and rank 0 has published the job.
+            # Another process has scored this shard too, and rank 0 has published the job.
 
     def join(self) -> FileScores:
         """Put the shards together as the output, with its sidecar, and remove the folder."""
@@ -254,8 +255,8 @@ class _Task:
         text = json.dumps(about, indent=2) + "\n"
         with durable.replacing(self.work.output, drafts=self.work.path) as file:
             self.form.join(map(self._path, shards), file)
-            # Before the output, so that a published output has one; what is killed in between is joined anew.
-            durable.write(sidecar(self.work.output), text.encode(), drafts=self.work.path)
+            # The sidecar comes first, so that a published output has one. A run killed in between joins anew.
+            durable.write_file(sidecar(self.work.output), text.encode(), drafts=self.work.path)
         self.work.remove()
         return summary
 
@@ -266,13 +267,13 @@ class _Task:
         return self.work.finished(self.job, self.form.ending)
 
     def _done(self) -> int:
-        """How many rows are in finished shards, whoever did them."""
+        """How many rows are in finished shards, of all processes."""
         bounds = map(self.job.plan.numbers, self._finished())
         return sum(last - first + 1 for first, last in bounds)
 
 
 def _floats(numbers: Sequence[dict[str, Any]], name: str) -> list[float]:
-    """A list of all shards, undefined as NaN."""
+    """One list of numbers from all shards; undefined ones are NaN."""
     return [math.nan if value is None else value for part in numbers for value in part[name]]
 
 

@@ -1,7 +1,7 @@
-"""A long scoring in shards: what there is to do, what is done, and the folder beside the output that holds it.
+"""A long job in shards: the plan, the finished shards, and the folder beside the output that holds them.
 
-A shard is a run of rows, scored as one and written as one. Each is done once its file is there, and the file says in
-its name which job it belongs to, so that neither a killed process nor one with other settings can leave a wrong one.
+A shard is a run of rows that are scored and written together. It is done when its file exists. The name of the file
+contains the job, so neither a killed process nor one with other settings can leave a wrong shard.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from quals_metric.files.tables import Row, Rows
 SIDECAR = ".meta.json"
 UNFINISHED = ".unfinished"
 
-_DIGITS = 9  # of a shard's number in its name
+_DIGITS = 9  # digits of a shard's number in its name
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to score: a digest per shard, in order, and one of all sources."""
+    """The rows to score: a digest of every shard, in order, and a digest of all sources."""
 
     shards: tuple[str, ...]
     num_rows: int
@@ -49,13 +49,13 @@ def make_plan(
     see: Callable[[Sequence[Row]], None] = lambda rows: None,
     written: Collection[str] = (),
 ) -> Plan:
-    """Read all rows once and find what there is to do; `see` is shown every shard's rows.
+    """Read all rows once and plan the shards; `see` is called with the rows of every shard.
 
     `written` are the names of the columns that will be written beside the kept ones.
 
     Raises:
-        TypeError: if a text is not text.
-        ValueError: if there are no rows, one cannot be read, or has a column of its own that a score is written to.
+        TypeError: if a summary or source is not text.
+        ValueError: if there are no rows, one cannot be read, or a kept column has the name of a written one.
     """
     if shard_rows < 1:
         raise ValueError(f"shard_rows: must be at least 1 row; got {shard_rows}")
@@ -64,8 +64,8 @@ def make_plan(
         for row in part:
             if taken := [name for name in written if name in row.columns]:
                 raise ValueError(
-                    f"{row.place}: a column that is kept must not be named as one that is written; got {taken[0]!r}. "
-                    f"Rename it, or do not keep the columns"
+                    f"{row.location}: a column that is kept must not be named as one that is written; got "
+                    f"{taken[0]!r}. Rename it, or do not keep the columns"
                 )
             sources.update(json.dumps(row.source).encode() + b"\n")
         see(part)
@@ -78,14 +78,14 @@ def make_plan(
 
 def digest(rows: Sequence[Row]) -> str:
     """SHA-256 of the rows' texts and columns."""
-    found = hashlib.sha256()
+    total = hashlib.sha256()
     for row in rows:
-        found.update(json_text([row.summary, row.source, dict(row.columns)], row.place).encode() + b"\n")
-    return found.hexdigest()
+        total.update(json_text([row.summary, row.source, dict(row.columns)], row.location).encode() + b"\n")
+    return total.hexdigest()
 
 
 class ShardReader:
-    """Gives the rows of any shard; reads on from the last, and from the start only to go back."""
+    """Reads the rows of any shard: onwards from the last one, or from the start for an earlier one."""
 
     def __init__(self, rows: Rows, plan: Plan) -> None:
         self._rows, self._plan = rows, plan
@@ -95,7 +95,7 @@ class ShardReader:
         """The rows of a shard.
 
         Raises:
-            ValueError: if they are not those of the plan.
+            ValueError: if they differ from those of the plan.
         """
         if shard < self._next:
             self._stream, self._next = self._rows.read(), 0
@@ -113,20 +113,20 @@ class ShardReader:
 
 @dataclass(frozen=True)
 class Job:
-    """A plan with all that its scores depend on; `key` is a digest of it."""
+    """A plan with the settings that its scores depend on; `key` is a digest of both."""
 
     plan: Plan
     settings: Mapping[str, Any]
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What a restart compares."""
+        """The plan and the settings, which a restarted run compares with its own."""
         plan = self.plan
         return {"settings": dict(self.settings), "shard_rows": plan.shard_rows, "shards": list(plan.shards)}
 
     @cached_property
     def key(self) -> str:
-        """The same for the same job only."""
+        """A digest of the manifest: equal for equal jobs only."""
         return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
 
 
@@ -151,11 +151,11 @@ class WorkFolder:
             raise durable.explained(error, reason) from error
 
     def claim(self, job: Job, joins: bool) -> bool:
-        """Take the folder for a job; False if it is finished and published.
+        """Take the folder for a job; False if the job is finished and published.
 
         Args:
-            job: what is to be done.
-            joins: whether this process is the one that publishes, so that no other can have done it meanwhile.
+            job: the job to do.
+            joins: whether this process publishes the output, so that no other can have published it meanwhile.
 
         Raises:
             ValueError: if the folder holds another job's shards.
@@ -167,31 +167,31 @@ class WorkFolder:
                     self.leave()
                     return False
                 self.create()
-                durable.write(self._manifest, json.dumps(job.manifest, indent=1).encode())
-                if not joins and published(self.output) == job.key:  # between the two lines above
+                durable.write_file(self._manifest, json.dumps(job.manifest, indent=1).encode())
+                if not joins and published(self.output) == job.key:  # published between the two lines above
                     self.remove()
                     return False
             with contextlib.suppress(FileNotFoundError):  # published and removed just now
-                found = json.loads(self._manifest.read_bytes())
+                manifest = json.loads(self._manifest.read_bytes())
                 break
-        if found != job.manifest:
+        if manifest != job.manifest:
             raise ValueError(
-                f"{self.path}: holds an unfinished scoring that differs in {_difference(found, job.manifest)}. Give "
+                f"{self.path}: holds an unfinished scoring that differs in {_difference(manifest, job.manifest)}. Give "
                 f"the command it was begun with to finish it, choose another output, or delete the folder to start anew"
             )
         return True
 
     @property
     def is_open(self) -> bool:
-        """Whether the job goes on: its manifest is there."""
+        """Whether the job is unfinished: its manifest exists."""
         return self._manifest.exists()
 
     def finished(self, job: Job, ending: str) -> set[int]:
-        """The numbers of the shards that are there; none if the folder is gone."""
+        """The numbers of the finished shards; none if the folder is gone."""
         suffix = self.shard(job, 0, ending).name[_DIGITS:]
         with contextlib.suppress(FileNotFoundError):
-            found = (name.removesuffix(suffix) for name in os.listdir(self.path) if name.endswith(suffix))
-            return {int(number) for number in found if number.isdecimal()}
+            numbers = (name.removesuffix(suffix) for name in os.listdir(self.path) if name.endswith(suffix))
+            return {int(number) for number in numbers if number.isdecimal()}
         return set()
 
     def shard(self, job: Job, number: int, ending: str) -> Path:
@@ -199,12 +199,12 @@ class WorkFolder:
         return self.path / f"{number:0{_DIGITS}}-{job.key[:16]}{ending}"
 
     def leave(self) -> None:
-        """Remove the folder if there is nothing in it."""
+        """Remove the folder if it is empty."""
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it: for other processes it is gone at once."""
+        """Remove the folder with its contents. For other processes it disappears at once."""
         grave = self.path.with_name(f".{self.path.name}-{uuid.uuid4().hex[:8]}")
         with contextlib.suppress(OSError):
             os.rename(self.path, grave)
@@ -212,7 +212,7 @@ class WorkFolder:
 
     @contextlib.contextmanager
     def advised(self) -> Iterator[None]:
-        """Say with an error of writing what is kept and what to do."""
+        """Add to an error of writing what is kept and what to do."""
         try:
             yield
         except OSError as error:
@@ -221,25 +221,25 @@ class WorkFolder:
 
 
 def sidecar(output: Path) -> Path:
-    """The small file beside an output that says what its scores are: `OUTPUT.meta.json`."""
+    """The small file beside an output that describes its scores: `OUTPUT.meta.json`."""
     return output.with_name(output.name + SIDECAR)
 
 
 def published(output: Path) -> str | None:
-    """The key of the job whose sidecar lies beside an output; None if there is none that can be read."""
+    """The key of the job whose sidecar is beside an output; None if no sidecar can be read."""
     try:
-        found = json.loads(sidecar(output).read_bytes())
+        about = json.loads(sidecar(output).read_bytes())
     except (OSError, ValueError):
         return None
-    return found.get("key") if isinstance(found, dict) else None
+    return about.get("key") if isinstance(about, dict) else None
 
 
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What differs between two manifests, in words."""
-    old, new = found.get("settings", {}), wanted["settings"]
+def _difference(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The first difference between two manifests, in words."""
+    old, new = begun.get("settings", {}), wanted["settings"]
     for name in new:
         if old.get(name) != new[name]:
             return f"{name} ({old.get(name)!r} then, {new[name]!r} now)"
-    if found.get("shard_rows") != wanted["shard_rows"]:
-        return f"shard_rows ({found.get('shard_rows')} then, {wanted['shard_rows']} now)"
+    if begun.get("shard_rows") != wanted["shard_rows"]:
+        return f"shard_rows ({begun.get('shard_rows')} then, {wanted['shard_rows']} now)"
     return "its input: the rows are not the same"

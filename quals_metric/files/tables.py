@@ -1,7 +1,7 @@
 """Reading summaries with their sources from files, row by row: JSON lines, CSV, Parquet, or two text files.
 
-Nothing is held in memory but the current row (of Parquet: the current few hundred). Every error names the file and the
-line, or of Parquet the row.
+Memory holds only the current row; of a Parquet file, the current few hundred. Every error names the file and the line,
+or the row of a Parquet file.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
-Record = tuple[str, dict[str, Any]]  # where it stands, and its columns
+Record = tuple[str, dict[str, Any]]  # its location (file and line), and its columns
 
 STANDARD_INPUT = Path("-")
 
 _BOM = b"\xef\xbb\xbf"
-_CELL = 2**31 - 1  # characters of a CSV cell, at most: what every platform takes
-_BATCH = 256  # rows of a Parquet file at once
+_CELL = 2**31 - 1  # the most characters of a CSV cell that every platform allows
+_BATCH = 256  # rows of a Parquet file that are read at once
 
 
 @dataclass(frozen=True)
 class Row:
-    """A summary and the source it is written from; `place` says where it was read, `columns` what else was there."""
+    """A summary and its source. `location` names the file and the line; `columns` holds all columns, if kept."""
 
     summary: str
     source: str
-    place: str
+    location: str
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -44,11 +44,11 @@ class Rows(Protocol):
 
     @property
     def name(self) -> str:
-        """What errors call them all."""
+        """The name that errors use for all of them."""
 
     @property
     def keep(self) -> bool:
-        """Whether rows have all their columns."""
+        """Whether each row keeps all its columns."""
 
     def read(self) -> Iterator[Row]:
         """The rows in order, from the first."""
@@ -58,8 +58,8 @@ class Rows(Protocol):
 class Table:
     """Rows from files with columns, one file after another.
 
-    `summary` and `source` name the columns of the two texts; `keep` asks for all columns to be read; `title` is what
-    errors call the file ("": its path). The path `-` is standard input, JSON lines, which `score_files` puts in a file.
+    `summary` and `source` name the columns of the two texts. `keep`: all columns are read. `title` is the name of the
+    file in errors ("": its path). The path `-` is standard input in JSON lines, which `score_files` saves in a file.
     """
 
     paths: tuple[Path, ...]
@@ -83,15 +83,15 @@ class Table:
         """
         wanted = None if self.keep else (self.summary, self.source)
         for path in self.paths:
-            for place, columns in records(path, wanted, self.title):
-                summary = _text(columns, self.summary, place, "summary")
-                source = _text(columns, self.source, place, "source")
-                yield Row(summary, source, place, columns if self.keep else {})
+            for location, columns in records(path, wanted, self.title):
+                summary = _text_of(columns, self.summary, location, "summary")
+                source = _text_of(columns, self.source, location, "source")
+                yield Row(summary, source, location, columns if self.keep else {})
 
 
 @dataclass(frozen=True)
 class TextFiles:
-    """Rows from two text files: line N of the one is a summary, line N of the other its source."""
+    """Rows from two text files: line N of the first is a summary, line N of the second its source."""
 
     summaries: Path
     sources: Path
@@ -108,7 +108,7 @@ class TextFiles:
 
     @property
     def keep(self) -> bool:
-        """Text files have no other columns."""
+        """False: text files have no other columns."""
         return False
 
     def read(self) -> Iterator[Row]:
@@ -130,18 +130,17 @@ class TextFiles:
 
 
 def expand(inputs: Sequence[str | Path]) -> tuple[Path, ...]:
-    """The files that names, folders and globs stand for: those of a folder or a glob sorted by name.
+    """The files that names, folders and globs stand for; those of a folder or a glob are sorted by name.
 
-    A folder stands for the files in it that end as a table does; hidden files and folders in it are passed over.
-
-    `-` alone is standard input, and stays as it is.
+    A folder stands for the tables in it, by their endings. Hidden files and folders in it are skipped. `-` alone is
+    standard input and stays as it is.
 
     Raises:
-        ValueError: if there is no such file, nothing to read in a folder, or a file has another ending.
+        ValueError: if a name stands for no file, or a file has another ending.
     """
     if list(map(str, inputs)) == [str(STANDARD_INPUT)]:
         return (STANDARD_INPUT,)
-    found: list[Path] = []
+    paths: list[Path] = []
     for name in inputs:
         path = Path(name)
         if path.is_dir():
@@ -152,31 +151,31 @@ def expand(inputs: Sequence[str | Path]) -> tuple[Path, ...]:
             matches = [match for match in map(Path, sorted(glob.glob(str(name), recursive=True))) if match.is_file()]
         if not matches:
             raise ValueError(f"{name}: must be a file, a folder or a glob of {', '.join(READERS)} files; none is there")
-        found += matches
-    for path in found:
+        paths += matches
+    for path in paths:
         if ending(path) is None:
             raise ValueError(
                 f"{path}: its name must end in {', '.join(READERS)}. Rename it to say what it is; for two text files "
                 f"use --summaries and --sources"
             )
-    return tuple(found)
+    return tuple(paths)
 
 
 def ending(path: Path) -> str | None:
-    """Which kind of table a file's name says it is, None if none."""
+    """The ending that makes a file a table; None for another file."""
     return next((known for known in READERS if path.name.lower().endswith(known)), None)
 
 
 def records(path: Path, wanted: Sequence[str] | None = None, name: str = "") -> Iterator[Record]:
-    """The rows of one file, each with where it stands.
+    """The rows of one file, each with its location.
 
     Args:
         path: a file whose name ends in one of `READERS`.
-        wanted: the columns that are needed, so that a Parquet file need not be read whole; None: all.
-        name: what errors call the file; "": its path.
+        wanted: the columns that are needed; only these are read from a Parquet file. None: all.
+        name: the name of the file in errors; "": its path.
 
     Raises:
-        ValueError: if the file, or a line in it, is not what its ending says.
+        ValueError: if the file or a line is not in the format of the file's ending.
         OSError: if the file cannot be opened.
     """
     return READERS[ending(path) or ".jsonl"](path, name or str(path), wanted)
@@ -186,22 +185,22 @@ def _is_table(path: Path) -> bool:
     return not path.name.startswith(".") and ending(path) is not None
 
 
-def _text(columns: Mapping[str, Any], name: str, place: str, role: str) -> str:
+def _text_of(columns: Mapping[str, Any], name: str, location: str, role: str) -> str:
     if name not in columns:
-        there = ", ".join(map(repr, columns)) or "none"
-        raise ValueError(f"{place}: must have a column {name!r}; it has {there}. Name yours with --{role}-column")
+        names = ", ".join(map(repr, columns)) or "none"
+        raise ValueError(f"{location}: must have a column {name!r}; it has {names}. Name yours with --{role}-column")
     text = columns[name]
     if not isinstance(text, str):
         got = "null" if text is None else f"{type(text).__name__} ({text!r:.40})"
         raise TypeError(
-            f"{place}: column {name!r} must be text; got {got}. Write an empty text for one that is missing: its "
+            f"{location}: column {name!r} must be text; got {got}. Write an empty text for one that is missing: its "
             f"score is then undefined"
         )
     return text
 
 
 def _lines(path: Path, name: str) -> Iterator[tuple[str, str]]:
-    """The lines of a UTF-8 file, plain or gzip, ends included, each with where it stands."""
+    """The lines of a UTF-8 file, plain or gzip, with their ends, each with its location."""
     opened: Callable[..., Any] = gzip.open if path.name.lower().endswith(".gz") else open
     number = 0
     try:
@@ -221,40 +220,40 @@ def _without_end(line: str) -> str:
 
 
 def _json_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Record]:
-    for place, line in _lines(path, name):
+    for location, line in _lines(path, name):
         if not line.strip():
             continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{place}: must be a JSON object; {error}. Correct the line or take it out") from error
+            raise ValueError(f"{location}: must be a JSON object; {error}. Correct the line or take it out") from error
         if not isinstance(value, dict):
-            raise ValueError(f"{place}: must be a JSON object, {{...}}; got {line.strip():.40}. Correct the line")
-        yield place, value
+            raise ValueError(f"{location}: must be a JSON object, {{...}}; got {line.strip():.40}. Correct the line")
+        yield location, value
 
 
 def _csv_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Record]:
     csv.field_size_limit(_CELL)  # of the whole process; 131,072 characters, the usual limit, is a short book
     reader = csv.reader((line for _, line in _lines(path, name)), strict=True)
-    place, header = f"{name}, line 1", None
+    location, header = f"{name}, line 1", None
     try:
         for cells in reader:
             if header is None:
-                header = _header(cells, place)
+                header = _header(cells, location)
             elif cells:
                 if len(cells) != len(header):
                     raise ValueError(f"must have {len(header)} cells, as the header has; got {len(cells)}")
-                yield place, dict(zip(header, cells, strict=True))
-            place = f"{name}, line {reader.line_num + 1}"
+                yield location, dict(zip(header, cells, strict=True))
+            location = f"{name}, line {reader.line_num + 1}"
     except (csv.Error, ValueError) as error:
-        if str(error).startswith(name):
+        if str(error).startswith(name):  # it names the location already
             raise
-        raise ValueError(f"{place}: {error}. Check its commas and quotation marks") from error
+        raise ValueError(f"{location}: {error}. Check its commas and quotation marks") from error
 
 
-def _header(cells: Sequence[str], place: str) -> list[str]:
+def _header(cells: Sequence[str], location: str) -> list[str]:
     if len(set(cells)) != len(cells):
-        raise ValueError(f"{place}: the header must name every column once; got {', '.join(map(repr, cells))}")
+        raise ValueError(f"{location}: the header must name every column once; got {', '.join(map(repr, cells))}")
     return list(cells)
 
 
@@ -266,7 +265,7 @@ def _parquet_records(path: Path, name: str, wanted: Sequence[str] | None) -> Ite
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             columns = names if wanted is None else [column for column in names if column in wanted]
-            # Without the columns that are asked for, the others' names are what an error has to tell.
+            # If a wanted column is missing, all columns are read: the error names them.
             columns = columns if wanted is None or set(wanted) <= set(names) else names
             number = 0
             for batch in file.iter_batches(batch_size=_BATCH, columns=columns):

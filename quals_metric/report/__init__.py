@@ -1,10 +1,11 @@
-"""The page that explains scores: `write` of a result, `write_rows` of a score file.
+"""Reports: pages that explain scores. `write` makes one of a result, `write_rows` one of a score file.
 
-- `evidence`: what is behind a score, the same for both metrics, from a result or from a file
-- `passages`: which sentences of a source a question is about
+- `rows`: the rows that a page shows
+- `passages`: the sentences of a source that a question is about
 - `figures`: pictures as HTML and SVG
-- `rows`: what of a scoring is shown
-- `page`, `templates/`: the HTML
+- `html`, `templates/`: the page
+- `writing`: `write` and `write_rows`
+- `examples`: the examples of `quals demo` and of the app
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pictures of a score as HTML and static SVG: the per-token figure, the marked summary, a histogram.
 
-Every text is escaped: it is somebody's words. Colours stand in attributes, so that a picture needs no style sheet; a
-page that has `STYLE` gets the marks, and colours that suit a dark one.
+Every text is escaped, because anybody may have written it. Colours are attributes, so a picture needs no style sheet.
+`STYLE` adds the marks, and colours for a dark page.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from qa_inference.metric_base import ScoredSummary
-from quals_metric.metrics import format_number
-from quals_metric.report.evidence import Evidence, Scored, of_score
+from quals_metric.metrics import format_number, metric_spec
 
 STYLE = (files("quals_metric.report") / "templates" / "figures.css").read_text(encoding="utf-8")
 
-# Not allowed in HTML, or half a character: each becomes U+FFFD, so that what lies where stays as it is.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+# Not allowed in HTML, or half a character. Each becomes U+FFFD, one for one, so that no offset changes.
+_NOT_IN_HTML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
-_BAR, _STEP, _LEFT, _HEIGHT, _TOP = 8, 24, 34, 120, 8  # of the figures, in pixels
-_LABEL = 14  # characters of a token that are shown, at most
+_BAR, _STEP, _LEFT, _HEIGHT, _TOP = 8, 24, 34, 120, 8  # sizes in the figures, in pixels
+_LABEL = 14  # the most characters shown of a token
 
 
-class Pair(Protocol):
-    """What a figure is drawn from: a `PairScore`, or the same read from a file."""
+class PairWithTokens(Protocol):
+    """A pair with its tokens and their log-probabilities in nats given the summary and given the source.
+
+    A `PairScore` of QUALS is one.
+    """
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -46,7 +48,7 @@ class Pair(Protocol):
         """Their log-probabilities in nats given the source."""
 
 
-def figure_svg(pair: Pair) -> str:
+def figure_svg(pair: PairWithTokens) -> str:
     """The QUALS article's figure of a pair as SVG: each token's probability given the summary and given the source.
 
     The summary's bars are blue and stand on the left, the source's are orange and stand on the right; all numbers are
@@ -59,11 +61,11 @@ def figure_svg(pair: Pair) -> str:
         [_probability(value) for value in side] for side in (pair.summary_log_probs, pair.source_log_probs)
     )
     alternative = "; ".join(
-        f"{label} {format_number(a, 2)}, {format_number(b, 2)}"
-        for label, a, b in zip(labels, summary, source, strict=True)
+        f"{label} {format_number(in_summary, 2)}, {format_number(in_source, 2)}"
+        for label, in_summary, in_source in zip(labels, summary, source, strict=True)
     )
     short = [label if len(label) <= _LABEL else label[: _LABEL - 1] + "…" for label in labels]
-    return _render(
+    return render_template(
         "figure.svg.jinja",
         alternative=alternative,
         labels=[(label, round(_LEFT + _STEP * (index + 0.5))) for index, label in enumerate(short)],
@@ -78,22 +80,25 @@ def figure_svg(pair: Pair) -> str:
     )
 
 
-def marked_summary_html(summary: str, score: ScoredSummary | Scored, prefix: str = "") -> str:
-    """The summary's text with its answers marked, coloured by their pair's score and numbered as the pairs are.
+def marked_summary_html(summary_text: str, scored_summary: ScoredSummary, prefix: str = "") -> str:
+    """The summary's text with its answers marked: coloured by the question's score, numbered as the questions are.
 
     Where answers overlap, the lowest score gives the colour. `STYLE` is the style sheet.
 
     Args:
-        summary: the text that was scored.
-        score: its part of a result, of either metric.
+        summary_text: the text that was scored.
+        scored_summary: its part of a result, of any metric.
         prefix: numbers link to `#PREFIXpair-N`; "": they link to nothing.
     """
-    scored = of_score(score) if isinstance(score, ScoredSummary) else score
-    return _render("marked.html.jinja", runs=_runs(summary, scored.evidence), prefix=prefix)
+    return render_template("marked.html.jinja", runs=_runs(summary_text, scored_summary), prefix=prefix)
 
 
 def histogram_svg(bars: Sequence[tuple[str, int]], title: str) -> str:
-    """Bars of counts, from left to right, each with the label of where it begins; all numbers are in the text too.
+    """Bars of counts as SVG, from left to right. All numbers are in the text alternative too.
+
+    Args:
+        bars: for each bar, the label of its lower bound and its count.
+        title: the title of the picture.
 
     Raises:
         ValueError: if there are no bars.
@@ -108,7 +113,7 @@ def histogram_svg(bars: Sequence[tuple[str, int]], title: str) -> str:
     ]
     right = _LEFT + step * len(bars)
     sizes = dict(left=_LEFT, top=_TOP + 8, base=_TOP + 8 + _HEIGHT, right=right, height=_HEIGHT + 68, step=step)
-    return _render("histogram.svg.jinja", title=title, shapes=shapes, most=most, **sizes)
+    return render_template("histogram.svg.jinja", title=title, shapes=shapes, most=most, **sizes)
 
 
 def readable(token: str) -> str:
@@ -118,22 +123,28 @@ def readable(token: str) -> str:
 
 
 def environment() -> Environment:
-    """Jinja's, for the templates of this package: everything is escaped, a missing name is an error."""
+    """Jinja's environment for the templates of this package: values are escaped, a missing name is an error."""
     made = Environment(
         loader=PackageLoader("quals_metric.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_printable,
+        finalize=_without_forbidden,
     )
     made.filters["number"] = format_number
     return made
 
 
+def render_template(template: str, **values: object) -> str:
+    """A template of this package, filled in."""
+    variables: Mapping[str, object] = values
+    return _TEMPLATES.get_template(template).render(variables)
+
+
 @dataclass(frozen=True)
 class _Run:
-    """Characters of a summary under the same answers: their lowest band, and which answers end here."""
+    """Characters of a summary that belong to the same answers: the lowest band, and which answers end here."""
 
     text: str
     band: int | None
@@ -141,25 +152,29 @@ class _Run:
     ends: tuple[int, ...]
 
 
-def _runs(summary: str, evidence: Sequence[Evidence]) -> list[_Run]:
-    """The summary cut wherever an answer begins or ends; `band` is None outside of all."""
-    spans = [(max(0, item.start), min(item.end, len(summary))) for item in evidence]
-    cuts = sorted({0, len(summary), *(cut for span in spans if span[0] < span[1] for cut in span)})
+def _runs(summary_text: str, scored_summary: ScoredSummary) -> list[_Run]:
+    """The summary cut wherever an answer begins or ends; `band` is None outside of all answers."""
+    spec = metric_spec(scored_summary.metric)
+    # 1. The characters of every answer, within the text (which may be cut), with its score.
+    spans = [(max(0, item.start), min(item.end, len(summary_text)), item.score) for item in scored_summary.items]
+    # 2. The bounds of the runs.
+    cuts = sorted({0, len(summary_text), *(cut for start, end, _ in spans if start < end for cut in (start, end))})
+    # 3. For every run the scores of the answers over it; the lowest band gives the colour. An undefined score is in
+    #    band 0, below all others.
     runs = []
     for first, last in pairwise(cuts):
-        over = [item for item, (start, end) in zip(evidence, spans, strict=True) if start <= first and last <= end]
-        ends = tuple(n for n, (start, end) in enumerate(spans, 1) if end == last and start < end)
-        lowest = min(over, key=lambda item: item.band, default=None)
+        scores = [score for start, end, score in spans if start <= first and last <= end]
+        ends = tuple(number for number, (start, end, _) in enumerate(spans, 1) if end == last and start < end)
+        lowest = min(scores, key=spec.band, default=None)
+        text = summary_text[first:last]
         runs.append(
-            _Run(summary[first:last], None, "", ())
-            if lowest is None
-            else _Run(summary[first:last], lowest.band, lowest.word, ends)
+            _Run(text, None, "", ()) if lowest is None else _Run(text, spec.band(lowest), spec.band_name(lowest), ends)
         )
     return runs
 
 
 def _bars(values: Sequence[float], shift: int) -> str:
-    """The outline of all bars of one side, as the data of one SVG path."""
+    """The outline of all bars of one side, as the data of one SVG path; `shift` moves them to the right."""
     base = _TOP + _HEIGHT
     return "".join(
         f"M{_LEFT + _STEP * index + shift} {base}v-{_HEIGHT * value:.4g}h{_BAR}V{base}z"
@@ -173,16 +188,11 @@ def _probability(value: float) -> float:
     return math.exp(min(value, 0.0)) if not math.isnan(value) else math.nan
 
 
-def _printable(value: Any) -> Any:
-    """What is written in place of a value: text without what HTML cannot hold; trusted HTML as it is."""
+def _without_forbidden(value: Any) -> Any:
+    """A value as it is written: a text without the characters that HTML cannot hold; trusted HTML as it is."""
     if isinstance(value, str) and not isinstance(value, Markup):
-        return _UNPRINTABLE.sub("\ufffd", value)
+        return _NOT_IN_HTML.sub("\ufffd", value)
     return value
 
 
-_ENVIRONMENT = environment()
-
-
-def _render(template: str, **values: object) -> str:
-    variables: Mapping[str, object] = values
-    return _ENVIRONMENT.get_template(template).render(variables)
+_TEMPLATES = environment()

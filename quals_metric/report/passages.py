@@ -1,7 +1,7 @@
-"""Where to look in a source: the sentences that speak of a question and its answer, or the place a reader pointed to.
+"""Passages of a source: the sentences that share words with a question, or those around a reader's answer.
 
-QUALS reads the source as a whole and has no place in it. Its passages are a pointer by shared words: they show where
-the source speaks of the matter, not what moved the score.
+QUALS reads the source as a whole and points to no place in it. Its passages are found by shared words: they show
+where the source treats the matter, not what moved the score.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-PASSAGES = 2  # sentences shown of a pair, at most
-LENGTH = 500  # characters of a passage, at most
+PASSAGES = 2  # the most sentences shown for a question
+LENGTH = 500  # the most characters of a passage
 
-# Before a small letter a full stop is taken for that of an abbreviation.
-_SENTENCE_END = re.compile(r"""[.!?…]["'”’»)\]]*+(?=\s++[^\sa-z]|\s*+\Z)|[。！？]["'”’»)\]]*+|\n""")  # noqa: RUF001
+# A full stop before a small letter is taken for that of an abbreviation.
+_END_OF_SENTENCE = re.compile(r"""[.!?…]["'”’»)\]]*+(?=\s++[^\sa-z]|\s*+\Z)|[。！？]["'”’»)\]]*+|\n""")  # noqa: RUF001
 _WORD = re.compile(r"\w+(?:[.,]\d+)*+")
 _ANSWER_WEIGHT = 2.0  # a word of the answer says more about the place than one of the question
 
-# What every question and most sentences have.
+# Words of every question and of most sentences.
 _COMMON_WORDS = """
 a an and are as at be been but by can did do does for from had has have he her his how i in is it its many much of on or
 s she t that the their there they this to was we were what when where which who whom whose why will with would you
@@ -31,7 +31,7 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 
 @dataclass(frozen=True)
 class Part:
-    """A run of a passage's characters; `hit`: it is what the passage was chosen for."""
+    """A run of a passage's characters; `hit`: the passage was chosen for it."""
 
     text: str
     hit: bool
@@ -40,8 +40,8 @@ class Part:
 Passage = tuple[Part, ...]
 
 
-class Source:
-    """A source in sentences, read once for all its questions."""
+class SourcePassages:
+    """A source in sentences, split once for all its questions."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -50,9 +50,10 @@ class Source:
         self._counts = Counter(word for words in self._words for word in words)
 
     def about(self, question: str, answer: str) -> tuple[Passage, ...]:
-        """The sentences that share most with a question and its answer, rare words first, in the source's order.
+        """The sentences that share most words with a question and its answer, in the order of the source.
 
-        At most `PASSAGES`, and none that shares less than half of what the best one does; empty if no word is shared.
+        Rare words count more. At most `PASSAGES` sentences, and none that shares less than half as much as the best;
+        empty if no word is shared.
         """
         weights = self._weights(question, answer)
         totals = [math.fsum(weights[word] for word in weights.keys() & words) for words in self._words]
@@ -64,13 +65,13 @@ class Source:
         return tuple(self._marked(*self._spans[index], self._hits(*self._spans[index], weights)) for index in chosen)
 
     def around(self, start: int, end: int) -> Passage:
-        """The sentences that the characters [start, end) lie in, those characters marked."""
+        """The sentences that contain the characters [start, end), with those characters marked."""
         first = self._spans[max(0, bisect_right(self._spans, (start, len(self.text))) - 1)][0]
         last = next((b for a, b in self._spans if b >= end), len(self.text))
         return self._marked(min(first, start), last, [(start, end)])
 
     def _weights(self, question: str, answer: str) -> dict[str, float]:
-        """How much a shared word counts: more if few sentences have it, double if the answer does."""
+        """The weight of every shared word: greater if few sentences have it, double if the answer has it."""
         weights: dict[str, float] = {}
         for text, factor in ((question, 1.0), (answer, _ANSWER_WEIGHT)):
             for word in {word.casefold() for word in _WORD.findall(text)} - _COMMON:
@@ -79,7 +80,7 @@ class Source:
         return weights
 
     def _hits(self, start: int, end: int, weights: dict[str, float]) -> list[tuple[int, int]]:
-        """Where words that count stand, from the first on for as long as a passage may be."""
+        """The characters of every weighted word, from the first on, within the length of a passage."""
         hits: list[tuple[int, int]] = []
         for match in _WORD.finditer(self.text, start, end):
             if hits and match.end() > hits[0][0] + LENGTH:
@@ -90,23 +91,23 @@ class Source:
 
     def _marked(self, start: int, end: int, hits: Sequence[tuple[int, int]]) -> Passage:
         """The characters [start, end) with the hits marked; a long passage is cut to begin shortly before the first."""
-        from_, to = start, end
+        shown_from, shown_to = start, end
         if end - start > LENGTH:
-            from_ = max(start, min(hits[0][0] - LENGTH // 4, end - LENGTH))
-            to = min(end, max(from_ + LENGTH, hits[0][1]))
-        parts, place = [Part("… ", False)] if from_ > start else [], from_
+            shown_from = max(start, min(hits[0][0] - LENGTH // 4, end - LENGTH))
+            shown_to = min(end, max(shown_from + LENGTH, hits[0][1]))
+        parts, done = [Part("… ", False)] if shown_from > start else [], shown_from
         for first, last in hits:
-            if last <= to:
-                parts += [Part(self.text[place:first], False), Part(self.text[first:last], True)]
-                place = last
-        parts += [Part(self.text[place:to] + (" …" if to < end else ""), False)]
+            if last <= shown_to:
+                parts += [Part(self.text[done:first], False), Part(self.text[first:last], True)]
+                done = last
+        parts += [Part(self.text[done:shown_to] + (" …" if shown_to < end else ""), False)]
         return tuple(part for part in parts if part.text)
 
 
 def _sentences(text: str) -> Iterator[tuple[int, int]]:
-    """The characters [start, end) of every sentence, white space around it left out."""
+    """The characters [start, end) of every sentence, without the white space around it."""
     start = 0
-    for end in [*(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]:
+    for end in [*(match.end() for match in _END_OF_SENTENCE.finditer(text)), len(text)]:
         piece = text[start:end]
         if stripped := piece.strip():
             first = start + len(piece) - len(piece.lstrip())

@@ -1,6 +1,6 @@
-"""What of a scoring is shown: a histogram of all scores, and the lowest, the highest and the undefined ones.
+"""The rows that a report shows: the lowest, the highest and the undefined ones, with a histogram of all scores.
 
-It is fed row by row and holds no more than it shows, however many rows there are.
+Rows are added one by one. Memory holds only the rows that are shown, however many there are.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from quals_metric.report.evidence import Scored
+from qa_inference.metric_base import ScoredSummary
 
-SHOWN_TEXT = 20_000  # characters of a text that are shown
+SHOWN_TEXT = 20_000  # the most characters shown of a text
 MOST_BARS = 24
 
-_FINEST = 100  # steps in one unit of the score: what is counted; bars are wider
+_FINEST = 100  # counted steps in one unit of the score; bars are wider
 _FARTHEST = 100.0  # a score beyond it is counted as this
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row that is shown: its number from 1, what it is called, its texts and its score."""
+    """A row that is shown: its number from 1, its label, its texts and its score."""
 
     number: int
     label: str
     summary: str
     source: str
-    scored: Scored
+    scored: ScoredSummary
 
 
 class Histogram:
-    """Counts scores; `top` is the greatest score that can be, counted with those just below it."""
+    """Counts of scores; `top` is the greatest possible score, which is counted with those just below it."""
 
     def __init__(self, top: float = math.inf) -> None:
         self._last = math.inf if math.isinf(top) else math.ceil(top * _FINEST) - 1
@@ -45,7 +45,7 @@ class Histogram:
         self._counts[int(min(math.floor(near * _FINEST + 1e-9), self._last))] += 1
 
     def bars(self) -> list[tuple[float, float, int]]:
-        """From, to (not included) and number of scores, of equal round widths; empty if nothing was counted."""
+        """Bars of equal round widths: lower bound, upper bound (not included), count; empty without scores."""
         if not self._counts:
             return []
         low, high = min(self._counts), max(self._counts)
@@ -55,11 +55,11 @@ class Histogram:
         for step, count in self._counts.items():
             sums[step // width] += count
         scale = width / _FINEST
-        return [(n * scale, (n + 1) * scale, sums[n]) for n in range(low // width, high // width + 1)]
+        return [(bar * scale, (bar + 1) * scale, sums[bar]) for bar in range(low // width, high // width + 1)]
 
 
 @dataclass
-class Selection:
+class ShownRows:
     """The `size` lowest, highest and undefined rows of those added; of equal scores the earlier rows."""
 
     size: int
@@ -71,7 +71,7 @@ class Selection:
     _undefined: list[Entry] = field(default_factory=list)
 
     def add(self, score: float, make: Callable[[], Entry]) -> None:
-        """Count a row; `make` is called only if it is to be kept, for now."""
+        """Count a row; `make` is called only if the row is among those to show so far."""
         self.num_rows += 1
         if math.isnan(score):
             self.num_undefined += 1
@@ -89,7 +89,7 @@ class Selection:
 
     @property
     def groups(self) -> list[tuple[str, list[Entry]]]:
-        """The rows to show under their headings, none twice: all with a score in one group if they fit."""
+        """The rows to show by heading, none twice; rows with a score are one group if all of them are shown."""
         lowest, highest = (
             [entry for *_, entry in sorted(heap, reverse=True)] for heap in (self._lowest, self._highest)
         )

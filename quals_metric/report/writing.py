@@ -1,6 +1,7 @@
-"""A page that explains scores: one HTML file that needs nothing but a browser, and asks nothing of a network.
+"""Writing a report: one HTML file that needs nothing but a browser and asks nothing of a network.
 
-It holds no script, and its content security policy allows none; the one style sheet is in it, allowed by its digest.
+It has no script, and its content security policy allows none. Its one style sheet is in the file, allowed by its
+digest.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from qa_inference.metric_base import CorpusResult, check_texts
+from qa_inference.metric_base import CorpusResult, ScoredSummary, check_texts
 from quals_metric.files import durable
-from quals_metric.report.evidence import Scored, metric_of, of_row, of_score
-from quals_metric.report.page import METRICS, page
-from quals_metric.report.rows import Entry, Histogram, Selection
+from quals_metric.metrics import MetricSpec, metric_of_row, metric_spec
+from quals_metric.report.html import report_html
+from quals_metric.report.rows import Entry, Histogram, ShownRows
 
 DETAILS = 50  # rows shown of the lowest scores, of the highest, and of the undefined
 MAX_BYTES = 5_000_000
 
 _ABOUT = ("score", "score_01", "num_windowed_summaries", "num_windowed_sources", "signature")
 
-# A row to come: its score, its label and texts, and what reads the questions behind it.
-_Row = tuple[float, tuple[str, str, str], Callable[[], Scored]]
+# A row to come: its score, its label, summary and source, and a function that reads the questions behind its score.
+_Row = tuple[float, tuple[str, str, str], Callable[[], ScoredSummary]]
 
 
 def write(
@@ -41,13 +42,13 @@ def write(
     """Write the page of a result.
 
     Args:
-        result: what a scorer of either metric gave.
-        path: the file to write, replaced if it is there.
-        summaries: the texts that were scored,
-        sources: and what they were scored against.
-        labels: what each summary is called; None: Row 1, Row 2, …
+        result: a result of any metric's scorer.
+        path: the file to write; an existing file is replaced.
+        summaries: the texts that were scored.
+        sources: the source of each.
+        labels: the name of each summary on the page; None: Row 1, Row 2, …
         details: how many rows are shown of the lowest scores, of the highest and of the undefined.
-        max_bytes: what the page may take; figures are left out first, then rows, and the page says so.
+        max_bytes: the most bytes of the page. Figures are left out first, then rows, and the page says so.
 
     Raises:
         ValueError: if the lengths differ, or a number is too small.
@@ -60,11 +61,12 @@ def write(
             f"{'' if labels is None else f', {len(labels)} labels'} and {len(result.summaries)} scores"
         )
     names = labels or [f"Row {count}" for count in range(1, len(summaries) + 1)]
-    texts = zip(names, summaries, sources, strict=True)
-    rows = (
-        (score.score, texts, partial(of_score, score)) for texts, score in zip(texts, result.summaries, strict=True)
+    rows: Iterator[_Row] = (
+        (scored.score, texts, lambda scored=scored: scored)  # type: ignore[misc]  # a default argument
+        for texts, scored in zip(zip(names, summaries, sources, strict=True), result.summaries, strict=True)
     )
-    _write(result.kind.metric, rows, {name: getattr(result, name) for name in _ABOUT}, Path(path), details, max_bytes)
+    about = {name: getattr(result, name) for name in _ABOUT}
+    _write_page(metric_spec(result.kind.metric), rows, about, Path(path), details, max_bytes)
 
 
 def write_rows(
@@ -76,49 +78,46 @@ def write_rows(
     details: int = DETAILS,
     max_bytes: int = MAX_BYTES,
 ) -> None:
-    """Write the page of a score file; memory does not grow with the number of its rows.
+    """Write the page of a score file. Memory does not grow with the number of rows.
 
     Args:
-        rows: the file's rows in order, with their pairs or questions.
+        rows: the rows of the file in order, with their pairs or questions.
         texts: the summary and the source of each.
-        path: the file to write, replaced if it is there.
-        about: what is said of the whole: score, low, high, score_01, num_windowed_summaries, num_windowed_sources,
-            signature; what is not given is not said.
+        path: the file to write; an existing file is replaced.
+        about: facts of the whole: metric, score, low, high, score_01, num_windowed_summaries, num_windowed_sources,
+            signature. Those that are missing are not shown; without the metric, the rows' questions show it.
         details: as in `write`.
         max_bytes: as in `write`.
 
     Raises:
-        ValueError: if there are more rows than texts, or fewer, a row has no pairs, or a number is too small.
+        ValueError: if there are more rows than texts, or fewer, a row has no questions, or a number is too small.
         OSError: if the file cannot be written.
     """
     stream = iter(rows)
     first = next(stream, {})
-    metric = metric_of(first)
-    if metric is None:
+    spec = metric_spec(about["metric"]) if "metric" in about else metric_of_row(first)
+    if spec is None or spec.summary_type().items_field not in first:
         raise ValueError("rows: must hold scores with their questions and answers. Score with --pairs")
-    _write(metric, _read(chain([first], stream), texts), about, Path(path), details, max_bytes)
+    _write_page(spec, _read_rows(spec, chain([first], stream), texts), about, Path(path), details, max_bytes)
 
 
-def _read(rows: Iterable[Mapping[str, Any]], texts: Iterable[tuple[str, str]]) -> Iterator[_Row]:
+def _read_rows(spec: MetricSpec, rows: Iterable[Mapping[str, Any]], texts: Iterable[tuple[str, str]]) -> Iterator[_Row]:
+    """Every row of a score file with its texts; its questions are read only if the row is shown."""
+    summary_type = spec.summary_type()
     for count, (row, pair) in enumerate(zip_longest(rows, texts), 1):
         if row is None or pair is None:
             raise ValueError(f"rows and texts: must be of the same summaries; one of them ends before row {count}")
         score = math.nan if row["score"] is None else float(row["score"])
-        yield score, (f"Row {count}", *pair), partial(of_row, row)
+        yield score, (f"Row {count}", *pair), partial(summary_type.from_row, row)
 
 
-def _write(
-    metric: str, rows: Iterable[_Row], about: Mapping[str, Any], path: Path, details: int, max_bytes: int
+def _write_page(
+    spec: MetricSpec, rows: Iterable[_Row], about: Mapping[str, Any], path: Path, details: int, max_bytes: int
 ) -> None:
     for name, value, least in (("details", details, 1), ("max_bytes", max_bytes, 100_000)):
         if value < least:
             raise ValueError(f"{name}: must be at least {least}; got {value}")
-    selection = Selection(details, Histogram(METRICS[metric].top))
-    for score, texts, read in rows:
-        selection.add(score, partial(_entry, selection, texts, read))
-    durable.write(path, page(METRICS[metric], selection, about, max_bytes))
-
-
-def _entry(selection: Selection, texts: tuple[str, str, str], read: Callable[[], Scored]) -> Entry:
-    """The row that is being added."""
-    return Entry(selection.num_rows, *texts, read())
+    shown = ShownRows(details, Histogram(spec.best))
+    for number, (score, texts, read_scored) in enumerate(rows, 1):
+        shown.add(score, lambda: Entry(number, *texts, read_scored()))  # noqa: B023  (called at once)
+    durable.write_file(path, report_html(spec, shown, about, max_bytes))

@@ -18,7 +18,7 @@ import quals_metric
 from qa_inference import evaluate_metric
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from quals_metric import QualsConfig, QualsScorer
-from quals_metric.cli.options import Metric, check_options
+from quals_metric.cli.options import check_options
 from quals_metric.metric import Quals
 from quals_metric.result import QualsResult
 from tests import tiny
@@ -178,7 +178,7 @@ def test_evaluates_metric_takes_a_cache(folder: str, tmp_path: Path, worked: Cou
 
 def test_qags_knows_no_cache() -> None:
     with pytest.raises(typer.BadParameter, match="--metric qags does not know it; quals does") as told:
-        check_options(Metric.QAGS, {"cache": Path("x")})
+        check_options("qags", {"cache": Path("x")})
     assert told.value.param_hint == "--cache"
 
 

@@ -19,7 +19,7 @@ from quals_metric.report.examples import EXAMPLES
 from tests import tiny
 from tests.quals_metric.test_scorer import SOURCES, SUMMARIES, _same
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "several-gpus.md"
 
 
 def config(model: str, groups: int = 30) -> QualsConfig:
@@ -41,10 +41,10 @@ def test_a_function_takes_its_scorer_into_another_process(scorer: QualsScorer) -
     np.testing.assert_array_equal(dill.loads(sent)(rows)["quals"], add_quals(rows)["quals"])
 
 
-def test_the_example_of_the_readme(run_python: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_example_of_the_guide(run_python: Callable[..., Any], tmp_path: Path) -> None:
     (program,) = (
         block
-        for block in re.findall(r"^```py\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        for block in re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
         if "with_rank" in block
     )
     (tmp_path / "program.py").write_text(program)

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from qa_inference.presets import PRESETS, QUESTION_PRESETS, READERS
-from qags_metric.config import QagsConfig
 from quals_metric import __version__
 from quals_metric.cli import commands as cli
-from quals_metric.cli.options import _ONLY, Metric
 from quals_metric.cli.terminal import WIDTH, rows_block, summary_block
-from quals_metric.config import QualsConfig
+from quals_metric.files.tables import records
+from quals_metric.metrics import METRICS
 from quals_metric.report.examples import EXAMPLES
 from quals_metric.result import PairScore, SummaryScore
 from tests.qags_metric.conftest import FakeScorer as FakeQags
+from tests.quals_metric.toy_metric import TOY
 
 
 @pytest.fixture
@@ -147,11 +148,77 @@ def test_options_of_the_other_metric_are_refused(
     assert f"Invalid value for {arguments[0]}: --metric {metric} does not know it; {other} does" in result.stderr
 
 
-def test_the_table_of_options_is_right() -> None:
-    known = {Metric.QUALS: QualsConfig, Metric.QAGS: QagsConfig}
-    fields = {metric: {field.name for field in dataclasses.fields(config)} for metric, config in known.items()}
-    for name, metric in _ONLY.items():
-        assert [one for one in Metric if name in fields[one]] == [metric]
+@pytest.mark.parametrize("command", ["demo", "explain", "score"])
+def test_the_options_are_those_of_the_configurations(command: str) -> None:
+    """Every field that is offered to the command line, with its kind, its choices and its metrics, and no other."""
+    declared = {name: (spec, about) for spec in METRICS.values() for name, about in spec.options().items()}
+    offered = {name: both for name, both in declared.items() if both[1].kind is not None}
+    group: Any = get_command(cli.app)
+    parameters = {parameter.name: parameter for parameter in group.commands[command].params}
+    assert {name for name in declared if name in parameters} == set(offered)
+    for name, (spec, about) in offered.items():
+        parameter = parameters[name]
+        assert parameter.opts == ["--" + name.replace("_", "-")] and about.help in parameter.help
+        shared = all(name in other.options() for other in METRICS.values())
+        assert parameter.help.startswith(about.help if shared else f"{spec.title}: {about.help}")
+        assert parameter.default == (False if about.kind is bool else None)
+    assert "[default: 10]" in parameters["max_pairs"].help and "[default: embedded]" in parameters["reader"].help
+    assert "[default: the best there is]" in parameters["device"].help and "[default" not in parameters["gguf"].help
+
+
+def test_an_option_is_one_field(fake_scorer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field more in the configuration of QUALS: every command has the option, and it reaches the scorer."""
+    spec = dataclasses.replace(METRICS["quals"], config="tests.quals_metric.toy_metric:ToyQualsConfig")
+    monkeypatch.setitem(METRICS, "quals", spec)
+    app = cli.make_app()
+    for command in ("demo", "explain", "score"):
+        output = " ".join(CliRunner().invoke(app, [command, "--help"]).output.split())
+        assert "--flavour <plain|spicy> QUALS: Flavour of the search. [default: plain]" in output
+    assert CliRunner().invoke(app, ["demo", "--flavour", "spicy"]).exit_code == 0
+    assert CliRunner().invoke(app, ["demo"]).exit_code == 0
+    assert [config.flavour for config in fake_scorer.made] == ["spicy", "plain"]
+    result = CliRunner().invoke(app, ["demo", "--metric", "qags", "--flavour", "spicy"])
+    assert "Invalid value for --flavour: --metric qags does not know it; quals does" in result.stderr
+    assert CliRunner().invoke(app, ["demo", "--flavour", "sweet"]).exit_code == 2
+
+
+def test_a_metric_is_one_row_of_the_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A third metric on the command line, in a score file of either format, in a comparison and in a report."""
+    monkeypatch.setitem(METRICS, "toy", TOY)
+    monkeypatch.chdir(tmp_path)
+    app = cli.make_app()
+
+    def quals(*arguments: str) -> str:
+        result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    helped = " ".join(quals("explain", "--help").split())
+    assert "--metric <quals|qags|toy>" in helped and "--strict TOY: Compare capital letters too." in helped
+    assert "QUALS: About how many pairs" in helped  # that only some metrics have it is said as before
+    texts = ("--source", "Ann won.", "--summary", "Ann lost.")
+    lines = quals("explain", "--metric", "toy", *texts, "--html", "one.html").splitlines()
+    assert lines[2:7] == ["summary: Ann lost.", "  TOY 0.500", "    share  word", "    0.000  lost.", "    1.000  Ann"]
+    assert lines[-2:] == ["share: 1 if the source has the word.", "signature: toy|words:2|strict:False"]
+    refused = CliRunner().invoke(app, ["demo", "--metric", "toy", "--max-pairs", "3"])
+    assert "--metric toy does not know it; quals does" in refused.stderr
+
+    rows = [{"summary": text, "source": "Ann won the cup."} for text in ("Ann won", "ann lost", "")]
+    Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for ending in ("jsonl", "parquet"):
+        options = ("--metric", "toy", "--strict", "--words", "1", "--pairs", "--report", f"{ending}.html")
+        assert quals("score", "in.jsonl", "-o", f"out.{ending}", *options).splitlines()[2].startswith("TOY        0.5")
+        written = [row for _, row in records(Path(f"out.{ending}"))]
+        assert [(row["score"], row["num_words"], row["note"]) for row in written] == [
+            (1.0, 1, ""), (0.0, 1, ""), (None, 0, "no word")
+        ]  # fmt: skip
+        assert written[0]["words"][0]["answer"] == "Ann"
+        assert json.loads(Path(f"out.{ending}.meta.json").read_text())["metric"] == "toy"
+        page = Path(f"{ending}.html").read_text()
+        for text in ("TOY report", "Every word is looked for", "Row 2: TOY 0.000", '<th scope="col">Word</th>'):
+            assert text in page
+        assert "<svg" not in page and "TOY 0.500" in Path("one.html").read_text()
+    assert quals("compare", "out.jsonl", "out.parquet", "--metric", "toy").splitlines()[2].startswith("b - a      0.0")
 
 
 @pytest.mark.parametrize(

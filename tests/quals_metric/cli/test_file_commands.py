@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from quals_metric.cli import file_commands
+from quals_metric.cli.options import with_metrics
 from quals_metric.config import QualsConfig
 from quals_metric.files.shards import Job, Plan
 from quals_metric.files.tables import records
@@ -36,8 +37,8 @@ def quals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Quals:
     rows = [{"id": n, "summary": f"summary {n}" if n else "", "source": f"source {n}"} for n in range(20)]
     Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(file_commands.score)
-    app.command()(file_commands.compare)
+    app.command("score")(with_metrics(file_commands.score_command))
+    app.command("compare")(with_metrics(file_commands.compare_command))
     return lambda *arguments, **options: CliRunner().invoke(app, list(arguments), **options)
 
 
@@ -213,7 +214,7 @@ def test_a_real_scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = zip(summaries, sources, strict=True)
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"summary": a, "source": b}) + "\n" for a, b in rows))
     app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(file_commands.score)
+    app.command("score")(with_metrics(file_commands.score_command))
     arguments = [str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl"), "--model", str(folder), "--pairs"]
     result = CliRunner().invoke(app, [*arguments, "--shard-rows", "3", "--device", "cpu"])
     assert result.exit_code == 0, result.output

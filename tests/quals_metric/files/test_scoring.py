@@ -619,5 +619,5 @@ def test_the_others_leave_the_joining_to_rank_0(source: Path, tmp_path: Path, mo
 def test_wrong_ranks(rank: str, size: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", size)
-    with pytest.raises(ValueError, match="RANK and WORLD_SIZE: must be whole numbers"):
+    with pytest.raises(ValueError, match="RANK must be an integer from 0 to WORLD_SIZE - 1"):
         _score(source, tmp_path / "out.jsonl")

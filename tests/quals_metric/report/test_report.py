@@ -22,9 +22,10 @@ from qags_metric.result import SummaryScore as QagsScore
 from quals_metric import report
 from quals_metric.cli import commands as cli
 from quals_metric.cli import file_commands
+from quals_metric.cli.options import with_metrics
 from quals_metric.report.figures import STYLE, figure_svg, histogram_svg, marked_summary_html, readable
-from quals_metric.report.passages import LENGTH, Source
-from quals_metric.report.rows import MOST_BARS, Entry, Histogram, Scored, Selection
+from quals_metric.report.passages import LENGTH, SourcePassages
+from quals_metric.report.rows import MOST_BARS, Entry, Histogram, ShownRows
 from quals_metric.report.writing import MAX_BYTES
 from quals_metric.result import PairScore, QualsResult, SummaryScore
 from tests.quals_metric.files.score_program import QuickScorer
@@ -339,9 +340,9 @@ def test_the_selection_against_sorting() -> None:
     rng = random.Random(1)
     for size, count in itertools.product((1, 3, 10), (0, 1, 5, 7, 40)):
         scores = [rng.choice([math.nan, -2.0, -1.0, -1.0, 0.0, rng.random()]) for _ in range(count)]
-        selection = Selection(size, Histogram())
+        selection = ShownRows(size, Histogram())
         for number, score in enumerate(scores, 1):
-            entry = Entry(number, "", "", "", Scored(score, score, "", ()))
+            entry = Entry(number, "", "", "", SummaryScore(score, ()))
             selection.add(score, lambda entry=entry: entry)
         defined = [number for number in range(1, count + 1) if not math.isnan(scores[number - 1])]
         lowest = sorted(defined, key=lambda n: scores[n - 1])[:size]
@@ -437,15 +438,15 @@ def test_marks_that_overlap() -> None:
 
 
 def test_passages() -> None:
-    source = Source(SOURCE)
+    source = SourcePassages(SOURCE)
     (found,) = source.about("Who won 5.5 million pounds?", "Ann Lee")
     assert "".join(part.text for part in found) == "Ann Lee, a nurse, won 5.5 million pounds."
     assert [part.text for part in found if part.hit] == ["Ann", "Lee", "won", "5.5", "million", "pounds"]
     assert source.about("Who was that?", "of the") == ()  # common words point nowhere
-    assert Source("").about("Who?", "Ann") == ()
-    chinese = Source("他赢了。她在珀斯。")
+    assert SourcePassages("").about("Who?", "Ann") == ()
+    chinese = SourcePassages("他赢了。她在珀斯。")
     assert "".join(part.text for part in chinese.around(4, 5)) == "她在珀斯。"
-    long = Source("x " * 5000 + "Ann won " + "y " * 5000)
+    long = SourcePassages("x " * 5000 + "Ann won " + "y " * 5000)
     for passage in (*long.about("Who won?", "Ann"), long.around(10_000, 10_003)):
         text = "".join(part.text for part in passage)
         assert text.startswith("… ") and text.endswith(" …") and "Ann won" in text and len(text) <= LENGTH + 4
@@ -471,7 +472,7 @@ def score(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     lines = [json.dumps({"summary": f"summary {n} \ud800" if n else "", "source": f"source {n}"}) for n in range(20)]
     Path("in.jsonl").write_text("\n".join(lines))
     app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(file_commands.score)
+    app.command("score")(with_metrics(file_commands.score_command))
     return lambda *arguments, **options: CliRunner().invoke(app, list(arguments), **options)
 
 

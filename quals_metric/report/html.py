@@ -1,0 +1,168 @@
+"""The HTML of a report: the rows that fit, in one self-contained page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from itertools import pairwise, zip_longest
+from typing import Any
+
+from markupsafe import Markup
+
+from quals_metric.metrics import BANDS, MetricSpec, format_number
+from quals_metric.report.figures import STYLE, figure_svg, histogram_svg, marked_summary_html, render_template
+from quals_metric.report.passages import Passage, SourcePassages
+from quals_metric.report.rows import SHOWN_TEXT, Entry, Histogram, ShownRows
+
+_RESERVE = 20_000  # bytes for what stands between the parts that are counted
+_FEW = 4  # rows that are shown open, in the order given, without a histogram
+
+_CSS = (files("quals_metric.report") / "templates" / "report.css").read_text(encoding="utf-8") + STYLE
+
+
+def report_html(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any], max_bytes: int) -> bytes:
+    """The page as UTF-8.
+
+    Args:
+        spec: the metric of the scores.
+        rows: the rows to show.
+        about: facts of the whole, by name; see `write_rows`.
+        max_bytes: the most bytes of the page. Figures are left out first, then rows, and the page says so.
+    """
+    groups = rows.groups
+    few = sum(len(group) for _, group in groups) == rows.num_rows <= _FEW
+    if few:
+        entries = sorted((entry for _, group in groups for entry in group), key=lambda entry: entry.number)
+        groups = [("Summaries" if len(entries) > 1 else "Summary", entries)]
+    fixed = {
+        "metric": spec,
+        "style": _CSS,
+        "digest": base64.b64encode(hashlib.sha256(_CSS.encode()).digest()).decode(),
+        "bands": _legend(spec),
+        "facts": _facts(spec, rows, about),
+        "bars": [] if few else rows.histogram.bars(),
+        "histogram": Markup("") if few else _histogram(rows.histogram),
+    }
+    empty = render_template("report.html.jinja", **fixed, groups=[], left_out=0)
+    room = max_bytes - _RESERVE - len(empty.encode())
+    shown = _fit(spec, [group for _, group in groups], few, room)
+    parts = [(name, [shown[entry.number] for entry in group if entry.number in shown]) for name, group in groups]
+    left_out = sum(len(group) for _, group in groups) - len(shown)
+    return render_template("report.html.jinja", **fixed, groups=parts, left_out=left_out).encode()
+
+
+def _legend(spec: MetricSpec) -> list[tuple[int, str, str]]:
+    """The bands, from the highest: number, name and range of scores."""
+    limits = [f"{limit:g}" for limit in spec.band_limits]
+    ranges = [f"below {limits[0]}", *(f"{low} to {high}" for low, high in pairwise(limits)), f"{limits[-1]} and above"]
+    return [*zip(range(1, len(BANDS) + 1), BANDS, ranges, strict=True)][::-1]
+
+
+def _fit(spec: MetricSpec, groups: Sequence[Sequence[Entry]], is_open: bool, room: int) -> dict[int, Markup]:
+    """The HTML of the rows that fit into `room` bytes, by row number.
+
+    1. Rows are taken from the groups by turns, without their figures, while they fit.
+    2. The rows that were taken get their figures while these fit.
+    """
+    views = [_EntryView(spec, entry, is_open) for turn in zip_longest(*groups) for entry in turn if entry is not None]
+    shown: dict[int, Markup] = {}
+    for view in views:
+        html = view.html(figures=False)
+        if (size := len(html.encode())) <= room:
+            shown[view.entry.number] = html
+            room -= size
+    for view in views:
+        if view.entry.number in shown and 0 < view.least_of_figures <= room:
+            html = view.html(figures=True)
+            more = len(html.encode()) - len(shown[view.entry.number].encode())
+            if more <= room:
+                shown[view.entry.number] = html
+                room -= more
+    return shown
+
+
+@dataclass(frozen=True)
+class _EntryView:
+    """One row as HTML; `is_open`: it is shown unfolded."""
+
+    spec: MetricSpec
+    entry: Entry
+    is_open: bool
+
+    @cached_property
+    def passages(self) -> list[tuple[str, tuple[Passage, ...]]]:
+        """For every question, the passages shown of the source, and a sentence that introduces them."""
+        source = SourcePassages(self.entry.source)
+        return [_passages(source, item) for item in self.entry.scored.items]
+
+    @property
+    def least_of_figures(self) -> int:
+        """The fewest bytes that its figures take; 0 if it has none."""
+        return sum(600 + 50 * len(tokens) for tokens in map(_tokens, self.entry.scored.items) if tokens)
+
+    def html(self, figures: bool) -> Markup:
+        """The row, with or without its figures."""
+        scored, prefix = self.entry.scored, f"row-{self.entry.number}-"
+        return Markup(
+            render_template(
+                "entry.html.jinja",
+                metric=self.spec,
+                entry=self.entry,
+                scored=scored,
+                prefix=prefix,
+                is_open=self.is_open,
+                marked=Markup(marked_summary_html(self.entry.summary[:SHOWN_TEXT], scored, prefix)),
+                questions=[
+                    (item, lead, passages, Markup(figure_svg(item) if figures and _tokens(item) else ""), _tokens(item))
+                    for item, (lead, passages) in zip(scored.items, self.passages, strict=True)
+                ],
+                limit=SHOWN_TEXT,
+            )
+        )
+
+
+def _tokens(item: Any) -> tuple[str, ...]:
+    """The tokens of a question of which a figure is drawn; empty for a metric without."""
+    tokens: tuple[str, ...] = getattr(item, "tokens", ())
+    return tokens
+
+
+def _passages(source: SourcePassages, item: Any) -> tuple[str, tuple[Passage, ...]]:
+    """A sentence that introduces the passages of a question, and the passages."""
+    answer = getattr(item, "source_answer", None)  # of a metric whose reader answers from the source
+    if answer is not None and 0 <= answer.start < answer.end <= len(source.text):
+        return "Where the reader found its answer in the source:", (source.around(answer.start, answer.end),)
+    passages = source.about(item.question, item.answer)
+    lead = "" if answer is None else "The reader found no answer in the source. "
+    if not passages:
+        return lead + "No sentence of the source shares a word with the question or the answer.", ()
+    lead += "Sentences of the source that share most words with the question and the answer. This is a pointer by words"
+    return lead + (": the score comes from the whole source." if answer is None else "."), passages
+
+
+def _facts(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The facts of the whole, each with its name."""
+    facts = []
+    if "score" in about:
+        bounds = [about.get(name, math.nan) for name in ("low", "high")]
+        interval = (
+            "" if any(map(math.isnan, bounds)) else " (95 % interval {} to {})".format(*map(format_number, bounds))
+        )
+        facts.append((f"Mean {spec.title}", format_number(about["score"]) + interval))
+    if "score_01" in about and spec.shows_01:
+        facts.append(("Mean between 0 and 1", format_number(about["score_01"])))
+    facts += [("Summaries", f"{rows.num_rows:,}"), ("Of these undefined", f"{rows.num_undefined:,}")]
+    for name, texts in (("num_windowed_summaries", "Summaries"), ("num_windowed_sources", "Sources")):
+        if about.get(name):
+            facts.append((f"{texts} longer than the model's window", f"{about[name]:,}"))
+    return facts + ([("Signature", about["signature"])] if "signature" in about else [])
+
+
+def _histogram(histogram: Histogram) -> Markup:
+    bars = [(f"{low:g}", count) for low, _, count in histogram.bars()]
+    return Markup(histogram_svg(bars, "How many summaries have which score")) if bars else Markup("")
