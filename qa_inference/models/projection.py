@@ -117,8 +117,11 @@ def find_projection(model: Any, logits: Tensor, hidden_states: Callable[[], Tens
 
     The library's models project every row and position, and add a bias in a second copy of the result. A projection of
     our own is applied only where its result is asked for. Returns `Projection()`, for which the model's logits are to
-    be used, unless a candidate's logits lie within `tolerance` of the model's, relative to the largest.
+    be used, unless a candidate's logits lie within `tolerance` of the model's, relative to the largest. Raises
+    FloatingPointError if one of the model's logits is NaN.
     """
+    if logits.isnan().any():
+        raise FloatingPointError("a logit is nan")
     largest = max(1.0, float(logits.abs().max()))
     try:
         for candidate in _candidates(model, logits.shape[-1]):

@@ -382,7 +382,7 @@ def test_from_score_files_to_the_table(files: tuple[Path, Path], tmp_path: Path)
     assert quals("report", pairs, "--answers", answers).splitlines()[3].split() == [
         "consistency", "90.0%", "10.0%", "0.0%", "0.0215", "1.000"
     ]  # fmt: skip
-    assert {command.name for command in cli.study.study_app.registered_commands} == {"prepare", "serve", "report"}
+    assert {command.name for command in cli.study_app.registered_commands} == {"prepare", "serve", "report"}
     assert "prepare" in quals("--help") and "serve" in quals("--help")
 
 
