@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quals_metric import __version__
-from quals_metric.cli.file_commands import compare_command, score_command
+from quals_metric.cli.file_commands import check_page, compare_command, score_command
 from quals_metric.cli.options import JsonOption, MetricOption, load_scorer, with_metrics
 from quals_metric.cli.study import study_app
 from quals_metric.metrics import METRICS, metric_spec
@@ -98,6 +98,8 @@ def explain_command(
     text = _source_text(source, source_file)
     if len(summary) > 2:
         raise typer.BadParameter(f"explain takes one or two summaries, got {len(summary)}", param_hint="--summary")
+    if html is not None:
+        check_page(html, "--html")
     sources = [text] * len(summary)
     result = load_scorer(metric, **options).score(summaries=summary, sources=sources)
     labels = ["summary"] if len(summary) == 1 else ["summary 1", "summary 2"]
@@ -114,6 +116,10 @@ def explain_command(
 
 def serve_command(
     metric: MetricOption = "quals",
+    model: Annotated[
+        str | None,
+        typer.Option(help="Question-generation model shown first: a preset, Hub name or folder.  [default: embedded]"),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 stands for all of this machine's.")
     ] = "127.0.0.1",
@@ -126,7 +132,8 @@ def serve_command(
     from quals_metric.app import serve
 
     typer.echo(f"serving http://{host}:{port}/ until Ctrl+C")
-    serve(metric, host, port)
+    chosen: dict[str, Any] = {} if model is None else {"model": model}
+    serve(metric, host, port, **chosen)
 
 
 def models_command(as_json: JsonOption = False) -> None:
@@ -192,6 +199,8 @@ def _source_text(text: str | None, file: Path | None) -> str:
         return text
     if file is None or text is not None:
         raise typer.BadParameter("give the source's text or its file: one of --source and --source-file")
+    if file.is_char_device():
+        raise ValueError(f"{file}: must be a file with an end; it is a device. Name a text file")
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -205,7 +214,7 @@ def _print_scores(
 
     typer.echo(paragraph("source", source) + "\n")
     for label, summary, scored in zip(labels, summaries, scores, strict=True):
-        typer.echo(summary_block(label, summary, scored) + "\n")
+        typer.echo(summary_block(label, summary, scored, source) + "\n")
 
 
 def _print_legend(result: CorpusResult[ScoredSummary]) -> None:

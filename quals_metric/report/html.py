@@ -18,6 +18,7 @@ from quals_metric.metrics import BANDS, MetricSpec, format_number
 from quals_metric.report.figures import STYLE, figure_svg, histogram_svg, marked_summary_html, render_template
 from quals_metric.report.passages import Passage, SourcePassages
 from quals_metric.report.rows import SHOWN_TEXT, Entry, Histogram, ShownRows
+from quals_metric.report.spelling import natural_question
 
 _RESERVE = 20_000  # bytes for what stands between the parts that are counted
 _FEW = 4  # rows that are shown open, in the order given, without a histogram
@@ -100,6 +101,12 @@ class _EntryView:
         source = SourcePassages(self.entry.source)
         return [_passages(source, item) for item in self.entry.scored.items]
 
+    @cached_property
+    def wordings(self) -> list[str]:
+        """Every question in the spelling of the summary and the source."""
+        texts = self.entry.summary[:SHOWN_TEXT], self.entry.source[:SHOWN_TEXT]
+        return [natural_question(item.question, *texts) for item in self.entry.scored.items]
+
     @property
     def least_of_figures(self) -> int:
         """The fewest bytes that its figures take; 0 if it has none."""
@@ -118,12 +125,16 @@ class _EntryView:
                 is_open=self.is_open,
                 marked=Markup(marked_summary_html(self.entry.summary[:SHOWN_TEXT], scored, prefix)),
                 questions=[
-                    (item, lead, passages, Markup(figure_svg(item) if figures and _tokens(item) else ""), _tokens(item))
-                    for item, (lead, passages) in zip(scored.items, self.passages, strict=True)
+                    (item, wording, lead, passages, _figure(item) if figures else Markup(""), _tokens(item))
+                    for item, wording, (lead, passages) in zip(scored.items, self.wordings, self.passages, strict=True)
                 ],
                 limit=SHOWN_TEXT,
             )
         )
+
+
+def _figure(item: Any) -> Markup:
+    return Markup(figure_svg(item) if _tokens(item) else "")
 
 
 def _tokens(item: Any) -> tuple[str, ...]:
