@@ -48,7 +48,7 @@ REST = "the rest"
 # Stage by function; what a function calls that has a stage of its own counts there. Parts of the search and of the
 # scoring have the same functions below them, so their names are put together with the one above.
 STAGES: tuple[tuple[Any, str, str], ...] = (
-    (QualsScorer, "_read", "tokenize"),
+    (QualsScorer, "tokenize", "tokenize"),
     (EncoderDecoder, "generate", "search: the rest"),
     (EncoderDecoder, "log_likelihood", "score: the rest"),
     (DecoderOnly, "generate", "search: the rest"),
@@ -58,10 +58,10 @@ STAGES: tuple[tuple[Any, str, str], ...] = (
     (SourceDecoder, "__call__", "decoder"),
     (PrefixDecoder, "continue_rows", "decoder"),
     (Projection, "logits", "vocabulary projection"),
-    (likelihood, "_best_of", "selection"),
-    (likelihood, "_merged", "selection"),
-    (likelihood, "_chosen", "log-probabilities"),
-    (DiverseBeamSearch, "_choose", "selection"),
+    (likelihood, "top_of_part", "selection"),
+    (likelihood, "merge_tops", "selection"),
+    (likelihood, "targets_of_part", "log-probabilities"),
+    (DiverseBeamSearch, "choose", "selection"),
     (RunningRows, "select", "cache"),
 )
 MEASURED_SHARE = 0.95  # of the operations; the rarest shapes are left out of the measured rate
@@ -208,10 +208,13 @@ def compare(names: Sequence[str], first: Sequence[float], second: Sequence[float
     both = ~np.isnan(a) & ~np.isnan(b)
     apart, means = np.abs(a - b)[both], abs(a[both].mean() - b[both].mean())
     undefined = int((np.isnan(a) != np.isnan(b)).sum())
+    # scores that are all the same, as those of summaries that are their own sources, have no rank correlation
+    varies = np.ptp(a[both]) > 0 and np.ptp(b[both]) > 0
+    correlation = stats.spearmanr(a[both], b[both]).statistic if varies else math.nan
     return (
         f"\n{names[1]} against {names[0]}: {both.sum()} scores, differences mean {apart.mean():.4f}, largest "
-        f"{apart.max():.4f}, of the means {means:.4f}; rank correlation "
-        f"{stats.spearmanr(a[both], b[both]).statistic:.4f}; undefined in one only: {undefined}"
+        f"{apart.max():.4f}, of the means {means:.4f}; rank correlation {correlation:.4f}; undefined in one only: "
+        f"{undefined}"
     )
 
 

@@ -11,6 +11,7 @@ import ctypes
 import functools
 import gc
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -24,6 +25,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 DEFAULT_TOKEN_BUDGET = 8192  # tokens in a batch: its longest item's, times its number of items
+if hasattr(os, "register_at_fork"):
+    # A forked process has the state of torch's thread pool but not its threads, and would wait for them for ever.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 

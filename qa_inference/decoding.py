@@ -78,13 +78,13 @@ class DiverseBeamSearch:
         limits = (self.min_new_tokens, self.max_new_tokens)
 
         def choose(t: int, log_probs: Array, ids: Array) -> Array:
-            return self._choose(log_probs, ids, layout, vocabulary)
+            return self.choose(log_probs, ids, layout, vocabulary)
 
         # At most R tokens carry a penalty (the choices of the R - 1 other groups, and the padding), so a choice and its
         # runner-up that is no end always lie in a group's best R + 1 + (number of ends).
         return _run(step, prefix, vocabulary, layout, limits, lambda: layout.width + 1 + len(vocabulary.ends), choose)
 
-    def _choose(self, log_probs: Array, ids: Array, layout: _Layout, vocabulary: Vocabulary) -> Array:
+    def choose(self, log_probs: Array, ids: Array, layout: _Layout, vocabulary: Vocabulary) -> Array:
         """The index of every group's choice [S, R] among its best candidates (both [S, R, K]), groups in order."""
         sources = np.arange(len(ids))
         choices = np.zeros(ids.shape[:2], np.int64)

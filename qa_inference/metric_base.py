@@ -14,12 +14,15 @@ import hashlib
 import json
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args, get_type_hints
+
+from qa_inference.language import warn_unless_english
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -254,31 +257,6 @@ def refuse_unknown(metric: str, options: Iterable[str], known: Collection[str]) 
         raise TypeError(f"{metric}: unknown option{plural} {', '.join(unknown)}; see help({metric.title()})")
 
 
-class NamedCheckpoint(Protocol):
-    """A preset: whatever else it says, the checkpoint it stands for."""
-
-    @property
-    def model(self) -> str:
-        """A Hub name or a folder."""
-
-
-Preset_co = TypeVar("Preset_co", bound=NamedCheckpoint)
-
-
-def find_preset(name_of_option: str, name: str, presets: Mapping[str, Preset_co]) -> Preset_co | None:
-    """The preset that `name` means by its name or its checkpoint; None for another checkpoint.
-
-    Raises ValueError, naming the option, if it is no preset, no Hub name (`owner/name`) and no folder.
-    """
-    known = presets.get(name) or next((preset for preset in presets.values() if preset.model == name), None)
-    if known is None and "/" not in name and not Path(name).is_dir():
-        raise ValueError(
-            f"{name_of_option}: must be a preset ({', '.join(presets)}), a Hub name (owner/name) or a folder; got "
-            f"{name!r}"
-        )
-    return known
-
-
 # ---- results --------------------------------------------------------------------------------------------------------
 
 
@@ -404,6 +382,60 @@ class CorpusResult(Generic[Summary_co]):
 
         columns = list(self.kind.columns())[: None if pairs else -1]
         return pd.DataFrame([list(summary.row(pairs).values()) for summary in self.summaries], columns=columns)
+
+
+Result_co = TypeVar("Result_co", bound=CorpusResult[Any], covariant=True)
+
+
+class QuestionScorer(ABC, Generic[Result_co]):
+    """Scores summaries against their sources: the part that every metric's scorer shares.
+
+    A subclass has the key of its results, says which model reads only English, if one does, and scores checked texts.
+    """
+
+    key: ResultKey
+
+    @property
+    def signature(self) -> str:
+        """Everything that a score depends on, in one line."""
+        return self.key.signature()
+
+    def score(
+        self,
+        summaries: Iterable[str],
+        sources: Iterable[str],
+        *,
+        spread: bool = False,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> Result_co:
+        """The score of every summary against the source at the same index.
+
+        Args:
+            summaries: the texts to judge, in any one-dimensional collection of str.
+            sources: for each summary, the text it was written from. Texts may repeat.
+            spread: share the work among the processes of an `accelerate launch`. Every process calls this method with
+                the same texts and gets the whole result.
+            on_batch: called as `on_batch(done, total)` after every batch; the metric says what it counts. An error
+                that it raises stops the scoring.
+
+        Raises:
+            TypeError: if an argument is no collection of str.
+            ValueError: if the lengths differ or are 0.
+        """
+        checked = check_texts(summaries, sources)
+        if (model := self._english_model()) is not None:
+            warn_unless_english(model, checked[1])
+        return self._score(*checked, spread, on_batch)
+
+    @abstractmethod
+    def _score(
+        self, summaries: list[str], sources: list[str], spread: bool, on_batch: Callable[[int, int], None] | None
+    ) -> Result_co:
+        """Score checked texts; see `score`."""
+
+    @abstractmethod
+    def _english_model(self) -> str | None:
+        """The name of the model, if it reads only English."""
 
 
 def check_texts(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -22,7 +23,7 @@ class Preset(Generic[Format]):
     if the format is from the model's card alone. `revision` pins a commit of a Hub repository. `is_gated`: users have
     to agree to terms on the Hub first. `gguf` names the file of weights in `model`, where there are several files or no
     other. `package` is the distribution on the package index that has the checkpoint if the Hub has not; `model` is
-    then the name it is imported by.
+    then the name it is imported by. `reads_only_english`: texts in another language get scores that mean little.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Preset(Generic[Format]):
     is_gated: bool = False
     gguf: str | None = None
     package: str | None = None
+    reads_only_english: bool = True
 
     @property
     def place(self) -> str:
@@ -99,6 +101,7 @@ PRESETS: dict[str, Preset[PairFormat]] = {
             "decoder-only, 270M parameters, not tuned: asks as the prompt's two worked examples do",
             tried="as GGUF",
             is_gated=True,
+            reads_only_english=False,
         ),
         Preset(
             "smollm2-135m",
@@ -123,6 +126,7 @@ PRESETS: dict[str, Preset[PairFormat]] = {
             CausalFormat(),
             "Apache-2.0",
             "decoder-only, 600M parameters, many languages, not tuned: asks as the two (English) examples do",
+            reads_only_english=False,
         ),
     )
 }
@@ -213,3 +217,39 @@ READERS: dict[str, ReaderPreset] = {
     )
 }
 """Checkpoints that answer a question from a text."""
+
+AnyPreset = TypeVar("AnyPreset", Preset[PairFormat], Preset[QuestionFormat], ReaderPreset)
+
+
+def find_preset(name_of_option: str, name: str, presets: Mapping[str, AnyPreset]) -> AnyPreset | None:
+    """The preset that `name` means by its name or its checkpoint; None for another checkpoint.
+
+    Raises ValueError, naming the option, if it is no preset, no Hub name (`owner/name`) and no folder.
+    """
+    known = presets.get(name) or next((preset for preset in presets.values() if preset.model == name), None)
+    if known is None and "/" not in name and not Path(name).is_dir():
+        raise ValueError(
+            f"{name_of_option}: must be a preset ({', '.join(presets)}), a Hub name (owner/name) or a folder; got "
+            f"{name!r}"
+        )
+    return known
+
+
+def preset_of(
+    name: str, presets: Mapping[str, Preset[Format]], chosen_format: Format | None, default_format: Format
+) -> Preset[Format]:
+    """The preset that the option `model` means by its name or its checkpoint, or one made for another checkpoint.
+
+    Args:
+        name: the value of the option.
+        presets: the known checkpoints.
+        chosen_format: replaces the preset's format; None: keeps it.
+        default_format: the format of a checkpoint that is not known.
+
+    Raises:
+        ValueError: if `name` is no preset, no `owner/name` and no folder.
+    """
+    preset = find_preset("model", name, presets) or Preset(
+        name, name, default_format, "see its card", "", reads_only_english=False
+    )
+    return preset if chosen_format is None else replace(preset, format=chosen_format)

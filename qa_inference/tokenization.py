@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TEXT = "{text}"
+LARGEST_ID = 2**31 - 1  # of a token
 
 Ids = Sequence[int] | NDArray[Any]
 """Token ids, in a list or an array."""
@@ -85,7 +86,7 @@ class TextTokenizer:
             return self._encoded_in_pieces(before, text, after, marks)
         before, after = self._disguised(before), self._disguised(after)
         parts = [part if is_data else self._disguised(part) for part, _, is_data in _parts(text, marks)]
-        encoding = self._data.encode(before + "".join(parts) + after, add_special_tokens=False)
+        encoding = _encode(self._data, before + "".join(parts) + after)
         first = len(before)
         last = first + sum(map(len, parts))
         # a token that begins before the text and reaches into it (a space merged with a word) is the text's
@@ -174,6 +175,19 @@ def without_surrogates(text: str) -> str:
     return _SURROGATE.sub("\ufffd", text)
 
 
+def _encode(tokenizer: Tokenizer, text: str) -> Any:
+    """The library's encoding of `text`. Raises ValueError where a pattern of the tokenizer needs too many steps."""
+    try:
+        return tokenizer.encode(text, add_special_tokens=False)
+    except BaseException as error:  # the library's own, which is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(
+            f"tokenizer: must be able to split every text; it failed ({error}) on one of {len(text)} characters. Use "
+            f"another checkpoint, or leave this text out"
+        ) from error
+
+
 def _parts(text: str, marks: Marks) -> list[tuple[str, int, bool]]:
     """The text cut at its marks, with the marks between: text, mark, text, …, text.
 
@@ -207,6 +221,7 @@ def _disguise(backend: Tokenizer, names: dict[str, str]) -> Tokenizer:
     Ids stay. There is no truncation, padding or post-processing.
     """
     spec: dict[str, Any] = json.loads(backend.to_str())
+    _check_largest_id(spec)
     for token in spec["added_tokens"]:
         token["content"] = names.get(token["content"], token["content"])
     model = spec["model"]
@@ -221,6 +236,17 @@ def _disguise(backend: Tokenizer, names: dict[str, str]) -> Tokenizer:
         model["unk_token"] = names[model["unk_token"]]
     spec["post_processor"] = spec["truncation"] = spec["padding"] = None
     return Tokenizer.from_str(json.dumps(spec))
+
+
+def _check_largest_id(spec: dict[str, Any]) -> None:
+    """Raise ValueError if a token's id is larger than the arrays here can hold."""
+    vocabulary = spec["model"]["vocab"]
+    ids = [*(vocabulary.values() if isinstance(vocabulary, dict) else ()), *(t["id"] for t in spec["added_tokens"])]
+    if max(ids, default=0) > LARGEST_ID:
+        raise ValueError(
+            f"tokenizer: token ids must be at most {LARGEST_ID}; got {max(ids)}. Correct its tokenizer.json, or use "
+            f"another checkpoint"
+        )
 
 
 # ---- windows --------------------------------------------------------------------------------------------------------

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from qa_inference.metric_base import LOADING, ModelOptions, find_preset, integer_from, option
+from qa_inference.metric_base import LOADING, ModelOptions, integer_from, option
 
 if TYPE_CHECKING:
     from qa_inference.formats import QuestionFormat
@@ -100,14 +100,12 @@ class QagsConfig(ModelOptions):
         Raises ValueError if `model` is no preset, no `owner/name` and no folder.
         """
         from qa_inference.formats import QuestionFormat
-        from qa_inference.presets import QUESTION_PRESETS, Preset
+        from qa_inference.presets import QUESTION_PRESETS, preset_of
 
-        known: Any = find_preset("model", self.model, QUESTION_PRESETS)
-        preset = known or Preset(self.model, self.model, QuestionFormat(), "see its card", "")
-        return preset if self.format is None else replace(preset, format=self.format)
+        return preset_of(self.model, QUESTION_PRESETS, self.format, QuestionFormat())
 
     def reader_preset(self) -> ReaderPreset:
         """The same for `reader`."""
-        from qa_inference.presets import READERS, ReaderPreset
+        from qa_inference.presets import READERS, ReaderPreset, find_preset
 
         return find_preset("reader", self.reader, READERS) or ReaderPreset(self.reader, self.reader, "see its card", "")

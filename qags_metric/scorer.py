@@ -16,9 +16,9 @@ from qa_inference.decoding import BeamSearch
 from qa_inference.distributed import OnBatch
 from qa_inference.metric_base import (
     DEFAULT_WINDOW,
+    QuestionScorer,
     ResultKey,
     as_config,
-    check_texts,
     checkpoint_version,
     mean_of_defined,
     short_digest,
@@ -53,7 +53,7 @@ def load_reader(config: QagsConfig) -> Reader:
     return Reader.load(preset.model, options, config=config.reader_config)
 
 
-class QagsScorer:
+class QagsScorer(QuestionScorer[QagsResult]):
     """Scores summaries against their sources. It loads its models once, when it is made.
 
     >>> scorer = QagsScorer()  # doctest: +SKIP
@@ -87,30 +87,12 @@ class QagsScorer:
         self._map = partial(map_batches, token_budget=config.token_budget or DEFAULT_TOKEN_BUDGET)
         self._search = BeamSearch(config.beam_width, config.min_question_tokens, config.max_question_tokens)
 
-    def score(
-        self,
-        summaries: Iterable[str],
-        sources: Iterable[str],
-        *,
-        spread: bool = False,
-        on_batch: OnBatch | None = None,
-    ) -> QagsResult:
-        """QAGS of every summary against the source at the same index.
+    def _score(self, summaries: list[str], sources: list[str], spread: bool, on_batch: OnBatch | None) -> QagsResult:
+        """The metric's steps in order.
 
-        Args:
-            summaries: the texts to judge, in any one-dimensional collection of str.
-            sources: for each summary, the text it was written from. Texts may repeat.
-            spread: share the work among the processes of an `accelerate launch`. Every process calls this method with
-                the same texts and gets the whole result.
-            on_batch: called as `on_batch(done, total)` after every batch. `total` is four times the number of texts
-                that can be scored: each of the four stages (candidates, questions, answers from the summary, answers
-                from the source) is a quarter of it. An error that it raises stops the scoring.
-
-        Raises:
-            TypeError: if an argument is no collection of str.
-            ValueError: if the lengths differ or are 0.
+        `on_batch` counts each scorable text in each of the four stages: candidates, questions, answers from the
+        summary, answers from the source.
         """
-        summaries, sources = check_texts(summaries, sources)
         scorable = [(a, b) for a, b in zip(summaries, sources, strict=True) if a.strip() and b.strip()]
         progress = _StageProgress(on_batch, len(scorable))
         # 1. to 3. Find answer candidates, write questions, keep those that the summary answers as intended.
@@ -131,13 +113,11 @@ class QagsScorer:
         windowed_sources = _windowed({asked: answers[asked] for asked in asked_of_sources})
         return QagsResult(tuple(scored), self.signature, len(windowed_summaries), len(windowed_sources))
 
-    @property
-    def signature(self) -> str:
-        """Everything that a score depends on, in one line."""
-        return self.key.signature()
+    def _english_model(self) -> str | None:
+        return self._preset.name if self._preset.reads_only_english else None
 
     @cached_property
-    def key(self) -> ResultKey:
+    def key(self) -> ResultKey:  # type: ignore[override]  # cached
         """Everything that a score depends on, by name."""
         config, model, reader = self.config, self.generator.model, self.reader
         reading = reader.config

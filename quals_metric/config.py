@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from qa_inference.metric_base import (
     LOADING,
     ModelOptions,
     check_folder_name,
-    find_preset,
     finite_from,
     integer_from,
     option,
@@ -104,8 +103,6 @@ class QualsConfig(ModelOptions):
         Raises ValueError if `model` is no preset, no `owner/name` and no folder.
         """
         from qa_inference.formats import PairFormat
-        from qa_inference.presets import PRESETS, Preset
+        from qa_inference.presets import PRESETS, preset_of
 
-        known: Any = find_preset("model", self.model, PRESETS)
-        preset = known or Preset(self.model, self.model, PairFormat(), "see its card", "")
-        return preset if self.format is None else replace(preset, format=self.format)
+        return preset_of(self.model, PRESETS, self.format, PairFormat())

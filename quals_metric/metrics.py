@@ -15,8 +15,8 @@ from typing import Any
 
 from qa_inference.metric_base import ModelOptions, Option, ScoredSummary, options_of
 
-BANDS = ("hardly supported", "weakly supported", "partly supported", "supported")
-"""Names of the bands of scores, from the lowest. They serve to show scores, and carry no further meaning."""
+BANDS = ("lowest", "low", "high", "highest")
+"""Names of the bands of scores, from the lowest. They order the scores of questions and judge no summary."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,10 @@ METRICS: dict[str, MetricSpec] = {
             cells=lambda pair: (pair.answer, pair.question),
             report_columns=("Answer", "Score"),
             report_cells=lambda pair: (pair.answer,),
-            band_note="The bands are those of the embedded model and of summaries that keep to the source's words, of "
-            "which three in four pairs are in the first where people find nothing wrong. Pairs of a summary in other "
-            "words score lower; another model may have another scale.",
+            band_note="The bands were set on the embedded model and on summaries that keep to the source's words: of "
+            "those that people call consistent, three in four pairs are in the highest band. Pairs of a summary in its "
+            "own words score lower: on XSum half of the pairs or more are in the lowest band, whether people call the "
+            "summary consistent or not. Another model has another scale.",
             presets={"model": "qa_inference.presets:PRESETS"},
         ),
         MetricSpec(

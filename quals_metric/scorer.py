@@ -19,11 +19,10 @@ from qa_inference.distributed import OnBatch
 from qa_inference.formats import CausalFormat
 from qa_inference.metric_base import (
     DEFAULT_WINDOW,
+    QuestionScorer,
     ResultKey,
     as_config,
-    check_texts,
     checkpoint_version,
-    find_preset,
     mean_of_defined,
     short_digest,
 )
@@ -31,7 +30,7 @@ from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.models.loading import LoadingOptions
 from qa_inference.models.shared_rows import ScoringRequest
-from qa_inference.presets import PRESETS
+from qa_inference.presets import PRESETS, find_preset
 from qa_inference.tokenization import EncodedText, split_into_windows
 from quals_metric.config import QualsConfig
 from quals_metric.result import PairScore, QualsResult, SummaryScore
@@ -89,7 +88,7 @@ def _open_cache(config: QualsConfig) -> ResultCache | None:
     return ResultCache(config.cache, config.cache_size)
 
 
-class QualsScorer:
+class QualsScorer(QuestionScorer[QualsResult]):
     """Scores summaries against their sources. It loads its model once, when it is made.
 
     >>> scorer = QualsScorer()
@@ -118,7 +117,7 @@ class QualsScorer:
         is_unknown = self.config.format is None and find_preset("model", self.config.model, PRESETS) is None
         self.format = CausalFormat() if is_unknown and isinstance(self.model, DecoderOnly) else preset.format
         self._name, self._checkpoint = preset.name, preset.place if preset.is_at_hand else preset.model
-        self._gguf = self.config.gguf or preset.gguf
+        self._gguf, self._reads_only_english = self.config.gguf or preset.gguf, preset.reads_only_english
         self._end_ids = self.format.end_ids(self.model.text)
         self.window = self.format.window or self.model.window or DEFAULT_WINDOW
         self._map = partial(map_batches, token_budget=self.config.token_budget or DEFAULT_TOKEN_BUDGET)
@@ -131,29 +130,8 @@ class QualsScorer:
             return super().__reduce_ex__(protocol)
         return _load, (self.config, self.signature)
 
-    def score(
-        self,
-        summaries: Iterable[str],
-        sources: Iterable[str],
-        *,
-        spread: bool = False,
-        on_batch: OnBatch | None = None,
-    ) -> QualsResult:
-        """QUALS of every summary against the source at the same index.
-
-        Args:
-            summaries: the texts to judge, in any one-dimensional collection of str.
-            sources: for each summary, the text it was written from. Texts may repeat.
-            spread: share the work among the processes of an `accelerate launch`. Every process calls this method with
-                the same texts and gets the whole result.
-            on_batch: called as `on_batch(done, total)` after every batch, with numbers of windows of texts. An error
-                that it raises stops the scoring.
-
-        Raises:
-            TypeError: if an argument is no collection of str.
-            ValueError: if the lengths differ or are 0.
-        """
-        summaries, sources = check_texts(summaries, sources)
+    def _score(self, summaries: list[str], sources: list[str], spread: bool, on_batch: OnBatch | None) -> QualsResult:
+        """The metric's steps in order. `on_batch` counts windows of texts."""
         is_blank = [
             not summary.strip() or not source.strip() for summary, source in zip(summaries, sources, strict=True)
         ]
@@ -182,13 +160,11 @@ class QualsScorer:
         ]
         return QualsResult(tuple(scored), self.signature, *num_windowed)
 
-    @property
-    def signature(self) -> str:
-        """Everything that a score depends on, in one line."""
-        return self.key.signature()
+    def _english_model(self) -> str | None:
+        return self._name if self._reads_only_english else None
 
     @cached_property
-    def key(self) -> ResultKey:
+    def key(self) -> ResultKey:  # type: ignore[override]  # cached
         """Everything that a score depends on, by name."""
         config, model = self.config, self.model.model
         settings = {

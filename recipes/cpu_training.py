@@ -24,9 +24,10 @@ DTYPE = torch.bfloat16 if cpu_has_bfloat16() else torch.float32
 def folded_attention(module, query, key, value, mask, scaling=None, dropout=0.0, **_) -> tuple[Tensor, None]:
     """Attention in `DTYPE` whose keys may have fewer rows than its queries: R adjacent rows share one source.
 
-    query [B * R, H, T, D], key and value [B, H, S, D], mask additive or None -> [B * R, T, H, D]. Plain products: the
-    backward of `scaled_dot_product_attention` is slow in bfloat16 on CPUs.
+    query [B * R, H, T, D], key and value [B, H, S, D], mask additive or None -> [B * R, T, H, D] in the query's type.
+    Plain products: the backward of `scaled_dot_product_attention` is slow in bfloat16 on CPUs.
     """
+    query_dtype = query.dtype  # outside of autocast the projection that follows has the weights' type
     with torch.autocast("cpu", enabled=False):
         query, key, value = (x.to(DTYPE) for x in (query, key, value))
         (rows, heads, length, width), sources = query.shape, key.shape[0]
@@ -38,7 +39,7 @@ def folded_attention(module, query, key, value, mask, scaling=None, dropout=0.0,
         out = torch.matmul(weights, value)
         if shared:
             out = out.view(sources, heads, rows // sources, length, width).transpose(1, 2).flatten(0, 1)
-        return out.transpose(1, 2).contiguous(), None
+        return out.transpose(1, 2).contiguous().to(query_dtype), None
 
 
 def prepare(model: PreTrainedModel, encoder: nn.Module) -> None:

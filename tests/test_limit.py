@@ -65,3 +65,8 @@ def test_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for stage in ("tokenize", "encode summaries", "search: decoder", "search: cache", "score: decoder", "the rest"):
         assert printed.count(f"| {stage} |") == 2, stage
     assert "bfloat16 against float32: " in printed and "rank correlation" in printed
+
+
+def test_21_0_scores_that_are_all_the_same_have_no_rank_correlation() -> None:
+    assert "rank correlation nan" in limit.compare(["float32", "bfloat16"], [0.1, 0.2, 0.3], [0.0, 0.0, 0.0])
+    assert "rank correlation 1.0000" in limit.compare(["float32", "bfloat16"], [0.1, 0.2, 0.3], [0.2, 0.3, 0.4])

@@ -30,8 +30,12 @@ from qa_inference.models._shared_prefix import Prefix, reading, shared_prefix_at
 from qa_inference.models.loading import (
     DEFAULT_LOADING,
     LoadingOptions,
+    check_ids,
+    count_embeddings,
     find_end_ids,
     find_pad_id,
+    ids_to_device,
+    inference_operation,
     load_pretrained,
     to_device,
 )
@@ -48,7 +52,7 @@ from qa_inference.models.shared_rows import (
     probe_tolerance,
     use_attention,
 )
-from qa_inference.tokenization import Ids, TextTokenizer, pad_rows
+from qa_inference.tokenization import Ids, TextTokenizer
 
 WINDOW = 2048  # tokens of an input: modern models allow many times more, but read long texts less well, and slowly
 RESERVED = 128  # positions left for the tokens to write, at most a quarter of all
@@ -91,7 +95,7 @@ class DecoderOnly:
         `device_map` spreads the model as accelerate does ("auto"). Raises what `load_pretrained` does, if there is no
         such checkpoint, it is no decoder-only model, or its weights do not fit into memory.
         """
-        model, tokenizer, _ = load_pretrained(
+        model, tokenizer = load_pretrained(
             AutoModelForCausalLM, "a decoder-only model", name, options, gguf_file=gguf_file, device_map=device_map
         )
         return cls(model, tokenizer, sharing=sharing)
@@ -105,14 +109,14 @@ class DecoderOnly:
     def positions(self) -> int | None:
         """The most tokens that the model reads and writes together; None: no limit known."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return int(limit) if limit and limit < 1_000_000_000 else None
+        return int(limit) if limit and 0 < limit < 1_000_000_000 else None
 
     @property
     def window(self) -> int:
         """The most tokens of an input: 2048, or as many as the positions leave beside a pair."""
         return WINDOW if self.positions is None else min(WINDOW, self.positions - min(RESERVED, self.positions // 4))
 
-    @torch.inference_mode()
+    @inference_operation
     def generate(
         self,
         inputs: Sequence[Ids],
@@ -124,20 +128,22 @@ class DecoderOnly:
         """Search from every input (token ids, prompt included): its hypotheses, in the order of `search`.
 
         `end_ids` end a hypothesis beside end-of-sequence. `keys` are numbers that identify the inputs, for sampling.
-        Raises ValueError if an input with the search's longest hypothesis is longer than the model's positions.
+        Raises ValueError if an input with the search's longest hypothesis is longer than the model's positions, or an
+        id has no embedding, or the model computes NaN.
         """
         self._check_length(max(map(len, inputs)), search.max_new_tokens)
         rows = PrefixRows(self.decoder, self.decoder.read([ids[:-1] for ids in inputs]))
         last = np.array([[int(ids[-1])] for ids in inputs])
+        check_ids(last, self.decoder.embeddings)
         vocabulary = Vocabulary((*self.vocabulary.ends, *end_ids), self.vocabulary.pad)
         return run_search(search, rows, last, vocabulary, keys)
 
-    @torch.inference_mode()
+    @inference_operation
     def log_likelihood(self, requests: Sequence[ScoringRequest]) -> list[list[Array]]:
         """Teacher-forced token log-probabilities in nats: for every request, for every target an array [its length].
 
         Each source is read once. Ends and separators count as any token. Raises ValueError if a source with a target is
-        longer than the model's positions.
+        longer than the model's positions, or an id has no embedding, or a log-probability is not finite.
         """
         for request in requests:
             self._check_length(len(request.source), max(map(len, request.targets), default=0))
@@ -149,9 +155,9 @@ class DecoderOnly:
             if len(unfinished) < len(requests):
                 live = prefix.selected(to_device(np.array(unfinished), self.device))
             # 2. The model continues with the last token of the source and all but the last of every target.
-            batch = TargetBatch.of(targets, self.vocabulary.pad, self.device)
-            last = to_device(np.array([int(requests[i].source[-1]) for i in unfinished]), self.device)
-            last = last.repeat_interleave(batch.rows_per_source)[:, None]
+            batch = TargetBatch.of(targets, self.vocabulary.pad, self.decoder.embeddings, self.device)
+            last = ids_to_device([requests[i].source[-1:] for i in unfinished], 0, self.decoder.embeddings, self.device)
+            last = last.repeat_interleave(batch.rows_per_source, 0)
             hidden = PrefixRows(self.decoder, live).append(torch.cat([last, batch.labels[:, :-1]], 1))
             rounds.add(unfinished, batch.log_probs(hidden, self.decoder.projection))
         return rounds.results()
@@ -164,7 +170,7 @@ class DecoderOnly:
                 f"and {written} to write. Give the format a smaller window"
             )
 
-    @torch.inference_mode()
+    @inference_operation
     def _choose_sharing(self, sharing: Sharing) -> str:
         """Find the decoder's projection, and let rows share a prefix if that is wanted and changes nothing.
 
@@ -216,6 +222,7 @@ class PrefixDecoder:
         self._takes_positions = "position_ids" in inspect.signature(self.body.forward).parameters
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.device = next(model.parameters()).device
+        self.embeddings = count_embeddings(model)
         self.projection = Projection()
         self.shared = False  # whether the rows of a source read one copy of it
         self.tokens_read = 0
@@ -287,7 +294,7 @@ class PrefixDecoder:
         self.tokens_read += sum(map(len, rest))
         # 1. The model reads the rest as rows that continue the head.
         rows = PrefixRows(self, head)
-        rows.append(to_device(pad_rows(rest, 0), self.device), scored=False)
+        rows.append(ids_to_device(rest, 0, self.embeddings, self.device), scored=False)
         new = tuple(zip(*[(layer.keys, layer.values) for layer in rows.cache.layers], strict=True))
         # 2. Rows that share the head cached the rest alone, so the head goes in front; other rows cached both.
         copies = head.expanded(len(rest))
@@ -358,7 +365,7 @@ class PrefixRows(RunningRows):
 def is_decoder_only(name: str, options: LoadingOptions = DEFAULT_LOADING) -> bool:
     """Whether a Hub name or a folder is a checkpoint of a decoder-only language model; False if it cannot be read."""
     try:
-        config = AutoConfig.from_pretrained(name, **options.hub())
+        config = AutoConfig.from_pretrained(name, **options.reaching(name)[0].hub())
     except Exception:  # the loader that is tried next says what is wrong
         return False
     # an encoder such as BERT has a class for this too, whose weights it would lack

@@ -33,9 +33,12 @@ from qa_inference.decoding import (
 from qa_inference.models.loading import (
     DEFAULT_LOADING,
     LoadingOptions,
+    count_embeddings,
     find_end_ids,
     find_pad_id,
     generation_setting,
+    ids_to_device,
+    inference_operation,
     load_pretrained,
     to_device,
 )
@@ -71,6 +74,7 @@ class EncoderDecoder:
         self.device = next(model.parameters()).device
         self.prefix = _decoder_prefix(model)
         self.vocabulary = Vocabulary(find_end_ids(model, tokenizer), find_pad_id(model, tokenizer))
+        self._input_ids, self._output_ids = map(count_embeddings, (self.model.get_encoder(), self.model.get_decoder()))
         self.decoder = SourceDecoder(self.model)
         self._find_projection()
         self.sharing_note = enable_sharing(model, sharing, self._probe)
@@ -82,7 +86,7 @@ class EncoderDecoder:
 
         Raises what `load_pretrained` does, if there is no such checkpoint or it is no encoder-decoder.
         """
-        model, tokenizer, _ = load_pretrained(AutoModelForSeq2SeqLM, "an encoder-decoder", name, options)
+        model, tokenizer = load_pretrained(AutoModelForSeq2SeqLM, "an encoder-decoder", name, options)
         return cls(model, tokenizer, sharing=sharing)
 
     @property
@@ -95,10 +99,10 @@ class EncoderDecoder:
         """The most tokens of an input that the model's positions and its tokenizer allow; None: no limit known."""
         config = getattr(self.model.config, "encoder", self.model.config)
         limits = (getattr(config, "max_position_embeddings", None), self.text.tokenizer.model_max_length)
-        known = [int(limit) for limit in limits if limit and limit < 1_000_000]
+        known = [int(limit) for limit in limits if limit and 0 < limit < 1_000_000]
         return min(known) if known else None
 
-    @torch.inference_mode()
+    @inference_operation
     def generate(
         self,
         inputs: Sequence[Ids],
@@ -110,11 +114,12 @@ class EncoderDecoder:
         """Search from every input (token ids, special tokens included): its hypotheses, in the order of `search`.
 
         `end_ids` end a hypothesis beside end-of-sequence. `keys` are numbers that identify the inputs, for sampling.
-        Raises ValueError if the search's longest hypothesis is longer than the decoder's positions.
+        Raises ValueError if the search's longest hypothesis is longer than the decoder's positions, or an id has no
+        embedding, or the model computes NaN.
         """
         config = getattr(self.model.config, "decoder", self.model.config)
         positions = getattr(config, "max_position_embeddings", None)
-        if positions is not None and len(self.prefix) + search.max_new_tokens - 1 > positions:
+        if positions is not None and positions > 0 and len(self.prefix) + search.max_new_tokens - 1 > positions:
             raise ValueError(
                 f"max_new_tokens: must leave room in the decoder's {positions} positions beside the {len(self.prefix)} "
                 f"it starts from; got {search.max_new_tokens}"
@@ -124,11 +129,12 @@ class EncoderDecoder:
         vocabulary = Vocabulary((*self.vocabulary.ends, *end_ids), self.vocabulary.pad)
         return run_search(search, rows, prefix, vocabulary, keys)
 
-    @torch.inference_mode()
+    @inference_operation
     def log_likelihood(self, requests: Sequence[ScoringRequest]) -> list[list[Array]]:
         """Teacher-forced token log-probabilities in nats: for every request, for every target an array [its length].
 
-        Each source is encoded once. Ends and separators count as any token.
+        Each source is encoded once. Ends and separators count as any token. Raises ValueError if an id has no
+        embedding, or a log-probability is not finite.
         """
         encoded, mask = self.encode([request.source for request in requests])
         prefix = to_device(np.array(self.prefix), self.device)
@@ -143,7 +149,7 @@ class EncoderDecoder:
                 live = unfinished
             # 2. The decoder reads its prefix and all but the last token of every target. `cross` keeps the keys and
             #    values of the sources for the next round, but not of sources that are copied for each row.
-            batch = TargetBatch.of(targets, self.vocabulary.pad, self.device)
+            batch = TargetBatch.of(targets, self.vocabulary.pad, self._output_ids, self.device)
             ids = torch.cat([prefix.expand(len(batch.labels), -1), batch.labels[:, :-1]], 1)
             cache = EncoderDecoderCache(DynamicCache(), cross) if self.shared else None
             # 3. The last token of the prefix predicts the first of the target.
@@ -153,18 +159,18 @@ class EncoderDecoder:
 
     def encode(self, inputs: Sequence[Ids]) -> tuple[Tensor, Tensor]:
         """The encoder's output [S, K, D] and the attention mask [S, K] for `inputs`, padded on the right."""
-        ids = to_device(pad_rows(inputs, self.vocabulary.pad), self.device)
+        ids = ids_to_device(inputs, self.vocabulary.pad, self._input_ids, self.device)
         mask = to_device(pad_rows([[1] * len(row) for row in inputs], 0), self.device)
         encoder = self.model.get_encoder()
         return encoder(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state, mask
 
-    @torch.inference_mode()
+    @inference_operation
     def _find_projection(self) -> None:
         """Let the decoder use the model's matrix where that is all there is to its logits."""
         ids = torch.tensor([[*self.prefix, *PROBE_IDS[:2]]], device=self.device)
         self.decoder.find_projection(*self.encode([PROBE_IDS]), ids, probe_tolerance(self.model))
 
-    @torch.inference_mode()
+    @inference_operation
     def _probe(self) -> str:
         """Switch shared attention on, and compare it with expanded sources; returns the difference in words, or ""."""
         use_attention(self.model, "shared_source", shared_source_attention, sdpa_mask)

@@ -9,20 +9,30 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from dataclasses import asdict, dataclass
+import pickle
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import numpy as np
 import torch
+from huggingface_hub import constants, get_session
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+
+from qa_inference.tokenization import Ids, pad_rows
 
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CGROUP = Path("/sys/fs/cgroup")
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_NEVER_USED = re.compile(r"(^|\.)pooler\.")  # checkpoints of question answering may keep it; their models have none
+HUB_SECONDS = 5.0  # wait for the Hub's first answer
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,21 @@ class LoadingOptions:
         named = {name: value for name, value in asdict(self).items() if name not in ("device", "dtype")}
         return {**{name: value for name, value in named.items() if value is not None}, "trust_remote_code": False}
 
+    def reaching(self, name: str) -> tuple[LoadingOptions, str]:
+        """These options, for downloads only if the Hub cannot be asked, and the reason that it cannot be, or "".
+
+        The library itself repeats every request for a file until minutes have passed.
+        """
+        if Path(name).exists() or not _HUB_NAME.fullmatch(name):
+            return self, ""
+        if self.local_files_only or constants.HF_HUB_OFFLINE:
+            return self, "local_files_only is set" if self.local_files_only else "HF_HUB_OFFLINE is set"
+        try:
+            get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+        except Exception as error:  # of the library's HTTP client, whichever it is
+            return replace(self, local_files_only=True), f"{constants.ENDPOINT}: {first_line(error)}"
+        return self, ""
+
 
 DEFAULT_LOADING = LoadingOptions()
 
@@ -68,7 +93,7 @@ def load_pretrained(
     *,
     device_map: str | None = None,
     gguf_file: str | None = None,
-) -> tuple[PreTrainedModel, Any, list[str]]:
+) -> tuple[PreTrainedModel, Any]:
     """Load a Hub name or a folder.
 
     Args:
@@ -81,15 +106,16 @@ def load_pretrained(
         gguf_file: the name of a GGUF file in the repository or the folder (needs the package `gguf`).
 
     Returns:
-        The model, its tokenizer, and the names of the weights that the checkpoint lacks; those are random.
+        The model and its tokenizer.
 
     Raises:
         OSError: if there is no such checkpoint, or it cannot be read; the error names it.
-        ValueError: if the checkpoint is of another kind; the error names it.
+        ValueError: if the checkpoint is of another kind, or lacks weights, or has others; the error names them.
         MemoryError: if the weights do not fit into the device's free memory. They are not read then.
     """
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
+    options, hub_trouble = options.reaching(name)
     settings = options.hub() | ({} if gguf_file is None else {"gguf_file": gguf_file})
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **settings)
@@ -98,19 +124,149 @@ def load_pretrained(
         if needed is not None:
             check_fits(name, needed, free_bytes(device), dtype)
         model, report = task_class.from_pretrained(
-            name, config=config, dtype=dtype, device_map=device_map, output_loading_info=True, **settings
+            name,
+            config=config,
+            dtype=dtype,
+            device_map=device_map,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report then, all of them
+            **settings,
         )
     except MemoryError:
         raise
     except Exception as error:  # the library raises many kinds, some without the name
-        failure = OSError if isinstance(error, OSError) else ValueError
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise failure(
-            f"model {name!r}: must be a folder or a Hub name of {kind} with its tokenizer; loading it failed: {reason}"
-        ) from error
+        raise _failure(name, kind, hub_trouble, error) from error
+    _check_weights(name, kind, report)
     if device_map is None and getattr(config, "quantization_config", None) is None:
         model.to(device)
-    return model, tokenizer, sorted(report["missing_keys"])
+    return model, tokenizer
+
+
+def _failure(name: str, kind: str, hub_trouble: str, error: Exception) -> OSError | ValueError:
+    """The error that says, in one line, why a checkpoint cannot be loaded."""
+    if hub_trouble and isinstance(error, OSError):
+        return OSError(
+            f"model {name!r}: must be a folder, or a Hub name that is downloaded already or can be; it is not on this "
+            f"machine, and the Hub cannot be asked ({hub_trouble}). Check the network, or give a folder"
+        )
+    if isinstance(error, pickle.UnpicklingError):  # torch's own words advise to read it all the same
+        return ValueError(
+            f"model {name!r}: its .bin files must hold weights and nothing else; they hold pickled Python objects, "
+            f"which could run any code. Use a checkpoint in safetensors"
+        )
+    failure = OSError if isinstance(error, OSError) else ValueError
+    return failure(
+        f"model {name!r}: must be a folder or a Hub name of {kind} with its tokenizer; loading it failed: "
+        f"{first_line(error)}"
+    )
+
+
+def _check_weights(name: str, kind: str, report: dict[str, Any]) -> None:
+    """Raise ValueError unless the checkpoint had every weight of the model, in its shape, and no others.
+
+    The library leaves tied weights out of its report, of which one is enough. It would replace others that are missing
+    by random numbers, and drop those that the model has not.
+    """
+    shapes = [f"{key} as {tuple(found)} instead of {tuple(wanted)}" for key, found, wanted in report["mismatched_keys"]]
+    unexpected = [key for key in report["unexpected_keys"] if not _NEVER_USED.search(key)]
+    faults = (("lacks", report["missing_keys"]), ("has", shapes), ("has also", unexpected))
+    described = [f"{verb} {_listed(keys)}" for verb, keys in faults if keys]
+    if described:
+        raise ValueError(
+            f"model {name!r}: must be a complete checkpoint of {kind}; it {', and '.join(described)}. Use one that was "
+            f"trained for this and saved whole"
+        )
+
+
+def _listed(names: Sequence[str], shown: int = 4) -> str:
+    """The first names in order, and the number of the others."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:shown]) + (f" and {len(ordered) - shown} more" if len(ordered) > shown else "")
+
+
+def first_line(error: BaseException) -> str:
+    """An error's own words, cut to their first line; its type if it has none."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+# ---- computing ------------------------------------------------------------------------------------------------------
+
+_Model = TypeVar("_Model")
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+
+
+def inference_operation(
+    operation: Callable[Concatenate[_Model, _Given], _Result],
+) -> Callable[Concatenate[_Model, _Given], _Result]:
+    """Let a model's operation run without gradients and in the precision it states, whatever its caller has set.
+
+    The operation's object has `model` and `device`. FloatingPointError, raised where numbers are not finite, becomes a
+    ValueError that names the model.
+    """
+
+    @functools.wraps(operation)
+    def run(self: Any, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        try:
+            with torch.inference_mode(), stated_precision(self.device):
+                return operation(self, *args, **kwargs)
+        except FloatingPointError as error:
+            name = getattr(self.model, "name_or_path", "") or type(self.model).__name__
+            raise ValueError(
+                f"model {name!r}: must compute finite numbers; {error}. Its weights hold NaN or infinity, or are too "
+                f"large for {dtype_name(self.model)}: use another checkpoint, or dtype float32"
+            ) from error
+
+    return run
+
+
+@contextmanager
+def stated_precision(device: torch.device) -> Iterator[None]:
+    """Compute in the types of the tensors inside the block: without autocast, float32 products in full float32."""
+    with ExitStack() as stack:
+        for device_type in {"cpu", device.type}:
+            if torch.is_autocast_enabled(device_type):
+                stack.enter_context(torch.autocast(device_type, enabled=False))
+        stack.enter_context(_full_float32())
+        yield
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Multiply float32 matrices in float32 inside the block; what was set before is set again."""
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # torch refuses to tell if it was set in the newer way, for each library of its own
+        backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+        settings = [backend.fp32_precision for backend in backends]
+        try:
+            for backend in backends:
+                backend.fp32_precision = "ieee"
+            yield
+        finally:
+            for backend, setting in zip(backends, settings, strict=True):
+                backend.fp32_precision = setting
+        return
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def dtype_name(model: Any) -> str:
+    """The name of the type of a model's weights."""
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
+def check_finite(numbers: NDArray[Any], meaning: str) -> None:
+    """Raise FloatingPointError if one of the numbers is NaN or infinite."""
+    if not np.isfinite(numbers).all():
+        wrong = numbers[~np.isfinite(numbers)].ravel()[0]
+        raise FloatingPointError(f"{meaning} is {wrong}")
 
 
 # ---- device and dtype -----------------------------------------------------------------------------------------------
@@ -186,6 +342,32 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
     return chosen
 
 
+def ids_to_device(rows: Sequence[Ids], pad: int, embeddings: int | None, device: torch.device) -> Tensor:
+    """Rows of token ids, padded on the right with `pad` and checked (`check_ids`), as a tensor on `device`."""
+    ids = pad_rows(rows, pad)
+    check_ids(ids, embeddings)
+    return to_device(ids, device)
+
+
+def check_ids(ids: NDArray[Any], embeddings: int | None) -> None:
+    """Raise ValueError for an id that is none of the `embeddings`; None: their number is unknown."""
+    if embeddings is not None and ids.size and (ids.min() < 0 or ids.max() >= embeddings):
+        wrong = int(ids.min() if ids.min() < 0 else ids.max())
+        raise ValueError(
+            f"token ids: must be from 0 to {embeddings - 1}, one for each of the model's embeddings; got {wrong}. Load "
+            f"model and tokenizer from the same checkpoint"
+        )
+
+
+def count_embeddings(model: Any) -> int | None:
+    """The number of a model's token embeddings; None where it keeps no plain matrix of them."""
+    try:
+        weight = getattr(model.get_input_embeddings(), "weight", None)
+    except (AttributeError, NotImplementedError):
+        return None
+    return len(weight) if weight is not None and weight.ndim == 2 else None
+
+
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     """`array` as a tensor on `device`. A copy to a CUDA device goes through pinned memory, and nothing waits for it."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
@@ -214,10 +396,11 @@ def find_end_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
 
 
 def find_pad_id(model: PreTrainedModel, tokenizer: Any) -> int:
-    """The id that pads; 0 where a checkpoint has none, since padding is masked anyway."""
+    """The id that pads; 0 where a checkpoint has none or one without an embedding, since padding is masked anyway."""
     pad = generation_setting(model, "pad_token_id")
     pad = tokenizer.pad_token_id if pad is None else pad
-    return int(pad) if pad is not None else 0
+    embeddings = count_embeddings(model)
+    return int(pad) if pad is not None and int(pad) >= 0 and (embeddings is None or int(pad) < embeddings) else 0
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------

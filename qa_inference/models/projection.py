@@ -46,10 +46,10 @@ class Projection:
         top_rows = []
         for rows, parts in self._parts(hidden):
             merged = [
-                _best_of(self.logits(hidden[rows], memory, columns), count, banned, columns.start)
+                top_of_part(self.logits(hidden[rows], memory, columns), count, banned, columns.start)
                 for columns, memory in parts
             ]
-            top_rows.append(_merged(merged, count))
+            top_rows.append(merge_tops(merged, count))
         return torch.cat([log_probs for log_probs, _ in top_rows]), torch.cat([ids for _, ids in top_rows])
 
     @torch.inference_mode()
@@ -58,7 +58,7 @@ class Projection:
         log_probs = []
         for rows, parts in self._parts(hidden):
             by_part = [
-                _at_targets(self.logits(hidden[rows], memory, columns), targets[rows], columns.start)
+                targets_of_part(self.logits(hidden[rows], memory, columns), targets[rows], columns.start)
                 for columns, memory in parts
             ]
             chosen, peaks, totals = (torch.cat(tensors, 1) for tensors in zip(*by_part, strict=True))
@@ -117,8 +117,11 @@ def find_projection(model: Any, logits: Tensor, hidden_states: Callable[[], Tens
 
     The library's models project every row and position, and add a bias in a second copy of the result. A projection of
     our own is applied only where its result is asked for. Returns `Projection()`, for which the model's logits are to
-    be used, unless a candidate's logits lie within `tolerance` of the model's, relative to the largest.
+    be used, unless a candidate's logits lie within `tolerance` of the model's, relative to the largest. Raises
+    FloatingPointError if one of the model's logits is NaN.
     """
+    if logits.isnan().any():
+        raise FloatingPointError("a logit is nan")
     largest = max(1.0, float(logits.abs().max()))
     try:
         for candidate in _candidates(model, logits.shape[-1]):
@@ -157,7 +160,7 @@ def _candidates(model: Any, size: int) -> list[Projection]:
 # all parts, logits become log-probabilities of the whole vocabulary.
 
 
-def _best_of(logits: Tensor, count: int, banned: Sequence[int], start: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def top_of_part(logits: Tensor, count: int, banned: Sequence[int], start: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The best logits of the part that begins at token `start`, and their ids, both [N, K]; its peak and its total.
 
     `logits` [N, V'] are overwritten.
@@ -175,8 +178,8 @@ def _best_of(logits: Tensor, count: int, banned: Sequence[int], start: int) -> t
     return best, ids + start, peak, _log_total(logits.index_copy_(1, columns, saved), peak)
 
 
-def _merged(parts: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], count: int) -> tuple[Tensor, Tensor]:
-    """The best tokens of all parts, from what `_best_of` returns: log-probabilities and ids [N, K], best first."""
+def merge_tops(parts: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], count: int) -> tuple[Tensor, Tensor]:
+    """The best tokens of all parts, from what `top_of_part` returns: log-probabilities and ids [N, K], best first."""
     best, ids, peaks, totals = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
     if len(parts) > 1:
         best, order = (tensor[:, :count] for tensor in best.sort(dim=-1, descending=True, stable=True))
@@ -184,7 +187,7 @@ def _merged(parts: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], count: int) 
     return _normalized(best, peaks, totals), ids
 
 
-def _at_targets(logits: Tensor, targets: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
+def targets_of_part(logits: Tensor, targets: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
     """The targets' logits in the part that begins at token `start`, its peak and its total, each [N, 1].
 
     A target outside the part has minus infinity. `logits` [N, V'] are overwritten.

@@ -13,12 +13,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
 from qa_inference.batching import map_batches
-from qa_inference.models.loading import DEFAULT_LOADING, LoadingOptions, find_pad_id, load_pretrained, to_device
+from qa_inference.models.loading import (
+    DEFAULT_LOADING,
+    LoadingOptions,
+    check_finite,
+    count_embeddings,
+    find_pad_id,
+    ids_to_device,
+    inference_operation,
+    load_pretrained,
+    to_device,
+)
 from qa_inference.tokenization import TextTokenizer, pad_rows
 
 Ints = NDArray[np.int32]
@@ -136,7 +145,7 @@ class Reader:
         self.window = _window_size(model, tokenizer, self.config.window)
         self._layout = _PairLayout.of(tokenizer)
         self._has_types = (getattr(model.config, "type_vocab_size", None) or 0) > 1
-        self._pad = find_pad_id(model, tokenizer)
+        self._pad, self._embeddings = find_pad_id(model, tokenizer), count_embeddings(model)
         self._tokens = functools.lru_cache(maxsize=TEXTS_KEPT)(self._encode)
 
     @classmethod
@@ -145,17 +154,10 @@ class Reader:
     ) -> Reader:
         """Load a Hub name or a folder.
 
-        Raises what `load_pretrained` does if there is no such checkpoint, and ValueError, naming `name`, if it was not
-        trained to answer questions (the library would give it a head of random weights).
+        Raises what `load_pretrained` does, if there is no such checkpoint or it was not trained to answer questions.
         """
         kind = "an extractive question-answering model"
-        model, tokenizer, missing = load_pretrained(AutoModelForQuestionAnswering, kind, name, options)
-        if missing:
-            raise ValueError(
-                f"model {name!r}: must have been trained to answer questions; its checkpoint lacks "
-                f"{', '.join(missing[:3])}. Use a model fine-tuned on SQuAD 2.0, for example"
-            )
-        return cls(model, tokenizer, config=config)
+        return cls(*load_pretrained(AutoModelForQuestionAnswering, kind, name, options), config=config)
 
     def windows(self, question: str, text: str) -> list[Window]:
         """The inputs that ask `question` of `text`: at least one, more if the text does not fit.
@@ -175,24 +177,26 @@ class Reader:
             for start in window_starts(len(ids), room, self.config.stride)
         ]
 
-    @torch.inference_mode()
+    @inference_operation
     def spans(self, windows: Sequence[Window]) -> list[WindowSpans]:
         """The best spans of each window, in one forward pass of all.
 
         As in SQuAD's reference programs, the `n_best` likeliest starts are paired with the `n_best` likeliest ends; of
         the pairs that do not end before they start and have at most `max_answer_tokens` tokens, the `n_best` best are
         kept. Only the text's tokens compete, white space neither starts nor ends a span, and ties go to the earlier.
+        Raises ValueError if an id has no embedding, or the model computes NaN or infinity.
         """
         if not windows:
             return []
+        mask = [np.ones(window.cost, np.int64) for window in windows]
         inputs = {
-            "input_ids": pad_rows([window.ids for window in windows], self._pad),
-            "attention_mask": pad_rows([np.ones(window.cost, np.int64) for window in windows], 0),
+            "input_ids": ids_to_device([window.ids for window in windows], self._pad, self._embeddings, self.device),
+            "attention_mask": to_device(pad_rows(mask, 0), self.device),
         }
         if self._has_types:
-            inputs["token_type_ids"] = pad_rows([w.type_ids for w in windows if w.type_ids is not None], 0)
-        tensors = {name: to_device(array, self.device) for name, array in inputs.items()}
-        output = self.model(**tensors, return_dict=True)
+            types = pad_rows([window.type_ids for window in windows if window.type_ids is not None], 0)
+            inputs["token_type_ids"] = to_device(types, self.device)
+        output = self.model(**inputs, return_dict=True)
         starts, ends = output.start_logits.float().cpu().numpy(), output.end_logits.float().cpu().numpy()
         return [self._best(window, start, end) for window, start, end in zip(windows, starts, ends, strict=True)]
 
@@ -245,6 +249,7 @@ class Reader:
 
     def _best(self, window: Window, start: Floats, end: Floats) -> WindowSpans:
         """The best spans of one window from the logits [T] of its input and its padding."""
+        check_finite(np.stack([start[: window.cost], end[: window.cost]]), "a logit")
         text_tokens = slice(window.text_start, window.text_start + len(window.offsets))
         is_blank = window.offsets[:, 0] == window.offsets[:, 1]
         starts, ends = (np.where(is_blank, np.float32(-np.inf), logits[text_tokens]) for logits in (start, end))
@@ -358,6 +363,7 @@ def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
 def _window_size(model: PreTrainedModel, tokenizer: Any, wanted: int) -> int:
     """The most tokens of an input: `wanted`, or the positions of the model or its tokenizer if fewer."""
     positions = getattr(model.config, "max_position_embeddings", None) or wanted
+    positions = positions if positions > 0 else wanted  # XLNet, which has no such limit, gives -1
     for name, module in model.named_modules():
         # RoBERTa counts positions from behind the padding's, so the first of its 514 are never used
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:

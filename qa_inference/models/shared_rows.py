@@ -28,9 +28,9 @@ from transformers import (
 )
 
 from qa_inference.decoding import Array
-from qa_inference.models.loading import to_device
+from qa_inference.models.loading import check_finite, first_line, ids_to_device, to_device
 from qa_inference.models.projection import Projection
-from qa_inference.tokenization import Ids, pad_rows
+from qa_inference.tokenization import Ids
 
 TARGETS_AT_ONCE = 8  # targets of one source decoded at a time
 EXTRA_POSITIONS = 8  # positions by which a full cache grows
@@ -95,11 +95,13 @@ class TargetBatch:
     labels: Tensor
 
     @classmethod
-    def of(cls, targets: Sequence[Sequence[Ids]], pad: int, device: torch.device) -> TargetBatch:
-        """Pad the targets of every source, at least one for each, on the right with `pad`."""
+    def of(
+        cls, targets: Sequence[Sequence[Ids]], pad: int, embeddings: int | None, device: torch.device
+    ) -> TargetBatch:
+        """Pad the targets of every source, at least one for each, on the right with `pad`; check their ids."""
         most = max(map(len, targets))
         rows = [row for of_source in targets for row in [*of_source, *[of_source[0]] * (most - len(of_source))]]
-        return cls(targets, to_device(pad_rows(rows, pad), device))
+        return cls(targets, ids_to_device(rows, pad, embeddings, device))
 
     @property
     def rows_per_source(self) -> int:
@@ -120,6 +122,7 @@ class TargetBatch:
         # 2. Only these are projected. With a device map, hidden states may lie on another device than the labels.
         chosen = hidden[rows.to(hidden.device), columns.to(hidden.device)]
         scores = projection.log_probs(chosen, self.labels[rows, columns].to(hidden.device)).cpu().numpy()
+        check_finite(scores, "a target's log-probability")
         # 3. One array for every target.
         ends = np.cumsum([len(target) for of_source in self.targets for target in of_source])
         arrays = iter(np.split(scores, ends[:-1]))
@@ -152,8 +155,10 @@ class RunningRows(ABC):
     def top(self, rows: Array, count: int, banned: Sequence[int]) -> tuple[Array, Array]:
         """The likeliest tokens to follow `rows` [N], best first: log-probabilities in nats and ids, both [N, K]."""
         hidden = self.last if len(rows) == len(self.last) else self.last[to_device(rows, self.last.device)]
-        log_probs, ids = self.projection.top(hidden, count, banned)
-        return log_probs.cpu().numpy(), ids.cpu().numpy()
+        tensors = self.projection.top(hidden, count, banned)
+        log_probs, ids = (tensor.cpu().numpy() for tensor in tensors)
+        check_finite(log_probs[:, :1], "the best token's log-probability")
+        return log_probs, ids
 
     def select(self, sources: Array, rows: Array) -> None:
         """Keep the sources `sources` [S'] and make their rows copies of `rows` [S', P'], numbered within the source."""
@@ -309,8 +314,7 @@ def attempt(probe: Callable[[], str]) -> tuple[str, bool]:
     try:
         return probe(), False
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        return f"{type(error).__name__}: {lines[0] if lines else ''}", True
+        return f"{type(error).__name__}: {first_line(error)}", True
 
 
 def probe_tolerance(model: Any) -> float:

@@ -20,7 +20,7 @@ from quals_metric.app.limits import Limits, RefusedError, ShowProgress
 from quals_metric.app.scoring_queue import ChosenModels, LoadScorer, ScoringQueue
 from quals_metric.app.server import CLEAN_AGE, CLEAN_EVERY, HOST, PORT, Page, load_gradio, on_event, serve_page
 from quals_metric.app.uploads import ENDINGS, read_upload, write_scores
-from quals_metric.app.views import CSS, corpus_html, result_html
+from quals_metric.app.views import CSS, corpus_html, help_html, result_html
 from quals_metric.metrics import metric_spec
 from quals_metric.report.examples import EXAMPLES
 from quals_metric.report.writing import write
@@ -65,7 +65,7 @@ class ScoringPage:
         result = self.queue.score(summaries, sources, chosen, self.limits.text_seconds, show_progress)
         labels = ["Summary"] if len(summaries) == 1 else ["Summary 1", "Summary 2"]
         shown = [
-            result_html(label, summary, scored)
+            result_html(label, summary, scored, source)
             for label, summary, scored in zip(labels, summaries, result.summaries, strict=True)
         ]
         return [*shown, ""][:2]
@@ -206,6 +206,7 @@ def _texts_tab(gr: Any, page: ScoringPage, boxes: dict[str, Any]) -> None:
         for _ in range(2):
             with gr.Column(min_width=_COLUMN):
                 shown.append(gr.HTML())
+    gr.HTML(help_html(page.metric), elem_classes="q-help")
 
     def score(values: dict[Any, Any], progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008  (Gradio looks for it)
         texts = [_box_text(values[field]) for field in fields.values()]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quals_metric import __version__
-from quals_metric.cli.file_commands import compare_command, score_command
+from quals_metric.cli.file_commands import check_page, compare_command, score_command
 from quals_metric.cli.options import (
     AllowedHostOption,
     AuthOption,
@@ -108,6 +108,8 @@ def explain_command(
     text = _source_text(source, source_file)
     if len(summary) > 2:
         raise typer.BadParameter(f"explain takes one or two summaries, got {len(summary)}", param_hint="--summary")
+    if html is not None:
+        check_page(html, "--html")
     sources = [text] * len(summary)
     result = load_scorer(metric, **options).score(summaries=summary, sources=sources)
     labels = ["summary"] if len(summary) == 1 else ["summary 1", "summary 2"]
@@ -125,7 +127,8 @@ def explain_command(
 def serve_command(
     metric: MetricOption = "quals",
     model: Annotated[
-        str | None, typer.Option(help="Question-generation model to offer first: a preset, a Hub name or a folder.")
+        str | None,
+        typer.Option(help="Question-generation model shown first: a preset, Hub name or folder.  [default: embedded]"),
     ] = None,
     host: HostOption = "127.0.0.1",
     port: PortOption = 7860,
@@ -205,6 +208,8 @@ def _source_text(text: str | None, file: Path | None) -> str:
         return text
     if file is None or text is not None:
         raise typer.BadParameter("give the source's text or its file: one of --source and --source-file")
+    if file.is_char_device():
+        raise ValueError(f"{file}: must be a file with an end; it is a device. Name a text file")
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -218,7 +223,7 @@ def _print_scores(
 
     typer.echo(paragraph("source", source) + "\n")
     for label, summary, scored in zip(labels, summaries, scores, strict=True):
-        typer.echo(summary_block(label, summary, scored) + "\n")
+        typer.echo(summary_block(label, summary, scored, source) + "\n")
 
 
 def _print_legend(result: CorpusResult[ScoredSummary]) -> None:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
+import time
 import warnings
+from collections.abc import Iterator
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from quals_metric.cli.options import JsonOption, MetricOption, load_scorer
-from quals_metric.cli.terminal import comparison_text, file_scores_text
+from quals_metric.cli.terminal import comparison_text, file_scores_text, printable
 
 if TYPE_CHECKING:
     from quals_metric.files.scoring import FileScores
-    from quals_metric.files.tables import Rows
+    from quals_metric.files.tables import Row, Rows
 
 
 def score_command(
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .jsonl or .parquet.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .jsonl, .parquet or .csv.")],
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -59,16 +64,18 @@ def score_command(
     rows = _input_rows(inputs or [], summaries, sources, summary_column, source_column, keep)
     if report is not None:
         _check_report(report, rows, output)
-    scores = score_files(
-        rows,
-        output,
-        lambda: load_scorer(metric, **options),
-        metric=metric,
-        pairs=pairs or report is not None,
-        shard_rows=shard_rows,
-        overwrite=overwrite,
-        on_shard=_show_progress if rank_and_size()[0] == 0 else None,
-    )
+    with _warnings_as_lines():
+        scores = score_files(
+            rows,
+            output,
+            lambda: load_scorer(metric, **options),
+            metric=metric,
+            pairs=pairs or report is not None,
+            shard_rows=shard_rows,
+            overwrite=overwrite,
+            accept_finished=report is not None,  # killed before its report was written, a run is finished by the report
+            on_shard=ProgressLine() if rank_and_size()[0] == 0 else None,
+        )
     if scores is not None:
         if report is not None:
             _write_report(scores, report, rows, details)
@@ -97,13 +104,10 @@ def compare_command(
     """
     from quals_metric.files.compare import compare_files
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with _warnings_as_lines():
         comparison = compare_files(
             a, b, metric=metric, source=source_column, resamples=resamples, trials=trials, seed=seed
         )
-    for warning in caught:
-        typer.echo(f"quals: warning: {warning.message}", err=True)
     typer.echo(json.dumps(comparison.to_dict(), indent=2) if as_json else comparison_text(comparison, a, b))
 
 
@@ -126,8 +130,9 @@ def _check_report(report: Path, rows: Rows, output: Path) -> None:
     """Raise before the work begins for what would stop the report after it."""
     from quals_metric.files.tables import STANDARD_INPUT
 
-    if not report.parent.is_dir():
-        raise FileNotFoundError(f"{report}: its folder must exist; {report.parent} does not. Make it first")
+    check_page(report, "--report")
+    if output.name.lower().endswith(".csv"):
+        raise typer.BadParameter("CSV holds no questions; write .jsonl or .parquet", param_hint="--report")
     if report.absolute() in {path.absolute() for path in (output, *rows.paths)}:
         raise ValueError(f"{report}: the report must not be the output or an input. Name another file")
     if rows.paths == (STANDARD_INPUT,) and not rows.keep:
@@ -141,12 +146,82 @@ def _write_report(scores: FileScores, report: Path, rows: Rows, details: int) ->
     from quals_metric.files.tables import STANDARD_INPUT, Table, records
     from quals_metric.report import write_rows
 
-    if isinstance(rows, Table) and rows.paths == (STANDARD_INPUT,):
-        rows = replace(rows, paths=(scores.output,))  # the output has the texts too: --keep is required
+    if isinstance(rows, Table):
+        # Of standard input the output has the texts too: --keep is required. All columns are read: the page shows them.
+        paths = (scores.output,) if rows.paths == (STANDARD_INPUT,) else rows.paths
+        rows = replace(rows, paths=paths, keep=True)
     written = (row for _, row in records(scores.output))
-    texts = ((row.summary, row.source) for row in rows.read())
-    write_rows(written, texts, report, about=vars(scores), details=details)
+    texts, columns = tee(rows.read())
+    write_rows(
+        _with_columns(written, columns),
+        ((row.summary, row.source) for row in texts),
+        report,
+        about=vars(scores),
+        details=details,
+    )
 
 
-def _show_progress(done: int, total: int) -> None:
-    typer.echo(f"{done:,} of {total:,} rows", err=True)
+def _with_columns(written: Iterator[dict[str, Any]], inputs: Iterator[Row]) -> Iterator[dict[str, Any]]:
+    """The rows of the output with the columns of the input."""
+    for scored in written:
+        row = next(inputs, None)
+        yield scored if row is None else {**row.columns, **scored}
+
+
+def check_page(path: Path, option: str) -> None:
+    """Raise before the work begins for what would stop a page from being written after it."""
+    from quals_metric.files import durable
+
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise typer.BadParameter(f"the page's name must end in .html; got {path.name!r}", param_hint=option)
+    durable.check_writable(path)
+
+
+class ProgressLine:
+    """Prints how many rows are done, how many per second, and about how long the others take, on standard error.
+
+    On a terminal the line is renewed; elsewhere there is a line every ten seconds, and for the first and the last row.
+    """
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._start: tuple[float, int] | None = None  # the time and the rows done before
+        self._last = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take note of `done` rows of `total`."""
+        now = time.monotonic()
+        is_first = self._start is None
+        self._start = start, before = self._start or (now, done)
+        if not is_first and done < total and now - self._last < (0.2 if self._is_terminal else 10.0):
+            return
+        self._last = now
+        line = f"{done:,} of {total:,} rows"
+        if done > before and now > start:
+            rate = (done - before) / (now - start)
+            line += f", {rate:.3g} rows/s"
+            line += f", about {_duration((total - done) / rate)} left" if done < total else ""
+        end = "\r" if self._is_terminal and done < total else "\n"
+        typer.echo(f"{line:<60}{end}" if self._is_terminal else line + end, err=True, nl=False)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Print warnings to users as lines on standard error, at once."""
+
+    def show(message: Warning | str, category: type[Warning], *details: Any, **more: Any) -> None:
+        if issubclass(category, UserWarning):
+            typer.echo(f"quals: warning: {printable(str(message))}", err=True)
+        else:
+            usual(message, category, *details, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        usual, warnings.showwarning = warnings.showwarning, show
+        yield

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quals_metric.metrics import format_number, metric_spec
+from quals_metric.report.spelling import natural_question
 
 if TYPE_CHECKING:
     from qa_inference.metric_base import ScoredSummary
@@ -24,12 +26,18 @@ def paragraph(label: str, text: str) -> str:
     return textwrap.fill(printable(text), WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead))
 
 
-def summary_block(label: str, text: str, scored: ScoredSummary) -> str:
-    """One summary, its score, and the questions behind the score, the lowest first."""
+def summary_block(label: str, text: str, scored: ScoredSummary, source: str = "") -> str:
+    """One summary, its score, and the questions behind the score, the lowest first.
+
+    Words of a question are written as in the summary or in the source.
+    """
     head, spec = paragraph(label, text), metric_spec(scored.metric)
     if math.isnan(scored.score):
         return f"{head}\n  {spec.title} undefined: {printable(scored.note)}"
-    items = sorted(scored.items, key=lambda item: item.score)
+    items = [
+        replace(item, question=natural_question(item.question, text, source))
+        for item in sorted(scored.items, key=lambda item: item.score)
+    ]
     rows = [(format_number(item.score), *spec.cells(item)) for item in items]
     in_01 = f"   (0 to 1: {format_number(scored.score_01)})" if spec.shows_01 else ""
     return f"{head}\n  {spec.title} {format_number(scored.score)}{in_01}\n{rows_block(spec.columns, rows)}"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # of a folder, on some network file systems
 
 
 @contextlib.contextmanager
@@ -20,7 +23,7 @@ def replacing(path: Path, drafts: Path | None = None) -> Iterator[BinaryIO]:
     Raises:
         OSError: if the file cannot be written, or its folder does not exist; it names the file and the reason.
     """
-    draft = (drafts or path.parent) / f".{path.name}.{uuid.uuid4().hex[:12]}.part"
+    draft = _draft(path, drafts or path.parent)
     try:
         with draft.open("xb") as file:
             yield file
@@ -41,6 +44,23 @@ def write_file(path: Path, data: bytes, drafts: Path | None = None) -> None:
         file.write(data)
 
 
+def check_writable(path: Path) -> None:
+    """Raise OSError if `replacing` could not write `path`: its folder, its name's length and its rights are tried."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: its folder must exist; {path.parent} does not. Make it first")
+    draft = _draft(path, path.parent)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        path.exists()  # raises for a name that is too long
+        draft.touch(exist_ok=False)
+    except OSError as error:
+        raise explained(error, f"{path} cannot be written", "Choose another name or folder") from error
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
 def explained(error: OSError, problem: str, remedy: str = "") -> OSError:
     """The same kind of error with the same number; its text is the problem, the system's reason, and the remedy."""
     kind = type(error) if type(error).__module__ == "builtins" else OSError
@@ -54,8 +74,20 @@ def sync_folder(folder: Path) -> None:
     """Make a renaming survive a power cut, where the system can."""
     if os.name != "posix":
         return  # Windows cannot open a folder
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return  # a folder that may be written but not read
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
     finally:
         os.close(descriptor)
+
+
+def _draft(path: Path, folder: Path) -> Path:
+    """A hidden name for a draft of `path`, not too long where the name of `path` is not."""
+    start = os.fsdecode(os.fsencode(path.name)[:100]).encode(errors="ignore").decode()
+    return folder / f".{start}.{uuid.uuid4().hex[:12]}.part"

@@ -1,7 +1,9 @@
-"""Writing scored rows as JSON lines or as Parquet."""
+"""Writing scored rows as JSON lines, Parquet or CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, time
@@ -26,12 +28,12 @@ def scored_row(kept: Mapping[str, Any], summary: ScoredSummary, pairs: bool) -> 
 
 
 def json_text(value: Any, location: str) -> str:
-    """A value as JSON in ASCII: undefined numbers as null, dates in ISO 8601, decimals as text.
+    """A value as JSON in ASCII, for a digest: undefined numbers as null, values that JSON cannot hold by their `repr`.
 
     Raises:
-        ValueError: for a value that JSON cannot hold, such as bytes; it names the location.
+        ValueError: if it is nested too deep; it names the location.
     """
-    return _dumps(value, location, ensure_ascii=True)
+    return _dumps(value, location, ensure_ascii=True, default=_as_digest_text)
 
 
 class Format(Protocol):
@@ -40,7 +42,13 @@ class Format(Protocol):
     ending: str
 
     def learn(self, rows: Sequence[Row]) -> None:
-        """See rows whose columns will be written, before any row is written."""
+        """See rows whose columns will be written, before any row is scored.
+
+        Raises ValueError, with the row and the column, for a value that cannot be written.
+        """
+
+    def check(self) -> None:
+        """Try what the rows together need, once all were seen. Raises ValueError that names a row and a column."""
 
     def shard(self, rows: Sequence[dict[str, Any]], file: BinaryIO) -> None:
         """Write some rows."""
@@ -55,6 +63,12 @@ class JsonLines:
     ending = ".jsonl"
 
     def learn(self, rows: Sequence[Row]) -> None:
+        """Try to write every kept column."""
+        for row in rows:
+            for name, value in row.columns.items():
+                _dumps(value, f"{row.location}: column {name!r}", ensure_ascii=False)
+
+    def check(self) -> None:
         """Do nothing: JSON lines need no common types."""
 
     def shard(self, rows: Sequence[dict[str, Any]], file: BinaryIO) -> None:
@@ -90,11 +104,10 @@ class Parquet:
         self._summary_type = metric_spec(metric).summary_type()
         self._known = bool(inputs) and all(ending(path) == ".parquet" for path in inputs)
         self._kept = pa.schema([])
+        self._seen: dict[str, str] = {}  # the location of the first row that has a value in a column
         self._pairs = pairs
         if self._known:
-            import pyarrow.parquet as pq
-
-            self._kept = _unified([pq.read_schema(path).remove_metadata() for path in inputs], "the inputs")
+            self._kept = _unified([_parquet_schema(path) for path in inputs], "the inputs")
 
     def learn(self, rows: Sequence[Row]) -> None:
         """Find the types of the columns in `rows`.
@@ -104,16 +117,37 @@ class Parquet:
         """
         import pyarrow as pa
 
+        for row in rows:
+            for name, value in row.columns.items():
+                if value is not None:
+                    self._seen.setdefault(name, row.location)
         if self._known or not rows[0].columns:
             return
-        location = f"{rows[0].location} to {rows[-1].location}"
-        fields = []
+        types = []
         for name in dict.fromkeys(name for row in rows for name in row.columns):
+            if _storable(name) != name:
+                raise ValueError(
+                    f"{self._seen.get(name, rows[0].location)}: column {name!r}: Parquet needs names in UTF-8. Rename "
+                    f"it, write .jsonl, or leave the column out"
+                )
+            types.append((name, _type_of(rows, name)))
+        location = f"{rows[0].location} to {rows[-1].location}"
+        self._kept = _unified([self._kept, pa.schema(types)], location)
+
+    def check(self) -> None:
+        """Write every kept column without rows: Parquet lacks some types, such as objects without a field."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for column in self._kept:
             try:
-                fields.append((name, pa.array([_storable(row.columns.get(name)) for row in rows]).type))
+                pq.write_table(pa.schema([column]).empty_table(), io.BytesIO())
             except pa.ArrowException as error:
-                raise ValueError(_mixed(f"column {name!r} in {location}", error)) from error
-        self._kept = _unified([self._kept, pa.schema(fields)], location)
+                location = self._seen.get(column.name, "the input")
+                raise ValueError(
+                    f"{location}: column {column.name!r}: Parquet cannot hold it; {error}. Write .jsonl, or leave the "
+                    f"column out"
+                ) from error
 
     def shard(self, rows: Sequence[dict[str, Any]], file: BinaryIO) -> None:
         """Write a file of one row group."""
@@ -143,6 +177,90 @@ class Parquet:
         return pa.schema([*kept, *list(own)[: None if self._pairs else -1]])
 
 
+class Csv:
+    """A CSV file in UTF-8 with a header. An undefined number is an empty cell; lists and objects are JSON.
+
+    A lone surrogate becomes U+FFFD. Shards have no header; their columns are those of all rows.
+
+    Args:
+        metric: the metric of the scores.
+    """
+
+    ending = ".csv"
+
+    def __init__(self, metric: str) -> None:
+        self._kept: dict[str, None] = {}
+        self._own = metric_spec(metric).summary_type().columns()[:-1]
+
+    def learn(self, rows: Sequence[Row]) -> None:
+        """Collect the names of the kept columns, and try to write their values."""
+        for row in rows:
+            for name, value in row.columns.items():
+                _cell(value, f"{row.location}: column {name!r}")
+                self._kept[name] = None
+
+    def check(self) -> None:
+        """Do nothing: a cell holds any value."""
+
+    def shard(self, rows: Sequence[dict[str, Any]], file: BinaryIO) -> None:
+        """Write a line per row."""
+        self._write(file, ([_cell(row.get(name), "the output") for name in (*self._kept, *self._own)] for row in rows))
+
+    def join(self, shards: Iterable[Path], file: BinaryIO) -> None:
+        """Write the header, then one shard after another."""
+        self._write(file, [[str(_storable(name)) for name in (*self._kept, *self._own)]])
+        JsonLines().join(shards, file)
+
+    def _write(self, file: BinaryIO, rows: Iterable[Sequence[str]]) -> None:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        csv.writer(text).writerows(rows)
+        text.detach()  # leaves the file open
+
+
+def _cell(value: Any, location: str) -> str:
+    """A value as the text of a CSV cell."""
+    ready = json_ready(value)
+    if ready is None:
+        return ""
+    return str(_storable(ready if isinstance(ready, str) else _dumps(ready, location, ensure_ascii=False)))
+
+
+def _type_of(rows: Sequence[Row], name: str) -> pa.DataType:
+    """The Arrow type of a kept column in some rows.
+
+    Raises ValueError that names the row from which on the values have no common type.
+    """
+    import pyarrow as pa
+
+    values = [_storable(row.columns.get(name)) for row in rows]
+    refusals = (pa.ArrowException, OverflowError, RecursionError)
+    try:
+        return pa.array(values).type
+    except refusals as error:
+        problem = error
+    for count in range(1, len(rows) + 1):
+        try:
+            pa.array(values[:count])
+        except refusals:
+            raise ValueError(_mixed(f"{rows[count - 1].location}: column {name!r}", problem)) from problem
+    raise problem
+
+
+def _parquet_schema(path: Path) -> pa.Schema:
+    """The columns of a Parquet file. Raises ValueError if it is none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(path).remove_metadata()
+    except pa.ArrowException as error:
+        raise ValueError(f"{path}: must be a Parquet file; {error}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise ValueError(f"{path}: must be a Parquet file; {error}") from error  # so Arrow calls a damaged footer
+
+
 def _arrow_type(hint: Any) -> pa.DataType:
     """The Arrow type of an annotation: a text, a number, a tuple of one type, or a dataclass."""
     import pyarrow as pa
@@ -159,13 +277,17 @@ def format_of(output: Path, inputs: Sequence[Path], pairs: bool, metric: str = "
     """The format that the ending of an output's name stands for.
 
     Raises:
-        ValueError: if it is another than .jsonl and .parquet.
+        ValueError: if it is another than .jsonl, .parquet and .csv, or the questions are to be written as CSV.
     """
     if ending(output) == ".jsonl":
         return JsonLines()
     if ending(output) == ".parquet":
         return Parquet(inputs, pairs, metric)
-    raise ValueError(f"{output}: the output's name must end in .jsonl or .parquet. Choose one of the two")
+    if ending(output) == ".csv":
+        if pairs:
+            raise ValueError(f"{output}: CSV has no cells for questions and answers. Write .jsonl or .parquet")
+        return Csv(metric)
+    raise ValueError(f"{output}: the output's name must end in .jsonl or .parquet, or in .csv. Choose one of them")
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
@@ -176,11 +298,13 @@ def _line(row: Mapping[str, Any]) -> bytes:
         return _dumps(row, "the output", ensure_ascii=True).encode() + b"\n"
 
 
-def _dumps(value: Any, location: str, *, ensure_ascii: bool) -> str:
+def _dumps(value: Any, location: str, *, ensure_ascii: bool, default: Callable[[Any], str] | None = None) -> str:
     try:
-        return json.dumps(json_ready(value), ensure_ascii=ensure_ascii, allow_nan=False, default=_as_text)
+        return json.dumps(json_ready(value), ensure_ascii=ensure_ascii, allow_nan=False, default=default or _as_text)
     except TypeError as error:
         raise ValueError(f"{location}: {error}. Leave the column out, or write .parquet") from error
+    except RecursionError as error:
+        raise ValueError(f"{location}: is nested too deep. Leave the column out, or make it a text") from error
 
 
 _TEXTS: Sequence[tuple[tuple[type, ...], Callable[[Any], str]]] = (
@@ -196,16 +320,25 @@ def _as_text(value: Any) -> str:
     raise TypeError(f"JSON cannot hold a value of type {type(value).__name__}")
 
 
+def _as_digest_text(value: Any) -> str:
+    try:
+        return _as_text(value)
+    except TypeError:
+        return repr(value)
+
+
 def _storable(value: Any) -> Any:
-    """`value` without lone surrogates in its texts."""
+    """The value without lone surrogates in its texts; each becomes U+FFFD."""
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError:
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
-        return {name: _storable(item) for name, item in value.items()}
-    return [_storable(item) for item in value] if isinstance(value, list | tuple) else value
+        return {_storable(name): _storable(item) for name, item in value.items()}
+    if isinstance(value, tuple):  # an entry of a Parquet map
+        return tuple(_storable(item) for item in value)
+    return [_storable(item) for item in value] if isinstance(value, list) else value
 
 
 def _unified(schemas: Sequence[pa.Schema], location: str) -> pa.Schema:

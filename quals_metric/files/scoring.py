@@ -12,6 +12,9 @@ so losing one costs only time. Rank 0 joins the shards when all are there.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import inspect
+import io
 import json
 import math
 import os
@@ -19,8 +22,9 @@ import random
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +37,8 @@ from quals_metric.files.tables import STANDARD_INPUT, Row, Rows, Table
 from quals_metric.metrics import metric_spec
 
 SHARD_ROWS = 128
+
+_ATTEMPTS = 3  # how often a shard is scored that is damaged each time
 
 OnShard = Callable[[int, int], None]
 
@@ -79,6 +85,7 @@ def score_files(
     pairs: bool = False,
     shard_rows: int = SHARD_ROWS,
     overwrite: bool = False,
+    accept_finished: bool = False,
     on_shard: OnShard | None = None,
 ) -> FileScores | None:
     """Score every row and write a row for each, in order: kept columns, score, score_01, num_pairs, note, pairs.
@@ -87,33 +94,39 @@ def score_files(
 
     The whole input is read first, so an invalid line stops the work before it begins. Finished shards are kept in
     `OUTPUT.unfinished`. A killed run continues from there when the same call is made again, with any number of
-    processes, and its output is the same to the byte as that of a run that was not killed.
+    processes, and its output is the same to the byte as that of a run that was not killed. A shard carries a digest,
+    which is checked before the output is published; a damaged shard is scored again, with a warning.
 
     Args:
         rows: `Table` or `TextFiles`.
-        output: a path that ends in .jsonl or .parquet.
+        output: a path that ends in .jsonl, .parquet or .csv.
         load: makes the scorer, for example `QualsScorer`; called after the input has been read and is valid.
         metric: the metric that the scorer computes, a name in `METRICS`.
         pairs: whether the pairs or questions behind each score are written.
         shard_rows: how many rows are scored and written at once; a killed process loses at most these.
         overwrite: whether an existing output is replaced, once the new one is whole.
-        on_shard: called as `on_shard(done, total)` with numbers of rows after each shard, and once before the first.
+        accept_finished: whether an existing output of the same job is accepted as it is, instead of refused.
+        on_shard: called as `on_shard(done, total)` with numbers of rows: before the first shard, after each batch of a
+            scorer that takes `on_batch`, and after each shard.
 
     Returns:
         A summary of the scores written; None on a process that is not rank 0.
 
     Raises:
-        FileExistsError: if the output exists and `overwrite` is False.
+        FileExistsError: if the output exists, and neither `overwrite` nor `accept_finished` allows that.
         TypeError: if a summary or source is not text; it names line and column.
         ValueError: if a line is invalid, the input changes meanwhile, or other unfinished work is in the way.
         OSError: if something cannot be read or written; finished shards stay.
+
+    Warns:
+        UserWarning: if a finished shard is damaged and scored again.
     """
     output = Path(output)
     rank, size = rank_and_size()
     work = WorkFolder(output)
     form = format_of(output, rows.paths, pairs, metric)
     _check_output(output, rows)
-    if output.exists() and not overwrite and not work.path.exists():
+    if output.exists() and not overwrite and not work.path.exists() and not accept_finished:
         if rank:
             return None  # published before this process began; or an error, which rank 0 raises
         raise FileExistsError(_exists(output))
@@ -121,6 +134,7 @@ def score_files(
     try:
         with _readable_twice(rows, work) as kept:
             plan = make_plan(kept, shard_rows, form.learn, metric_spec(metric).summary_type().columns())
+            form.check()
             scorer = load()
             settings = {
                 "metric": metric,
@@ -130,16 +144,30 @@ def score_files(
                 "columns": rows.keep,
             }
             job = Job(plan, settings)
-            if output.exists() and not overwrite and published(output) != job.key:
-                raise FileExistsError(_exists(output))
+            if output.exists() and not overwrite:
+                if published(output) != job.key:
+                    raise FileExistsError(_exists(output))
+                if not work.is_open:  # another process has published it since this one began
+                    return _published_scores(output) if rank == 0 else None
             if not work.claim(job, joins=rank == 0):
                 return None
             run = _ScoringRun(job, work, form, pairs)
             with work.advised():
-                for shard, part in run.missing(ShardReader(kept, plan), rank, size, on_shard):
-                    texts = {"summaries": [row.summary for row in part], "sources": [row.source for row in part]}
-                    run.finish(shard, part, scorer.score(**texts))
-                return run.join() if rank == 0 else None
+                for _ in range(_ATTEMPTS):
+                    for shard, part in run.missing(ShardReader(kept, plan), rank, size, on_shard):
+                        run.finish(shard, part, run.score(scorer, part, on_shard))
+                    if rank:
+                        return None
+                    try:
+                        if not run.discard_damaged():
+                            return run.join()
+                    except FileNotFoundError:
+                        if work.is_open:
+                            raise
+                        if published(output) != job.key:
+                            raise FileNotFoundError(f"{work.path}: was removed while its shards were scored") from None
+                        return _published_scores(output)  # a process that shares no ranks with this one was faster
+                raise OSError(f"{work.path}: its shards are damaged whenever they are written. Check the disk")
     finally:
         work.leave()
 
@@ -176,6 +204,8 @@ def _readable_twice(rows: Rows, work: WorkFolder) -> Iterator[Rows]:
     try:
         try:
             with path.open("xb") as file:
+                if sys.stdin is None:  # closed by whoever started this process
+                    raise ValueError("-: standard input is closed. Send JSON lines to it, or name a file")
                 shutil.copyfileobj(sys.stdin.buffer, file)
         except OSError as error:
             raise durable.explained(error, f"standard input cannot be kept in {path}") from error
@@ -210,8 +240,19 @@ class _ScoringRun:
                 if on_shard is not None and self.work.is_open:
                     on_shard(self._done(), plan.num_rows)
 
+    def score(self, scorer: Scorer, rows: Sequence[Row], on_shard: OnShard | None) -> CorpusResult[ScoredSummary]:
+        """The result of a shard's rows. `on_shard` is called after each batch, if the scorer tells of its batches."""
+        texts: dict[str, Any] = {"summaries": [row.summary for row in rows], "sources": [row.source for row in rows]}
+        if on_shard is not None and "on_batch" in inspect.signature(scorer.score).parameters:
+            done, total = self._done(), self.job.plan.num_rows
+            texts["on_batch"] = lambda part, whole: on_shard(done + len(rows) * part // max(1, whole), total)
+        return scorer.score(**texts)
+
     def finish(self, shard: int, rows: Sequence[Row], result: CorpusResult[ScoredSummary]) -> None:
-        """Write a shard: first the numbers that the mean and the counts need, then the rows, which mark it as done."""
+        """Write a shard: first the numbers that the mean and the counts need, then the rows, which mark it as done.
+
+        The numbers hold a digest of the rows' file, and one of themselves.
+        """
         numbers = {
             "scores": result.scores,
             "scores_01": [summary.score_01 for summary in result.summaries],
@@ -221,14 +262,49 @@ class _ScoringRun:
         written = [
             scored_row(row.columns, summary, self.pairs) for row, summary in zip(rows, result.summaries, strict=True)
         ]
+        content = io.BytesIO()
+        self.form.shard(written, content)
+        numbers = json_ready(numbers) | {"rows": len(rows), "digest": hashlib.sha256(content.getvalue()).hexdigest()}
+        numbers["own_digest"] = _numbers_digest(numbers)
         try:
-            durable.write_file(self._path(shard, ".json"), json.dumps(json_ready(numbers)).encode())
-            with durable.replacing(self._path(shard)) as file:
-                self.form.shard(written, file)
+            durable.write_file(self._path(shard, ".json"), json.dumps(numbers).encode())
+            durable.write_file(self._path(shard), content.getvalue())
         except FileNotFoundError:
             if self.work.is_open:
                 raise
             # Another process has scored this shard too, and rank 0 has published the job.
+
+    def discard_damaged(self) -> int:
+        """Remove finished shards that differ from what was written, with a warning; return how many there were.
+
+        Raises FileNotFoundError if the folder is gone.
+        """
+        damaged = [shard for shard in range(len(self.job.plan.shards)) if not self._is_whole(shard)]
+        for shard in damaged:
+            first, last = self.job.plan.numbers(shard)
+            path = self._path(shard)
+            warnings.warn(f"{path}: is damaged; rows {first} to {last} are scored again", UserWarning, stacklevel=3)
+            path.unlink(missing_ok=True)
+        return len(damaged)
+
+    def _is_whole(self, shard: int) -> bool:
+        """Whether a shard's two files are as they were written."""
+        first, last = self.job.plan.numbers(shard)
+        try:
+            numbers = json.loads(self._path(shard, ".json").read_bytes())
+            with self._path(shard).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return bool(
+                numbers["own_digest"] == _numbers_digest(numbers)
+                and numbers["digest"] == digest
+                and numbers["rows"] == last - first + 1
+            )
+        except FileNotFoundError:
+            if not self.work.is_open:
+                raise
+            return False
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return False
 
     def join(self) -> FileScores:
         """Put the shards together as the output, with its sidecar, and remove the folder."""
@@ -270,6 +346,20 @@ class _ScoringRun:
         """How many rows are in finished shards, of all processes."""
         bounds = map(self.job.plan.numbers, self._finished())
         return sum(last - first + 1 for first, last in bounds)
+
+
+def _numbers_digest(numbers: Mapping[str, Any]) -> str:
+    """SHA-256 of a shard's numbers, without the digest itself."""
+    others = {name: value for name, value in numbers.items() if name != "own_digest"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
+
+
+def _published_scores(output: Path) -> FileScores:
+    """The summary of a published output, from its sidecar."""
+    about = json.loads(sidecar(output).read_bytes())
+    names = [each_field.name for each_field in fields(FileScores) if each_field.name != "output"]
+    values: dict[str, Any] = {name: math.nan if about[name] is None else about[name] for name in names}
+    return FileScores(output, **values)
 
 
 def _floats(numbers: Sequence[dict[str, Any]], name: str) -> list[float]:

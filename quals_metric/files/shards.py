@@ -68,8 +68,8 @@ def make_plan(
                     f"{taken[0]!r}. Rename it, or do not keep the columns"
                 )
             sources.update(json.dumps(row.source).encode() + b"\n")
-        see(part)
         shards.append(digest(part))
+        see(part)
         count += len(part)
     if not count:
         raise ValueError(f"{rows.name}: must hold at least one row; there is none")
@@ -172,7 +172,7 @@ class WorkFolder:
                     self.remove()
                     return False
             with contextlib.suppress(FileNotFoundError):  # published and removed just now
-                manifest = json.loads(self._manifest.read_bytes())
+                manifest = _read_manifest(self._manifest)
                 break
         if manifest != job.manifest:
             raise ValueError(
@@ -205,7 +205,7 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Remove the folder with its contents. For other processes it disappears at once."""
-        grave = self.path.with_name(f".{self.path.name}-{uuid.uuid4().hex[:8]}")
+        grave = self.path.with_name(f".{self.path.name[:100]}-{uuid.uuid4().hex[:8]}")
         with contextlib.suppress(OSError):
             os.rename(self.path, grave)
             shutil.rmtree(grave, ignore_errors=True)
@@ -216,7 +216,9 @@ class WorkFolder:
         try:
             yield
         except OSError as error:
-            remedy = f"Put it right and give the same command again: finished parts are kept in {self.path}"
+            remedy = "Put it right and give the same command again"
+            if self.path.exists():
+                remedy += f": finished parts are kept in {self.path}"
             raise durable.explained(error, "", remedy) from error
 
 
@@ -229,9 +231,20 @@ def published(output: Path) -> str | None:
     """The key of the job whose sidecar is beside an output; None if no sidecar can be read."""
     try:
         about = json.loads(sidecar(output).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return about.get("key") if isinstance(about, dict) else None
+
+
+def _read_manifest(path: Path) -> Mapping[str, Any]:
+    """A manifest. Raises ValueError if the file holds none."""
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: must be JSON; {error}. Delete its folder to start anew") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("settings", {}), dict):
+        raise ValueError(f"{path}: must be a JSON object with settings. Delete its folder to start anew")
+    return manifest
 
 
 def _difference(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import csv
 import glob
 import gzip
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -132,8 +133,8 @@ class TextFiles:
 def expand(inputs: Sequence[str | Path]) -> tuple[Path, ...]:
     """The files that names, folders and globs stand for; those of a folder or a glob are sorted by name.
 
-    A folder stands for the tables in it, by their endings. Hidden files and folders in it are skipped. `-` alone is
-    standard input and stays as it is.
+    A folder stands for the tables in it, by their endings. Hidden files and folders in it are skipped. A file is read
+    once, however many names and links lead to it. `-` alone is standard input and stays as it is.
 
     Raises:
         ValueError: if a name stands for no file, or a file has another ending.
@@ -148,11 +149,13 @@ def expand(inputs: Sequence[str | Path]) -> tuple[Path, ...]:
         elif path.exists():
             matches = [path]
         else:
-            matches = [match for match in map(Path, sorted(glob.glob(str(name), recursive=True))) if match.is_file()]
+            matches = [match for match in map(Path, sorted(_glob(str(name)))) if match.is_file()]
         if not matches:
             raise ValueError(f"{name}: must be a file, a folder or a glob of {', '.join(READERS)} files; none is there")
         paths += matches
+    paths = list({_identity(path): path for path in reversed(paths)}.values())[::-1]  # the first of equal files
     for path in paths:
+        check_regular(path)
         if ending(path) is None:
             raise ValueError(
                 f"{path}: its name must end in {', '.join(READERS)}. Rename it to say what it is; for two text files "
@@ -181,6 +184,48 @@ def records(path: Path, wanted: Sequence[str] | None = None, name: str = "") -> 
     return READERS[ending(path) or ".jsonl"](path, name or str(path), wanted)
 
 
+def check_regular(path: Path) -> None:
+    """Raise ValueError for a pipe, a device or a socket: such an input cannot be read twice, or never ends."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path}: must be a regular file. Save what it gives to a file and name that, or use -")
+
+
+def _glob(pattern: str) -> list[str]:
+    """The paths that match a pattern. `**` visits every folder once, by its identity, so a loop of links ends."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        return glob.glob(pattern)
+    first = parts.index("**")
+    root, rest = os.sep.join(parts[:first]), os.sep.join(parts[first + 1 :]) or "*"
+    starts = glob.glob(root) if root else [os.sep if pattern.startswith(os.sep) else os.curdir]
+    matches: list[str] = []
+    visited: set[tuple[int, int]] = set()
+    waiting = sorted(filter(os.path.isdir, starts), reverse=True)
+    while waiting:
+        folder = waiting.pop()
+        if (identity := _identity(Path(folder))) in visited:
+            continue
+        visited.add(identity)
+        matches += _glob(os.path.join("" if folder == os.curdir else glob.escape(folder), rest))
+        names = sorted((name for name in _names(folder) if not name.startswith(".")), reverse=True)
+        waiting += [path for name in names if os.path.isdir(path := os.path.join(folder, name))]
+    return list(dict.fromkeys(matches))
+
+
+def _names(folder: str) -> list[str]:
+    """The names in a folder; none if it cannot be read, as in `glob`."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """The device and the number of a file or folder, equal for all names of it."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
 def _is_table(path: Path) -> bool:
     return not path.name.startswith(".") and ending(path) is not None
 
@@ -201,6 +246,7 @@ def _text_of(columns: Mapping[str, Any], name: str, location: str, role: str) ->
 
 def _lines(path: Path, name: str) -> Iterator[tuple[str, str]]:
     """The lines of a UTF-8 file, plain or gzip, with their ends, each with its location."""
+    check_regular(path)
     opened: Callable[..., Any] = gzip.open if path.name.lower().endswith(".gz") else open
     number = 0
     try:
@@ -261,6 +307,7 @@ def _parquet_records(path: Path, name: str, wanted: Sequence[str] | None) -> Ite
     import pyarrow.parquet as pq
     from pyarrow import ArrowException
 
+    check_regular(path)
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
@@ -269,11 +316,37 @@ def _parquet_records(path: Path, name: str, wanted: Sequence[str] | None) -> Ite
             columns = columns if wanted is None or set(wanted) <= set(names) else names
             number = 0
             for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
-                for row in batch.to_pylist():
+                for row in _python_rows(batch, name, number):
                     number += 1
                     yield f"{name}, row {number}", row
     except ArrowException as error:
         raise ValueError(f"{name}: must be a Parquet file; {error}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise ValueError(f"{name}: must be a Parquet file; {error}") from error  # so Arrow calls a damaged footer
+
+
+def _python_rows(batch: Any, name: str, before: int) -> list[dict[str, Any]]:
+    """The rows of a batch as dicts; `before`: how many rows of the file come before it.
+
+    Raises ValueError that names the row and the column of a value that Python cannot hold: a text that is not UTF-8, a
+    time after the year 9999.
+    """
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+        return rows
+    except (ValueError, OverflowError):
+        for column, values in zip(batch.schema.names, batch.columns, strict=True):
+            for index, value in enumerate(values):
+                try:
+                    value.as_py()
+                except (ValueError, OverflowError) as error:
+                    raise ValueError(
+                        f"{name}, row {before + index + 1}: column {column!r} holds a value that cannot be read; "
+                        f"{error}. Correct it, or do not keep the columns"
+                    ) from error
+        raise
 
 
 READERS: Mapping[str, Callable[[Path, str, Sequence[str] | None], Iterator[Record]]] = {

@@ -2,6 +2,7 @@
 
 - `rows`: the rows that a page shows
 - `passages`: the sentences of a source that a question is about
+- `spelling`: questions in the spelling of the texts
 - `figures`: pictures as HTML and SVG
 - `html`, `templates/`: the page
 - `writing`: `write` and `write_rows`

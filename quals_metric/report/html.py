@@ -18,6 +18,7 @@ from quals_metric.metrics import BANDS, MetricSpec, format_number
 from quals_metric.report.figures import STYLE, figure_svg, histogram_svg, marked_summary_html, render_template
 from quals_metric.report.passages import Passage, SourcePassages
 from quals_metric.report.rows import SHOWN_TEXT, Entry, Histogram, ShownRows
+from quals_metric.report.spelling import natural_question
 
 _RESERVE = 20_000  # bytes for what stands between the parts that are counted
 _FEW = 4  # rows that are shown open, in the order given, without a histogram
@@ -43,7 +44,7 @@ def report_html(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any], max
         "metric": spec,
         "style": _CSS,
         "digest": base64.b64encode(hashlib.sha256(_CSS.encode()).digest()).decode(),
-        "bands": _legend(spec),
+        "legend": Markup(legend_html(spec)),
         "facts": _facts(spec, rows, about),
         "bars": [] if few else rows.histogram.bars(),
         "histogram": Markup("") if few else _histogram(rows.histogram),
@@ -56,11 +57,12 @@ def report_html(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any], max
     return render_template("report.html.jinja", **fixed, groups=parts, left_out=left_out).encode()
 
 
-def _legend(spec: MetricSpec) -> list[tuple[int, str, str]]:
-    """The bands, from the highest: number, name and range of scores."""
+def legend_html(spec: MetricSpec) -> str:
+    """How to read the marks of a metric: the caveat, and the bands with their ranges of scores, the highest first."""
     limits = [f"{limit:g}" for limit in spec.band_limits]
     ranges = [f"below {limits[0]}", *(f"{low} to {high}" for low, high in pairwise(limits)), f"{limits[-1]} and above"]
-    return [*zip(range(1, len(BANDS) + 1), BANDS, ranges, strict=True)][::-1]
+    bands = [*zip(range(1, len(BANDS) + 1), BANDS, ranges, strict=True)][::-1]
+    return render_template("legend.html.jinja", metric=spec, bands=bands)
 
 
 def _fit(spec: MetricSpec, groups: Sequence[Sequence[Entry]], is_open: bool, room: int) -> dict[int, Markup]:
@@ -100,6 +102,12 @@ class _EntryView:
         source = SourcePassages(self.entry.source)
         return [_passages(source, item) for item in self.entry.scored.items]
 
+    @cached_property
+    def wordings(self) -> list[str]:
+        """Every question in the spelling of the summary and the source."""
+        texts = self.entry.summary[:SHOWN_TEXT], self.entry.source[:SHOWN_TEXT]
+        return [natural_question(item.question, *texts) for item in self.entry.scored.items]
+
     @property
     def least_of_figures(self) -> int:
         """The fewest bytes that its figures take; 0 if it has none."""
@@ -118,12 +126,16 @@ class _EntryView:
                 is_open=self.is_open,
                 marked=Markup(marked_summary_html(self.entry.summary[:SHOWN_TEXT], scored, prefix)),
                 questions=[
-                    (item, lead, passages, Markup(figure_svg(item) if figures and _tokens(item) else ""), _tokens(item))
-                    for item, (lead, passages) in zip(scored.items, self.passages, strict=True)
+                    (item, wording, lead, passages, _figure(item) if figures else Markup(""), _tokens(item))
+                    for item, wording, (lead, passages) in zip(scored.items, self.wordings, self.passages, strict=True)
                 ],
                 limit=SHOWN_TEXT,
             )
         )
+
+
+def _figure(item: Any) -> Markup:
+    return Markup(figure_svg(item) if _tokens(item) else "")
 
 
 def _tokens(item: Any) -> tuple[str, ...]:

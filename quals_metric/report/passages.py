@@ -22,11 +22,11 @@ _WORD = re.compile(r"\w+(?:[.,]\d+)*+")
 _ANSWER_WEIGHT = 2.0  # a word of the answer says more about the place than one of the question
 
 # Words of every question and of most sentences.
-_COMMON_WORDS = """
+_COMMON_TEXT = """
 a an and are as at be been but by can did do does for from had has have he her his how i in is it its many much of on or
 s she t that the their there they this to was we were what when where which who whom whose why will with would you
 """
-_COMMON = frozenset(_COMMON_WORDS.split())
+COMMON_WORDS = frozenset(_COMMON_TEXT.split())
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class SourcePassages:
     def __init__(self, text: str) -> None:
         self.text = text
         self._spans = list(_sentences(text))
-        self._words = [{word.casefold() for word in _WORD.findall(text[a:b])} - _COMMON for a, b in self._spans]
+        self._words = [{word.casefold() for word in _WORD.findall(text[a:b])} - COMMON_WORDS for a, b in self._spans]
         self._counts = Counter(word for words in self._words for word in words)
 
     def about(self, question: str, answer: str) -> tuple[Passage, ...]:
@@ -74,7 +74,7 @@ class SourcePassages:
         """The weight of every shared word: greater if few sentences have it, double if the answer has it."""
         weights: dict[str, float] = {}
         for text, factor in ((question, 1.0), (answer, _ANSWER_WEIGHT)):
-            for word in {word.casefold() for word in _WORD.findall(text)} - _COMMON:
+            for word in {word.casefold() for word in _WORD.findall(text)} - COMMON_WORDS:
                 if count := self._counts[word]:
                     weights[word] = factor * math.log1p(len(self._spans) / count)
         return weights

@@ -22,13 +22,14 @@ _FARTHEST = 100.0  # a score beyond it is counted as this
 
 @dataclass(frozen=True)
 class Entry:
-    """A row that is shown: its number from 1, its label, its texts and its score."""
+    """A row that is shown: its number from 1, its label, its texts, its score, and the user's columns."""
 
     number: int
     label: str
     summary: str
     source: str
     scored: ScoredSummary
+    columns: tuple[tuple[str, str], ...] = ()
 
 
 class Histogram:

@@ -25,8 +25,11 @@ MAX_BYTES = 5_000_000
 
 _ABOUT = ("score", "score_01", "num_windowed_summaries", "num_windowed_sources", "signature")
 
-# A row to come: its score, its label, summary and source, and a function that reads the questions behind its score.
-_Row = tuple[float, tuple[str, str, str], Callable[[], ScoredSummary]]
+_MOST_COLUMNS = 12  # own columns shown of a row
+_MOST_TEXT = 120  # characters shown of a value
+
+# A row to come: its score, and a function that makes what is shown of it from its number.
+_Row = tuple[float, Callable[[int], Entry]]
 
 
 def write(
@@ -61,10 +64,8 @@ def write(
             f"{'' if labels is None else f', {len(labels)} labels'} and {len(result.summaries)} scores"
         )
     names = labels or [f"Row {count}" for count in range(1, len(summaries) + 1)]
-    rows: Iterator[_Row] = (
-        (scored.score, texts, lambda scored=scored: scored)  # type: ignore[misc]  # a default argument
-        for texts, scored in zip(zip(names, summaries, sources, strict=True), result.summaries, strict=True)
-    )
+    texts = zip(names, summaries, sources, strict=True)
+    rows = ((scored.score, partial(_entry, *row, scored)) for row, scored in zip(texts, result.summaries, strict=True))
     about = {name: getattr(result, name) for name in _ABOUT}
     _write_page(metric_spec(result.kind.metric), rows, about, Path(path), details, max_bytes)
 
@@ -81,7 +82,7 @@ def write_rows(
     """Write the page of a score file. Memory does not grow with the number of rows.
 
     Args:
-        rows: the rows of the file in order, with their pairs or questions.
+        rows: the rows of the file in order, with their pairs or questions. Other columns of theirs are shown too.
         texts: the summary and the source of each.
         path: the file to write; an existing file is replaced.
         about: facts of the whole: metric, score, low, high, score_01, num_windowed_summaries, num_windowed_sources,
@@ -103,12 +104,29 @@ def write_rows(
 
 def _read_rows(spec: MetricSpec, rows: Iterable[Mapping[str, Any]], texts: Iterable[tuple[str, str]]) -> Iterator[_Row]:
     """Every row of a score file with its texts; its questions are read only if the row is shown."""
-    summary_type = spec.summary_type()
     for count, (row, pair) in enumerate(zip_longest(rows, texts), 1):
         if row is None or pair is None:
             raise ValueError(f"rows and texts: must be of the same summaries; one of them ends before row {count}")
         score = math.nan if row["score"] is None else float(row["score"])
-        yield score, (f"Row {count}", *pair), partial(summary_type.from_row, row)
+        yield score, partial(_entry_of_row, spec.summary_type(), row, *pair)
+
+
+def _entry(label: str, summary: str, source: str, scored: ScoredSummary, number: int) -> Entry:
+    return Entry(number, label, summary, source, scored)
+
+
+def _entry_of_row(
+    summary_type: type[ScoredSummary], row: Mapping[str, Any], summary: str, source: str, number: int
+) -> Entry:
+    """What is shown of a row of a score file, with its own columns: those that hold neither its texts nor its score."""
+    written = summary_type.columns()
+    columns = [
+        (name, text if len(text := str(value)) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…")
+        for name, value in row.items()
+        if name not in written and value not in (None, summary, source) and not isinstance(value, list | dict)
+    ]
+    scored = summary_type.from_row(row)
+    return Entry(number, f"Row {number}", summary, source, scored, tuple(columns[:_MOST_COLUMNS]))
 
 
 def _write_page(
@@ -118,6 +136,6 @@ def _write_page(
         if value < least:
             raise ValueError(f"{name}: must be at least {least}; got {value}")
     shown = ShownRows(details, Histogram(spec.best))
-    for number, (score, texts, read_scored) in enumerate(rows, 1):
-        shown.add(score, lambda: Entry(number, *texts, read_scored()))  # noqa: B023  (called at once)
+    for number, (score, make_entry) in enumerate(rows, 1):
+        shown.add(score, partial(make_entry, number))
     durable.write_file(path, report_html(spec, shown, about, max_bytes))

@@ -10,15 +10,20 @@
 - There is no trainer, but a loop of your own: `generate_summaries(model, tokenizer, documents)`, then `scorer.score`.
 
 `eval_quals` is a mean in nats per token, higher is better, usually between -3 and 0.2; NaN if no summary has a score
-(such a checkpoint is never the best). Look at `eval_quals_undefined` too: early in a training most summaries are not
-sentences, no question can be asked about them, and the mean is over the few others. The mean of 64 documents, the
-default, is known to about a tenth of a nat (95 %: 0.10 and 0.13 on the QAGS data of CNN/DailyMail and XSum). Take more
-documents to choose between similar checkpoints. `QualsConfig(groups=12)` makes an evaluation cheaper; its values are
-comparable with each other only. `QualsConfig(cache=...)` keeps the results of documents and summaries that come again,
-such as the ground truths of every epoch. `QualsConfig(device=...)` puts the scorer on another device than the trainer.
+(such a checkpoint is never the best). Look at `eval_quals_undefined_runtime` too, the number of summaries without a
+score: early in a training most summaries are not sentences, no question can be asked about them, and the mean is over
+the few others. The mean of 64 documents, the default, is known to about a tenth of a nat (95 %: 0.10 and 0.13 on the
+QAGS data of CNN/DailyMail and XSum). Take more documents to choose between similar checkpoints.
+`QualsConfig(groups=12)` makes an evaluation cheaper; its values are comparable with each other only.
+`QualsConfig(cache=...)` keeps the results of documents and summaries that come again, such as the ground truths of
+every epoch. `QualsConfig(device=...)` puts the scorer on another device than the trainer.
 
 A failure to generate or to score is logged with its cause and does not end the training (with `on_failure="raise"` it
-does). Until the next success `eval_quals` keeps its last value and `eval_quals_stale` is 1.
+does). Until the next success `eval_quals` keeps its last value and `eval_quals_stale_runtime` is 1.
+
+Only the trainer's own evaluation sets are measured: `trainer.evaluate(other_set)` reports no `eval_quals`, because the
+raw documents of that set are not known. For a hyperparameter search name the objective:
+`trainer.hyperparameter_search(direction="maximize", compute_objective=lambda metrics: metrics["eval_quals"])`.
 
 **Retraining (CONSEQ)** has three steps. Each writes its own files, so that each can be inspected and repeated:
 

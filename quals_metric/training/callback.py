@@ -30,7 +30,7 @@ from quals_metric.training.measuring import (
     measure,
     stale_metrics,
 )
-from quals_metric.training.samples import append_samples, show_samples
+from quals_metric.training.samples import append_samples, drop_samples_after, show_samples
 from quals_metric.training.state import left_as_found, release_memory
 
 logger = logging.getLogger(__name__)
@@ -46,9 +46,18 @@ class QualsCallback(TrainerCallback):
 
     - `eval_quals`: the mean over the documents whose summary has a score, in nats per token, higher is better; NaN if
       no summary has one (such a checkpoint is never the best);
-    - `eval_quals_undefined`: the number of documents whose summary has no score;
-    - `eval_quals_seconds`: the time of generating and scoring;
-    - `eval_quals_stale`: 1 if measuring failed and the values are those of the last time; otherwise it is absent.
+    - `eval_quals_undefined_runtime`: the number of documents whose summary has no score;
+    - `eval_quals_runtime`: the time of generating and scoring, in seconds;
+    - `eval_quals_stale_runtime`: 1 if measuring failed and the values are those of the last time; otherwise it is
+      absent.
+
+    The default objective of `Trainer.hyperparameter_search` is the sum of all metrics, but leaves out those that end in
+    `_runtime`. It is better to name the objective: `hyperparameter_search(direction="maximize",
+    compute_objective=lambda metrics: metrics["eval_quals"])`.
+
+    Only evaluations of the trainer's own sets are measured. `trainer.evaluate(other_set)` is not, because the raw rows
+    of that set are not known, and the log says so once. Give such a set a name of its own:
+    `datasets={"eval": rows, "test": test_rows}` and `trainer.evaluate(test_set, metric_key_prefix="test")`.
 
     The training itself is not changed: see `state.left_as_found`. Under DDP every process generates and scores a share.
     A table of the samples goes to `<name>_samples.jsonl` in the output folder, and to TensorBoard, Weights & Biases or
@@ -103,6 +112,8 @@ class QualsCallback(TrainerCallback):
         self.on_failure, self.table_size = on_failure, table_size
         self._has_names = datasets is not None
         self._trainer: Any = None
+        self._own_sets: dict[str, Any] = {}
+        self._evaluated: Any = None
         self._unmeasured: set[str] = set()
 
     def attach(self, trainer: Any) -> QualsCallback:
@@ -128,18 +139,40 @@ class QualsCallback(TrainerCallback):
                 "tokenizer: the trainer has none; give it one as `processing_class`, or the callback a `tokenizer`"
             )
         self._trainer = trainer
+        self._own_sets = trainers.own_sets(trainer)
+        trainers.watch_evaluated_set(trainer, self._note_evaluated)
         trainer.callback_handler.callbacks.insert(0, self)
         return self
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Check that there is a trainer; a resumed training removes the samples of the steps that it repeats."""
+        self._check_attached()
+        if state.global_step and state.is_world_process_zero:
+            path = self._samples_path(args)
+            try:
+                drop_samples_after(path, state.global_step)
+            except OSError as error:
+                logger.warning("%s: samples of repeated steps are not removed: %s", path, error)
+
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """Measure, and put the values into the log and into `metrics`, the dict that `evaluate` returns."""
-        if self._trainer is None:
-            raise RuntimeError("QualsCallback: must know its trainer; call .attach(trainer), without `callbacks=[...]`")
+        self._check_attached()
         metrics = {} if metrics is None else metrics
         prefix = _prefix(metrics)
+        evaluated, self._evaluated = self._evaluated, None
         sources = self.texts.get(prefix) or self.texts.get(prefix.removeprefix("eval_"))
         if sources is None:
-            self._say_unmeasured(prefix)
+            known = ", ".join(map(repr, self.texts))
+            self._log_unmeasured(
+                prefix, f"there are no raw rows for {prefix!r}, only for {known}; give them in `datasets`"
+            )
+            return
+        if prefix in self._own_sets and evaluated is not self._own_sets[prefix]:
+            self._log_unmeasured(
+                prefix,
+                "the evaluated set is not the one that the trainer had at `attach`, whose raw rows are known; name "
+                "another set: datasets={'test': rows} and evaluate(set, metric_key_prefix='test')",
+            )
             return
         key = f"{prefix}_{self.name}"
         try:
@@ -171,7 +204,7 @@ class QualsCallback(TrainerCallback):
 
     def _show(self, measured: Measurement, prefix: str, args: Any, state: Any) -> None:
         """Write all samples to the file, and show some in the trackers."""
-        path = Path(args.output_dir) / f"{self.name}_samples.jsonl"
+        path = self._samples_path(args)
         try:
             append_samples(path, measured.samples, {"step": state.global_step, "epoch": state.epoch, "set": prefix})
         except OSError as error:
@@ -180,14 +213,22 @@ class QualsCallback(TrainerCallback):
         callbacks = self._trainer.callback_handler.callbacks
         show_samples(callbacks, title, measured.samples[: self.table_size], state.global_step)
 
-    def _say_unmeasured(self, prefix: str) -> None:
-        """Log once that an evaluation is not measured, because its raw rows are not known."""
-        if prefix not in self._unmeasured:
-            self._unmeasured.add(prefix)
-            logger.warning(
-                "%s_%s is not measured: there are no raw rows for %r, only for %s; give them in `datasets`",
-                prefix, self.name, prefix, ", ".join(map(repr, self.texts)),
-            )  # fmt: skip
+    def _samples_path(self, args: Any) -> Path:
+        return Path(args.output_dir) / f"{self.name}_samples.jsonl"
+
+    def _check_attached(self) -> None:
+        if self._trainer is None:
+            raise RuntimeError("QualsCallback: must know its trainer; call .attach(trainer), without `callbacks=[...]`")
+
+    def _note_evaluated(self, dataset: Any) -> None:
+        self._evaluated = dataset
+
+    def _log_unmeasured(self, prefix: str, reason: str) -> None:
+        """Log once per prefix and reason that an evaluation is not measured."""
+        message = f"{prefix}_{self.name} is not measured: {reason}"
+        if message not in self._unmeasured:
+            self._unmeasured.add(message)
+            logger.warning("%s", message)
 
 
 def _sample_texts(rows: Any, column: str, size: int | None, seed: int) -> list[str]:
@@ -223,6 +264,7 @@ def _prefix(metrics: Mapping[str, float]) -> str:
 def _last_good(state: Any, key: str) -> dict[str, float] | None:
     """The last measured and defined values in the log, which a resumed training reads from its checkpoint."""
     for entry in reversed(state.log_history):
-        if key in entry and f"{key}_stale" not in entry and not math.isnan(entry[key]):
+        is_measured = f"{key}_undefined_runtime" in entry and f"{key}_stale_runtime" not in entry
+        if is_measured and not math.isnan(entry[key]):
             return dict(entry)
     return None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,9 +24,11 @@ from qa_inference.models.shared_rows import Sharing
 from quals_metric.files import durable
 from quals_metric.files.shards import Job, Plan, WorkFolder, digest, published, sidecar
 from quals_metric.files.tables import Row
-from quals_metric.training.candidates import CollectionSettings, Sampler, score_documents
+from quals_metric.training.candidates import CollectionSettings, Sampler, ScoredDocument, score_documents
 from quals_metric.training.selection import reselect
 from quals_metric.training.state import left_as_found
+
+logger = logging.getLogger(__name__)
 
 ENDING = ".jsonl"
 FEATURES = Features(
@@ -62,7 +65,7 @@ def collect(
         model: a checkpoint's folder or Hub name; or a model, which afterwards is as before, as are all random
             generators.
         scorer: `QualsScorer`, or an object with a `signature` and a `score` like it (with `spread`, if that is used).
-        rows: a data set with the columns `document` and `ground_truth`.
+        rows: a data set, or a list of dicts, with the columns `document` and `ground_truth`.
         output: the folder to save to; all processes must see it.
         settings: how to collect; None: the defaults.
         tokenizer: the tokenizer of a model that is not a name.
@@ -74,7 +77,9 @@ def collect(
 
     Raises:
         FileExistsError: if `output` exists and is another collection.
-        ValueError: if there are no rows, or an unfinished collection of the same name differs from this one.
+        TypeError: if `rows` is neither a data set nor a list of dicts, or a text is not a str.
+        ValueError: if there are no rows, a column is missing, or an unfinished collection of the same name differs
+            from this one.
         OSError: if a file cannot be read or written; finished shards stay.
     """
     settings, output = settings or CollectionSettings(), Path(output)
@@ -104,8 +109,7 @@ class _Collection:
     sharing: Sharing
 
     def __post_init__(self) -> None:
-        self.documents, self.ground_truths = list(self.rows["document"]), list(self.rows["ground_truth"])
-        check_texts(self.ground_truths, self.documents, ("ground_truth", "document"))
+        self.documents, self.ground_truths = read_columns(self.rows)
         self.signature = getattr(self.scorer, "signature", type(self.scorer).__name__)
         size, count = self.settings.shard_rows, len(self.documents)
         self.shards = [range(start, min(start + size, count)) for start in range(0, count, size)]
@@ -127,15 +131,15 @@ class _Collection:
             scored = score_documents(
                 self.scorer, documents, truths, samples, known_here, self.settings, spread=self.spread
             )
-            lines = [json.dumps(document.to_dict()) for document in scored]
-            self._on_first(partial(self._write, self.work.shard(job, number, ENDING), lines))
+            if self._on_first(partial(self._write_shard, job, number, scored)):
+                return
         self._on_first(partial(self._publish, job))
 
     def _begin(self) -> tuple[Job, list[int] | None]:
         """The job, and the numbers of the missing shards; None instead of numbers: the collection is published."""
         job = self._job()
         if self.output.exists():
-            if published(self.output) == job.key:
+            if self._is_published(job):
                 self.work.remove()
                 return job, None
             raise FileExistsError(
@@ -144,7 +148,18 @@ class _Collection:
             )
         self.work.claim(job, joins=True)
         finished = self.work.finished(job, ENDING)
-        return job, [number for number in range(len(self.shards)) if number not in finished]
+        missing = [number for number in range(len(self.shards)) if number not in finished]
+        for number in finished:
+            try:
+                _read_sealed(self.work.shard(job, number, ENDING), len(self.shards[number]))
+            except ValueError as error:
+                logger.warning("%s; its documents are sampled and scored again", error)
+                missing.append(number)
+        return job, sorted(missing)
+
+    def _is_published(self, job: Job) -> bool:
+        """Whether this collection is complete, perhaps by another process that was started on the same output."""
+        return self.output.exists() and published(self.output) == job.key
 
     def _job(self) -> Job:
         """The work to do, with everything that the result depends on."""
@@ -168,19 +183,45 @@ class _Collection:
         return self.output.parent / f"ground_truths-{key.hexdigest()[:16]}{ENDING}"
 
     def _read_ground_truths(self) -> list[float] | None:
+        """The scores of an earlier collection; None if there are none, or their file is damaged."""
         if not self._kept.exists():
             return None
-        lines = self._kept.read_text(encoding="utf-8").splitlines()
-        return [math.nan if value is None else float(value) for value in map(json.loads, lines)]
+        try:
+            values = _read_sealed(self._kept, len(self.documents))
+            if not all(value is None or (type(value) in (int, float) and math.isfinite(value)) for value in values):
+                raise ValueError(f"{self._kept}: must hold finite numbers and null alone")
+        except ValueError as error:
+            logger.warning("%s; the ground truths are scored again", error)
+            return None
+        return [math.nan if value is None else float(value) for value in values]
 
-    def _write(self, path: Path, lines: Sequence[str]) -> None:
-        with self.work.advised():
-            durable.write_file(path, "".join(f"{line}\n" for line in lines).encode())
+    def _write_shard(self, job: Job, number: int, scored: Sequence[ScoredDocument]) -> bool:
+        """Keep a finished shard; True if another process has published the collection, and all work is done."""
+        try:
+            with self.work.advised():
+                _write_sealed(self.work.shard(job, number, ENDING), [document.to_dict() for document in scored])
+        except OSError:
+            if self._is_published(job):  # and has removed the folder
+                return True
+            raise
+        return False
 
     def _publish(self, job: Job) -> None:
+        """Join the shards and publish them, unless another process does so at the same time."""
+        try:
+            self._join_shards(job)
+        except OSError:
+            if not self._is_published(job):
+                raise
+            self.work.remove()
+
+    def _join_shards(self, job: Job) -> None:
         """Join the shards, select, and let the whole data set appear at once."""
-        paths = [self.work.shard(job, number, ENDING) for number in range(len(self.shards))]
-        scored = [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+        scored = [
+            document
+            for number, rows in enumerate(self.shards)
+            for document in _read_sealed(self.work.shard(job, number, ENDING), len(rows))
+        ]
         rows = Dataset.from_list(
             [
                 {"document": document, "ground_truth": truth, **scores}
@@ -190,8 +231,9 @@ class _Collection:
         )
         ratios = {name: getattr(self.settings, name) for name in ("negative_ratio", "positive_ratio")}
         rows = reselect(rows, **ratios)
-        if not self._kept.exists():
-            self._write(self._kept, [json.dumps(scores["ground_truth_score"]) for scores in scored])
+        if self._read_ground_truths() is None:
+            with self.work.advised():
+                _write_sealed(self._kept, [scores["ground_truth_score"] for scores in scored])
         draft = self.work.path / f"draft-{uuid.uuid4().hex[:8]}"  # after a kill it is removed with the folder
         with self.work.advised():
             rows.save_to_disk(str(draft))
@@ -211,3 +253,50 @@ class _Collection:
     def _on_first(self, make: Callable[[], Result]) -> Result:
         """The result of `make`, made by rank 0, on every rank; without spreading, made by this process."""
         return on_first_rank(make, "collection stopped") if self.spread else make()
+
+
+def read_columns(rows: Any) -> tuple[list[str], list[str]]:
+    """The documents and the ground truths of a data set or a list of dicts.
+
+    Raises TypeError or ValueError if it is neither, a column is missing, or a text is not a str.
+    """
+    names = ("document", "ground_truth")
+    if (columns := getattr(rows, "column_names", None)) is not None and hasattr(rows, "__len__"):
+        if missing := [name for name in names if name not in columns]:
+            raise ValueError(f"rows: must have the columns document and ground_truth; got {columns}, no {missing[0]}")
+        documents, ground_truths = (list(rows[name]) for name in names)
+    elif isinstance(rows, Sequence) and all(isinstance(row, Mapping) for row in rows):
+        for index, row in enumerate(rows):
+            if missing := [name for name in names if name not in row]:
+                raise ValueError(
+                    f"rows[{index}]: must have the keys document and ground_truth; got {sorted(map(str, row))}, no "
+                    f"{missing[0]}"
+                )
+        documents, ground_truths = ([row[name] for row in rows] for name in names)
+    else:
+        raise TypeError(f"rows: must be a datasets.Dataset or a list of dicts; got {type(rows).__name__}")
+    check_texts(ground_truths, documents, ("ground_truth", "document"))
+    return documents, ground_truths
+
+
+def _write_sealed(path: Path, values: Sequence[Any]) -> None:
+    """Write JSON values, one a line, after a first line with their number and their digest."""
+    body = "".join(f"{json.dumps(value)}\n" for value in values).encode()
+    durable.write_file(path, json.dumps(_seal_of(body)).encode() + b"\n" + body)
+
+
+def _read_sealed(path: Path, count: int) -> list[Any]:
+    """The values that `_write_sealed` wrote. Raises ValueError if the file is damaged or has not `count` of them."""
+    seal, _, body = path.read_bytes().partition(b"\n")
+    try:
+        is_whole = json.loads(seal) == _seal_of(body)
+        values = [json.loads(line) for line in body.splitlines()]
+    except (ValueError, RecursionError):
+        is_whole, values = False, []
+    if not is_whole or len(values) != count:
+        raise ValueError(f"{path}: must hold {count} lines with their digest; it is damaged or of an earlier version")
+    return values
+
+
+def _seal_of(body: bytes) -> dict[str, Any]:
+    return {"lines": body.count(b"\n"), "sha256": hashlib.sha256(body).hexdigest()}

@@ -9,19 +9,25 @@ or, from a finished checkpoint, `collect("my/summarizer", QualsScorer(), rows, "
 
 from __future__ import annotations
 
+import inspect
+import logging
 import math
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from accelerate.utils import extract_model_from_parallel
 from datasets import Dataset, load_from_disk
 from transformers import TrainerCallback
 
-from quals_metric.training.candidates import CollectionSettings
-from quals_metric.training.collection import collect
+from quals_metric.training.candidates import CollectionSettings, Sampler
+from quals_metric.training.collection import collect, read_columns
+from quals_metric.training.state import left_as_found
 from quals_metric.training.trainers import check_model
+
+logger = logging.getLogger(__name__)
 
 
 class ConseqCollector(TrainerCallback):
@@ -37,6 +43,11 @@ class ConseqCollector(TrainerCallback):
         folder: the folder of the data sets; it is made if it does not exist.
         settings: how to collect; None: the defaults.
         every_epoch: whether to collect at the end of every epoch instead of the end of the training.
+        on_failure: "log": a failed collection is logged with its cause, and the training ends as usual; `dataset`
+            then names the call that goes on with the collection. "raise": it ends the training.
+
+    Raises:
+        ValueError: if `on_failure` has another value.
     """
 
     def __init__(
@@ -48,25 +59,55 @@ class ConseqCollector(TrainerCallback):
         settings: CollectionSettings | None = None,
         *,
         every_epoch: bool = False,
+        on_failure: Literal["log", "raise"] = "log",
     ) -> None:
+        if on_failure not in ("log", "raise"):
+            raise ValueError(f"on_failure: must be 'log' or 'raise'; got {on_failure!r}")
+        self.on_failure = on_failure
         self.scorer, self.tokenizer, self.rows, self.every_epoch = scorer, tokenizer, rows, every_epoch
         self.folder, self.settings = Path(folder), settings or CollectionSettings()
         self._latest: Path | None = None
+        self._failure, self._is_checked = "", False
 
     def attach(self, trainer: Any) -> ConseqCollector:
-        """Add this to a trainer. Raises TypeError or ValueError if the trainer's model cannot generate."""
+        """Add this to a trainer. All that a collection needs is checked here, hours before it begins.
+
+        A document is sampled to try the model, and its random generators are restored.
+
+        Raises:
+            TypeError: if the model cannot generate, rows or texts have another type than `collect` takes, or the
+                scorer has no `score` that takes `spread`.
+            ValueError: if a column is missing, there are no rows, or the model cannot sample as the settings ask.
+            OSError: if the folder cannot be made or written to.
+        """
         check_model(trainer)
+        self._check(trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False))
         trainer.add_callback(self)
         return self
 
+    def _check(self, model: Any) -> None:
+        """Check the scorer, the rows, the settings and the folder; see `attach` for the errors."""
+        _check_scorer(self.scorer)
+        documents, _ = read_columns(self.rows)
+        with left_as_found(model, self.tokenizer):
+            Sampler(model, self.tokenizer, self.settings, "expanded").sample([(documents[0], 0)], spread=False)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.folder):
+            pass  # the folder can be written to
+        self._is_checked = True
+
     def dataset(self) -> Dataset:
-        """The latest collection. Raises ValueError if there is none yet."""
+        """The latest collection. Raises ValueError if there is none yet, or the latest has failed."""
+        if self._failure:
+            raise ValueError(self._failure)
         if self._latest is None:
             raise ValueError("collector: must have collected; call `trainer.train()` first")
         return load_from_disk(str(self._latest))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **about: Any) -> None:
         """Refuse a folder with another training's collections before the training instead of after it."""
+        if not self._is_checked:  # passed in `callbacks=[...]`
+            self._check(extract_model_from_parallel(about["model"]))
         first = self.folder / ("epoch-1" if self.every_epoch else "final")
         if state.global_step == 0 and first.exists():
             raise FileExistsError(
@@ -86,7 +127,32 @@ class ConseqCollector(TrainerCallback):
             self._collect(about["model"], "final", self.settings)
 
     def _collect(self, model: Any, name: str, settings: CollectionSettings) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        bare = extract_model_from_parallel(model)
-        collect(bare, self.scorer, self.rows, self.folder / name, settings, tokenizer=self.tokenizer, spread=True)
-        self._latest = self.folder / name
+        output = self.folder / name
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            bare = extract_model_from_parallel(model)
+            collect(bare, self.scorer, self.rows, output, settings, tokenizer=self.tokenizer, spread=True)
+        except Exception as error:
+            if self.on_failure == "raise":
+                raise
+            self._failure = (
+                f"{output}: the collection failed ({type(error).__name__}: {error}). Finished shards are kept. Save "
+                f"the model and go on with collect(model, scorer, rows, {str(output)!r}, settings, tokenizer=tokenizer)"
+            )
+            logger.warning("%s", self._failure, exc_info=error)
+        else:
+            self._latest, self._failure = output, ""
+
+
+def _check_scorer(scorer: Any) -> None:
+    """Raise TypeError unless a scorer's `score` can be called as a collection calls it."""
+    score = getattr(scorer, "score", None)
+    if not callable(score):
+        raise TypeError(f"scorer: must have a `score`; got {type(scorer).__name__}")
+    try:
+        inspect.signature(score).bind(summaries=[], sources=[], spread=True)
+    except TypeError as error:
+        raise TypeError(
+            f"scorer: its `score` must take summaries, sources and spread by name; got {type(scorer).__name__} "
+            f"({error})"
+        ) from error

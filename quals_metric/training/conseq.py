@@ -118,7 +118,8 @@ class ConseqTrainer(Seq2SeqTrainer):
         **more: arguments of `Seq2SeqTrainer`, but for `compute_loss_func`.
 
     Raises:
-        ValueError: if there is no tokenizer, the model is not an encoder-decoder, or no row is selected to train on.
+        ValueError: if there is no tokenizer, the model is not an encoder-decoder, a set of documents has no length, or
+            no row is selected to train on.
     """
 
     def __init__(
@@ -157,11 +158,14 @@ class ConseqTrainer(Seq2SeqTrainer):
         encoder = TextEncoder(unwrapped, processing_class, text_format)
         if more.get("data_collator") is None:
             self.data_collator = PairCollator(encoder.prefix, encoder.pad, unlearn_end)
-        self.train_dataset = _encoded(train_dataset, encoder, positives_only)
+        self.train_dataset = _encoded("train_dataset", train_dataset, encoder, positives_only)
         self.eval_dataset = (
-            {name: _encoded(data, encoder, positives_only) for name, data in eval_dataset.items()}
+            {
+                name: _encoded(f"eval_dataset[{name!r}]", data, encoder, positives_only)
+                for name, data in eval_dataset.items()
+            }
             if isinstance(eval_dataset, dict)
-            else _encoded(eval_dataset, encoder, positives_only)
+            else _encoded("eval_dataset", eval_dataset, encoder, positives_only)
         )
         self.model_accepts_loss_kwargs = True  # makes the trainer count the target tokens of an update
         self._sums = torch.zeros(4)
@@ -228,10 +232,15 @@ class ConseqTrainer(Seq2SeqTrainer):
         self._signature_columns = columns + [name for name in EXTRA_COLUMNS if name not in columns]
 
 
-def _encoded(data: Any, encoder: TextEncoder, positives_only: bool) -> Any:
+def _encoded(name: str, data: Any, encoder: TextEncoder, positives_only: bool) -> Any:
     """Documents as examples; None and tokenized rows as they are, under `positives_only` without negatives."""
     columns = getattr(data, "column_names", None) or ()
     if "document" in columns:
+        if not hasattr(data, "__len__"):
+            raise ValueError(
+                f"{name}: must have a length and rows by index; got {type(data).__name__}. Make it a datasets.Dataset, "
+                f"or give rows that are tokenized: `input_ids`, `labels`, `negative_labels`"
+            )
         return Examples(data, encoder, positives_only=positives_only)
     if positives_only and "negative_labels" in columns:
         return data.remove_columns("negative_labels")

@@ -65,6 +65,13 @@ class TextFormat:
         return [int(token) for token in encoded.window(0, room)]
 
 
+def virtual_tokens(model: Any) -> int:
+    """How many trained vectors a prompt-tuned model (PEFT) puts before its input, where they take positions."""
+    config = getattr(model, "active_peft_config", None)
+    is_in_decoder = getattr(config, "peft_type", None) == "PREFIX_TUNING" and model.config.is_encoder_decoder
+    return 0 if is_in_decoder else getattr(config, "num_virtual_tokens", None) or 0
+
+
 class TextEncoder:
     """The token ids of documents and summaries for one encoder-decoder.
 
@@ -78,6 +85,8 @@ class TextEncoder:
             reader = EncoderDecoder(model, tokenizer, sharing="expanded")  # leaves the model's attention as it is
             self._text, self.prefix, window = reader.text, reader.prefix, reader.window
             self.pad, self._end = reader.vocabulary.pad, reader.vocabulary.ends[0]
+        if window is not None:
+            window -= virtual_tokens(model)
         self._source_tokens = self.format.max_source_tokens or window
         config = getattr(model.config, "decoder", model.config)
         positions = getattr(config, "max_position_embeddings", None) or self.format.max_target_tokens + len(self.prefix)

@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 
 from qa_inference.metric_base import check_integers, integer_from
 from qa_inference.tokenization import TEXT, TextTokenizer
-from quals_metric.training.examples import TextFormat, padded_tensor
+from quals_metric.training.examples import TextFormat, padded_tensor, virtual_tokens
 from quals_metric.training.state import left_as_found
 
 DEFAULT_MAX_NEW_TOKENS = 128
@@ -137,7 +137,8 @@ def _source_limit(model: Any, tokenizer: Any, settings: GenerationSettings) -> i
     known = [int(limit) for limit in limits if limit and limit < 1_000_000]
     if not known:
         return None
-    return min(known) - (0 if model.config.is_encoder_decoder else _max_new_tokens(model, settings))
+    summary_tokens = 0 if model.config.is_encoder_decoder else _max_new_tokens(model, settings)
+    return min(known) - virtual_tokens(model) - summary_tokens
 
 
 def _max_new_tokens(model: Any, settings: GenerationSettings) -> int:

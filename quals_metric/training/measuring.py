@@ -52,8 +52,12 @@ class Measurement:
     samples: tuple[Sample, ...]
 
     def metrics(self, name: str) -> dict[str, float]:
-        """The values for the training log, under keys that begin with `name`."""
-        return {name: self.score, f"{name}_undefined": self.num_undefined, f"{name}_seconds": self.seconds}
+        """The values for the training log, under keys that begin with `name`.
+
+        All but the score end in `_runtime`: the default objective of `Trainer.hyperparameter_search` is the sum of all
+        other metrics.
+        """
+        return {name: self.score, f"{name}_undefined_runtime": self.num_undefined, f"{name}_runtime": self.seconds}
 
 
 class MeasuringError(RuntimeError):
@@ -88,8 +92,9 @@ def measure(
 
 def stale_metrics(name: str, last: dict[str, float] | None, sources: Sequence[str], seconds: float) -> dict[str, float]:
     """The values that replace those of a failed measurement: the last good ones; NaN if there are none."""
-    score, undefined = (math.nan, len(sources)) if last is None else (last[name], last[f"{name}_undefined"])
-    return {name: score, f"{name}_undefined": undefined, f"{name}_seconds": seconds, f"{name}_stale": 1}
+    score, undefined = (math.nan, len(sources)) if last is None else (last[name], last[f"{name}_undefined_runtime"])
+    stale = Measurement(score, int(undefined), seconds, ())
+    return stale.metrics(name) | {f"{name}_stale_runtime": 1}
 
 
 def check_on_failure(on_failure: str) -> None:

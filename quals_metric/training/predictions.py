@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +23,8 @@ from quals_metric.training.measuring import (
     stale_metrics,
 )
 
+logger = logging.getLogger(__name__)
+
 
 def make_compute_metrics(
     scorer: SummaryScorer,
@@ -31,9 +36,13 @@ def make_compute_metrics(
 ) -> Callable[[Any], dict[str, float]]:
     """A function for `Seq2SeqTrainer(compute_metrics=…)` that scores the summaries the evaluation generates anyway.
 
-    It returns `quals`, `quals_undefined` and `quals_seconds` (and `quals_stale`), with the meaning they have in
-    `QualsCallback`; the trainer puts its prefix before them. It needs `predict_with_generate=True`. Every process must
-    call it with the same predictions, as the trainer does; they share the scoring.
+    It returns `quals`, `quals_undefined_runtime` and `quals_runtime` (and `quals_stale_runtime`), with the meaning they
+    have in `QualsCallback`; the trainer puts its prefix before them. It needs `predict_with_generate=True`. Every
+    process must call it with the same predictions, as the trainer does; they share the scoring.
+
+    The trainer does not tell the function which set it evaluates. The first evaluation of as many rows as there are
+    sources counts as that of their set. A later one with other labels, such as `trainer.predict(test)` on a test set of
+    the same length, is not scored: the function returns no values, and the log says so once.
 
     Args:
         scorer: a loaded `QualsScorer`, `QagsScorer` or an object of the same shape.
@@ -51,10 +60,23 @@ def make_compute_metrics(
     check_on_failure(on_failure)
     sets = _documents_by_length(sources)
     last: dict[int, dict[str, float]] = {}
+    first_labels: dict[int, str] = {}
+    refused: set[int] = set()
 
     def compute_metrics(evaluation: Any) -> dict[str, float]:
         ids = _token_ids(evaluation.predictions)
-        texts = _evaluated(sets, len(ids), _same_padding(tokenizer, evaluation.label_ids))
+        labels = _same_padding(tokenizer, evaluation.label_ids)
+        texts = _evaluated(sets, len(ids), labels)
+        digest = _labels_digest(tokenizer, labels, len(texts))
+        if first_labels.setdefault(len(texts), digest) != digest:
+            if len(texts) not in refused:
+                refused.add(len(texts))
+                logger.warning(
+                    "%s is not measured: this evaluation has as many rows as `sources` but other labels than the first "
+                    "one, so its summaries may be of other documents; use another make_compute_metrics for this set",
+                    name,
+                )
+            return {}
         try:
             # Decoding is a part of the measurement, so that an error in it is handled like others.
             measured = measure(scorer, texts, lambda indices: _decode(tokenizer, ids[list(indices)]))
@@ -89,6 +111,11 @@ def _documents_by_length(sources: Sequence[str] | Mapping[str, Sequence[str]]) -
 
 def _token_ids(predictions: Any) -> NDArray[Any]:
     """The generated ids [N, T]; some models return them in a tuple."""
+    if isinstance(predictions, list):
+        raise TypeError(
+            "predictions: must be one array [summaries, tokens]; got a list of batches. Set "
+            "eval_do_concat_batches=True in Seq2SeqTrainingArguments"
+        )
     ids = np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions)
     if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
         raise TypeError(
@@ -118,6 +145,16 @@ def _evaluated(sets: Sequence[Sequence[str]], count: int, labels: Any) -> Sequen
     )
 
 
+def _labels_digest(tokenizer: Any, labels: Any, count: int) -> str:
+    """The same for the same labels of the first `count` rows, however wide they are padded; "" without labels."""
+    if labels is None:
+        return ""
+    pad, digest = _pad_token(tokenizer), hashlib.sha256()
+    for row in labels[:count]:
+        digest.update(json.dumps(row[row != pad].tolist()).encode())
+    return digest.hexdigest()
+
+
 def _decode(tokenizer: Any, ids: NDArray[Any]) -> list[str]:
     """The texts of rows of token ids [N, T]."""
     rows = _same_padding(tokenizer, ids)
@@ -128,5 +165,8 @@ def _same_padding(tokenizer: Any, ids: Any) -> Any:
     """`ids` padded with the tokenizer's token only: the trainer also pads with -100 where it joins batches."""
     if not isinstance(ids, np.ndarray):
         return None
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return np.where(ids == IGNORED, pad, ids)
+    return np.where(ids == IGNORED, _pad_token(tokenizer), ids)
+
+
+def _pad_token(tokenizer: Any) -> Any:
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib import import_module
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qa_inference.metric_base import json_ready
+from quals_metric.files import durable
 from quals_metric.training.measuring import Sample
 
 logger = logging.getLogger(__name__)
@@ -24,12 +26,52 @@ CELL = 400
 def append_samples(path: Path, samples: Iterable[Sample], moment: dict[str, Any]) -> None:
     """Add one line per sample to a file of JSON lines; each line begins with `moment` (step, epoch, evaluation set).
 
-    Undefined scores are null. Raises OSError if the file cannot be written.
+    Undefined scores are null. A last line that was not written whole is removed first. Raises OSError if the file
+    cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(moment | json_ready(asdict(sample)), ensure_ascii=False) + "\n" for sample in samples]
+    _remove_torn_line(path)
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write("".join(lines))
+
+
+def _remove_torn_line(path: Path) -> None:
+    """Cut a file after its last line feed: a process that is killed may write a part of a line."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        start, kept = end, 0
+        while start and not kept:
+            size = min(start, 1 << 16)
+            start = file.seek(start - size)
+            kept = file.read(size).rfind(b"\n") + 1
+        if start + kept < end:
+            file.truncate(start + kept)
+
+
+def drop_samples_after(path: Path, step: int) -> None:
+    """Remove the samples of later steps, which a training resumed at `step` measures again; other lines stay.
+
+    Raises OSError if the file cannot be read or written.
+    """
+    if not path.exists():
+        return
+    _remove_torn_line(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if _step_of(line) <= step]
+    if len(kept) < len(lines):
+        durable.write_file(path, b"".join(kept))
+
+
+def _step_of(line: bytes) -> int:
+    """The step of a sample; 0 for a line that is none."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return 0
+    return step if isinstance(step, int) else 0
 
 
 def show_samples(callbacks: Iterable[Any], title: str, samples: Sequence[Sample], step: int) -> None:

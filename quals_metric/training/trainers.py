@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 PLATEAU_SCHEDULERS = ("reduce_lr_on_plateau", "greedy")
@@ -11,6 +11,26 @@ PLATEAU_SCHEDULERS = ("reduce_lr_on_plateau", "greedy")
 def evaluation_sets(trainer: Any) -> tuple[str, ...]:
     """The names of the trainer's evaluation sets; no names if it has a single set, or no set."""
     return tuple(trainer.eval_dataset) if isinstance(trainer.eval_dataset, dict) else ()
+
+
+def own_sets(trainer: Any) -> dict[str, Any]:
+    """The trainer's evaluation sets by the prefix of their metrics."""
+    if names := evaluation_sets(trainer):
+        return {f"eval_{name}": trainer.eval_dataset[name] for name in names}
+    return {"eval": trainer.eval_dataset}
+
+
+def watch_evaluated_set(trainer: Any, notify: Callable[[Any], None]) -> None:
+    """Call `notify` with the set of every evaluation before it begins: callbacks are not told which it is."""
+    get_eval_dataloader = trainer.get_eval_dataloader
+
+    def notify_and_get(eval_dataset: Any = None) -> Any:
+        is_own = eval_dataset is None or isinstance(eval_dataset, str)
+        own = trainer.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else trainer.eval_dataset
+        notify(own if is_own else eval_dataset)
+        return get_eval_dataloader(eval_dataset)
+
+    trainer.get_eval_dataloader = notify_and_get
 
 
 def check_model(trainer: Any) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -223,6 +225,17 @@ def test_spread_over_one_process_is_local() -> None:
     finally:
         if not was_there:
             PartialState._reset_state()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_21_b15_a_forked_process_computes() -> None:
+    program = str(PROGRAM.with_name("fork_program.py"))
+    process = subprocess.Popen([sys.executable, program], env=environment(), start_new_session=True)
+    try:
+        assert process.wait(timeout=300) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # a child that hangs outlives its parent
 
 
 # --- in two processes

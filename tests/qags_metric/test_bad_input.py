@@ -71,7 +71,8 @@ def test_what_is_no_list_of_texts(
 
 
 def test_a_name_of_no_model(folders: tuple[str, str], tmp_path: Any) -> None:
-    from qags_metric.config import QagsConfig, load_generator, load_reader
+    from qags_metric.config import QagsConfig
+    from qags_metric.scorer import load_generator, load_reader
 
     tmp_path.joinpath("empty").mkdir()
     config = QagsConfig(str(tmp_path / "empty"), reader=str(tmp_path / "empty"), local_files_only=True, device="cpu")

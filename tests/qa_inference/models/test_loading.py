@@ -5,25 +5,28 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering, AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from qa_inference.models import loading
 from qa_inference.models.decoder_only import DecoderOnly
+from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.models.loading import LoadingOptions, choose_device, choose_dtype, load_pretrained
-from tests import tiny, tiny_causal
+from qa_inference.models.reader import Reader
+from tests import tiny, tiny_causal, tiny_readers
 
 CPU = LoadingOptions(device="cpu")
 
 
 def test_a_checkpoint_is_loaded_whole(tmp_path: Path) -> None:
     folder = str(tiny.save("bart", tmp_path / "bart"))
-    model, tokenizer, missing = load_pretrained(
+    model, tokenizer = load_pretrained(
         AutoModelForSeq2SeqLM, "an encoder-decoder", folder, LoadingOptions(dtype="bfloat16")
     )
-    assert model.config.is_encoder_decoder and model.dtype == torch.bfloat16 and missing == []
+    assert model.config.is_encoder_decoder and model.dtype == torch.bfloat16
     assert len(tokenizer) == model.config.vocab_size
 
 
@@ -34,13 +37,6 @@ def test_options_are_those_of_a_configuration() -> None:
     options = LoadingOptions.from_config(config, "abc")
     assert options == LoadingOptions("abc", "t", None, True, "cpu", None)
     assert options.hub() == {"revision": "abc", "token": "t", "local_files_only": True, "trust_remote_code": False}
-
-
-def test_missing_weights_are_told(tmp_path: Path) -> None:
-    """Of another task's head; the library would make one of random weights and say so in a log."""
-    folder = str(tiny.save("bart", tmp_path / "bart"))
-    _, _, missing = load_pretrained(AutoModelForQuestionAnswering, "a reader", folder, CPU)
-    assert missing == ["qa_outputs.bias", "qa_outputs.weight"]
 
 
 @pytest.mark.parametrize("kind", ["an encoder-decoder", "a decoder-only model"])
@@ -141,12 +137,19 @@ def test_a_quantized_checkpoint_is_not_counted() -> None:
     assert loading.parameter_bytes(AutoModelForCausalLM, config, torch.float32) is None
 
 
-def test_what_does_not_fit_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tiny_causal.save("llama", tmp_path / "llama")
+@pytest.mark.parametrize("loader", [DecoderOnly, EncoderDecoder, Reader])
+def test_what_does_not_fit_is_refused_before_it_is_read(
+    loader: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: dict[Any, Any] = {DecoderOnly: (tiny_causal, "llama"), EncoderDecoder: (tiny, "bart")}
+    toys, name = saved.get(loader, (tiny_readers, "bert"))
+    folder = toys.save(name, tmp_path / name)
     (folder / "model.safetensors").write_bytes(b"never read")
     monkeypatch.setattr(loading, "free_bytes", lambda device: 1000)
-    with pytest.raises(MemoryError, match=r"'.*llama': its weights must fit into memory; they take 0\.0 GB in float32"):
-        DecoderOnly.load(str(folder), CPU)
+    with pytest.raises(
+        MemoryError, match=rf"'.*{name}': its weights must fit into memory; they take 0\.0 GB in float32"
+    ):
+        loader.load(str(folder), CPU)
 
 
 def test_the_remedy_fits_the_case() -> None:

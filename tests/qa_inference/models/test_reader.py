@@ -409,7 +409,8 @@ def test_what_cannot_be_loaded(tmp_path: Path) -> None:
     BertModel(model.config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(
-        ValueError, match=r"must have been trained to answer questions; its checkpoint lacks qa_outputs"
+        ValueError,
+        match=r"must be a complete checkpoint of an extractive question-answering model; it lacks qa_outputs\.bias",
     ):
         Reader.load(str(tmp_path))
 

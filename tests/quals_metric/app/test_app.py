@@ -26,8 +26,11 @@ from quals_metric.app.guard import Guard, remove_old, served_hosts
 from quals_metric.app.limits import Deadline, Limits, RefusedError
 from quals_metric.app.scoring_queue import ScoringQueue, offered_presets
 from quals_metric.app.uploads import read_upload, write_scores
-from quals_metric.app.views import corpus_html, result_html
+from quals_metric.app.views import corpus_html, help_html, result_html
 from quals_metric.cli import commands as cli
+from quals_metric.metrics import BANDS, metric_spec
+from quals_metric.report.html import legend_html
+from quals_metric.report.writing import write
 from quals_metric.result import PairScore, QualsResult, SummaryScore
 
 EVIL = "<script>hit()</script><img src=x onerror=hit()>"
@@ -271,7 +274,27 @@ def test_pairs_are_shown_with_the_least_supported_first() -> None:
         PairScore(f"question {n}", "a", 0, 1, value, ("a",), (-0.1,), (value,)) for n, value in enumerate((-1, -3))
     ]
     page = result_html("Summary", "a b", SummaryScore(-2.0, tuple(pairs)))
-    assert page.index("question 1") < page.index("question 0") and page.count('class="q-figure"') == 2
+    assert page.index("Question 1") < page.index("Question 0") and page.count('class="q-figure"') == 2
+
+
+def test_21_d22_the_app_shows_what_the_report_shows(tmp_path: Path) -> None:
+    """The report's caveat, legend and spelling, and no words or colours of a verdict."""
+    pairs = tuple(
+        PairScore("how did klitschko ' s armor go ?", "a", 0, 1, score, ("a",), (-0.1,), (score,))
+        for score in (-0.1, -1, -2, -3)
+    )
+    summary, source = "a summary", "Klitschko's armor went."
+    result = QualsResult((SummaryScore(-2.0, pairs),), "quals|fake")
+    shown = result_html("Summary", summary, result.summaries[0], source) + help_html("quals")
+    write(result, tmp_path / "report.html", summaries=[summary], sources=[source])
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    caveat = "they are no verdict on an answer or a summary."
+    for text in (caveat, metric_spec("quals").band_note, "Klitschko's armor go?", *BANDS, *("q-band-1", "q-band-4")):
+        text = html.escape(text)
+        assert text in shown and text in report, text
+    assert legend_html(metric_spec("quals")) in help_html("quals")
+    assert "support" not in " ".join(BANDS)
+    assert "hardly" not in shown
 
 
 def _raise(error: Exception) -> None:

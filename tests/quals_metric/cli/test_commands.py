@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from qa_inference.presets import PRESETS, QUESTION_PRESETS, READERS
 from quals_metric import __version__
 from quals_metric.cli import commands as cli
-from quals_metric.cli.terminal import WIDTH, rows_block, summary_block
+from quals_metric.cli.terminal import WIDTH, printable, rows_block, summary_block
 from quals_metric.files.tables import records
 from quals_metric.metrics import METRICS
 from quals_metric.report.examples import EXAMPLES
@@ -218,7 +218,7 @@ def test_a_metric_is_one_row_of_the_table(monkeypatch: pytest.MonkeyPatch, tmp_p
         for text in ("TOY report", "Every word is looked for", "Row 2: TOY 0.000", '<th scope="col">Word</th>'):
             assert text in page
         assert "<svg" not in page and "TOY 0.500" in Path("one.html").read_text()
-    assert quals("compare", "out.jsonl", "out.parquet", "--metric", "toy").splitlines()[2].startswith("b - a      0.0")
+    assert "\nb - a      0.0000 " in quals("compare", "out.jsonl", "out.parquet", "--metric", "toy")
 
 
 @pytest.mark.parametrize(
@@ -269,6 +269,51 @@ def test_the_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(ValueError, match="must be a preset"):
         cli.main()
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("page.txt", "the page's name must end in .html; got 'page.txt'"),
+        ("no/page.html", "its folder must exist; no does not"),
+        ("x" * 256 + ".html", "cannot be written: File name too long"),
+    ],
+)
+def test_21_d27_a_page_that_cannot_be_written_is_refused_before_scoring(
+    page: str, message: str, quals: Callable[..., Result], fake_scorer: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    result = quals("explain", "--source", "a", "--summary", "b", "--html", page)
+    assert result.exit_code and message in result.output + str(result.exception)
+    assert fake_scorer.made == [] and list(tmp_path.iterdir()) == []
+
+
+def test_21_d27_serve_takes_a_model(quals: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr("quals_metric.app.serve", lambda *values, **more: calls.append((values, more)))
+    quals("serve")
+    quals("serve", "--metric", "qags", "--port", "1234", "--model", "owner/name")
+    assert calls == [
+        (("quals", "127.0.0.1", 7860), {}),
+        (("qags", "127.0.0.1", 1234), {"model": "owner/name"}),
+    ]
+
+
+def test_21_e_a_device_is_no_source(quals: Callable[..., Result]) -> None:
+    result = quals("explain", "--source-file", "/dev/zero", "--summary", "b")
+    assert "/dev/zero: must be a file with an end; it is a device" in str(result.exception)
+
+
+def test_21_d22_a_question_is_printed_in_the_spelling_of_the_texts() -> None:
+    pair = PairScore("what did ann lee ' s dog eat ?", "it", 0, 2, -1.0, (), (), ())
+    block = summary_block("summary", "Ann Lee's dog ate it.", SummaryScore(-1.0, (pair,)))
+    assert "What did Ann Lee's dog eat?" in block
+
+
+def test_21_c19_one_function_makes_any_text_printable() -> None:
+    assert printable("a\x1b[31mb\x07\x9bc\u202ed\ud800\ne") == "a [31mb  c d  e"
+    assert printable("Ωmega – 他赢了 é") == "Ωmega – 他赢了 é"
 
 
 def test_models(quals: Callable[..., Result]) -> None:

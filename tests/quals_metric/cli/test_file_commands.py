@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def test_score(quals: Quals) -> None:
         "written    out.jsonl",
         "signature: quick",
     ]
-    assert result.stderr == "0 of 20 rows\n20 of 20 rows\n"
+    assert re.fullmatch(r"0 of 20 rows\n20 of 20 rows, \S+ rows/s\n", result.stderr)
     assert len(list(records(Path("out.jsonl")))) == 20
 
 
@@ -181,6 +182,7 @@ def test_compare(quals: Quals) -> None:
     assert [line[:26] for line in result.stderr.splitlines()] == [
         "quals: warning: whether a.",
         "quals: warning: how a.json",
+        "quals: warning: only 9 row",
     ]
 
 
@@ -192,6 +194,86 @@ def test_compare_as_json(quals: Quals) -> None:
     assert result.stderr == ""
     assert output["difference"] == 0 and output["p_bootstrap"] == output["p_randomization"] == 1
     assert (output["trials"], output["resamples"], output["seed"], output["num_undefined"]) == (50, 20, 3, 1)
+
+
+def test_21_d26_a_comparison_of_few_rows_says_so(quals: Quals) -> None:
+    for name, step in (("a", 0.0), ("b", 0.5)):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps({"score": -n / 7 - step}) + "\n" for n in range(4)))
+    result = quals("compare", "a.jsonl", "b.jsonl")
+    assert "only 4 rows are compared: below 10 rows the tests and the intervals mean little." in result.stderr
+    assert "Of 4 rows randomization gives a p of at least 0.12" in result.stderr
+
+
+def test_21_d25_progress_by_row_with_rate_and_time_left(
+    quals: Quals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A scorer that tells of its batches is shown within a shard; a line comes every ten seconds."""
+    now = [0.0]
+    monkeypatch.setattr(file_commands.time, "monotonic", lambda: now[0])
+
+    class Slow(QuickScorer):
+        def score(self, *, on_batch: Any, **texts: Any) -> Any:  # type: ignore[override]
+            for done in range(1, 11):
+                now[0] += 4
+                on_batch(done, 10)
+            return super().score(**texts)
+
+    monkeypatch.setattr(file_commands, "load_scorer", lambda *_, **__: Slow())
+    lines = quals("score", "in.jsonl", "-o", "out.jsonl").stderr.splitlines()
+    assert lines == [
+        "0 of 20 rows",
+        "6 of 20 rows, 0.5 rows/s, about 28 s left",
+        "12 of 20 rows, 0.5 rows/s, about 16 s left",
+        "18 of 20 rows, 0.5 rows/s, about 4 s left",
+        "20 of 20 rows, 0.5 rows/s",
+        "20 of 20 rows, 0.5 rows/s",
+    ]
+    line = file_commands.ProgressLine()
+    line(0, 10_000)
+    now[0] += 10
+    line(1, 10_000)
+    assert capsys.readouterr().err.endswith("1 of 10,000 rows, 0.1 rows/s, about 27 h 46 min left\n")
+
+
+def test_21_d27_scores_as_csv(quals: Quals) -> None:
+    """With the kept columns in one header, and read again by `compare` and by `score`."""
+    rows = [{"id": n, "summary": f"a {n}, \ud800", "source": 'b "c"\nd'} for n in range(11)]
+    rows[0]["summary"], rows[9]["late"] = "", {"x": [1.5, None, True]}
+    Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for ending in ("csv", "jsonl"):
+        result = quals("score", "in.jsonl", "-o", f"out.{ending}", "--keep", "--shard-rows", "4")
+        assert result.exit_code == 0, result.output
+    written = [row for _, row in records(Path("out.csv"))]
+    assert list(written[0]) == ["id", "summary", "source", "late", "score", "score_01", "num_pairs", "note"]
+    assert [row["score"] == "" for row in written] == [n == 0 for n in range(11)]
+    assert written[9]["late"] == '{"x": [1.5, null, true]}' and written[2]["summary"] == "a 2, \ufffd"
+    assert written[2]["source"] == rows[2]["source"] and written[2]["id"] == "2"
+    comparison = json.loads(quals("compare", "out.csv", "out.jsonl", "--json").stdout)
+    assert comparison["difference"] == 0 and comparison["num_rows"] == 10
+    for more in (["--pairs"], ["--report", "out.html"]):
+        result = quals("score", "in.jsonl", "-o", "other.csv", *more)
+        assert result.exit_code and "CSV" in (result.output + str(result.exception))
+    assert not Path("other.csv.unfinished").exists()
+
+
+def test_21_c19_nothing_of_a_file_moves_the_cursor(quals: Quals) -> None:
+    evil = "a\x1b]0;x\x07\x1b[2J.jsonl"
+    Path(evil).write_text("".join(json.dumps({"score": -n}) + "\n" for n in range(12)))
+    result = quals("compare", evil, evil)
+    assert result.exit_code == 0 and "\x1b" not in result.output and "\x07" not in result.output
+
+
+def test_21_e_closed_standard_input(run_python: Callable[..., Any], tmp_path: Path) -> None:
+    code = f"""
+import os, sys
+sys.stdin = None  # as Python has it after <&-
+sys.argv = ["quals", "score", "-", "-o", {str(tmp_path / "out.jsonl")!r}]
+from quals_metric.cli import main
+main()
+"""
+    result = run_python("-c", code)
+    assert result.returncode == 2
+    assert result.stderr == "quals: -: standard input is closed. Send JSON lines to it, or name a file\n"
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed(run_python: Callable[..., Any]) -> None:

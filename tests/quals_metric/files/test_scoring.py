@@ -343,7 +343,7 @@ def test_kept_columns_that_cannot_be_written(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"Parquet needs values of one type in a column.*Write \.jsonl"):
             _score(_write(path, mixed), tmp_path / "out.parquet", keep=True, shard_rows=shard_rows)
     bytes_column = _as_parquet(tmp_path / "a.parquet", [{"summary": "a", "source": "b", "x": b"1"}])
-    with pytest.raises(ValueError, match="row 1: JSON cannot hold a value of type bytes"):
+    with pytest.raises(ValueError, match="row 1: column 'x': JSON cannot hold a value of type bytes"):
         _score(bytes_column, tmp_path / "other.jsonl", keep=True)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import colorsys
 import hashlib
 import itertools
 import json
@@ -26,6 +27,7 @@ from quals_metric.cli.options import with_metrics
 from quals_metric.report.figures import STYLE, figure_svg, histogram_svg, marked_summary_html, readable
 from quals_metric.report.passages import LENGTH, SourcePassages
 from quals_metric.report.rows import MOST_BARS, Entry, Histogram, ShownRows
+from quals_metric.report.spelling import natural_question
 from quals_metric.report.writing import MAX_BYTES
 from quals_metric.result import PairScore, QualsResult, SummaryScore
 from tests.quals_metric.files.score_program import QuickScorer
@@ -157,7 +159,7 @@ def test_a_page_of_two(tmp_path: Path) -> None:
     assert page.all("title")[0] == {} and "QUALS report" in page.text
     for text in (
         "Summary 1: QUALS -0.450", "Between 0 and 1: 0.638", "Summary 2: QUALS undefined", "No score: no pair kept",
-        "How much did Ann win?", "hardly supported", "supported", "-1.4 to -0.8", "quals|model:x",
+        "How much did Ann win?", "lowest", "highest", "-1.4 to -0.8", "quals|model:x",
         "Sources longer than the model's",
     ):  # fmt: skip
         assert text in page.text
@@ -170,9 +172,9 @@ def test_marks_lead_to_pairs(tmp_path: Path) -> None:
     html = written(tmp_path, QUALS)
     marked = html[html.index("Summary</h4>") :].split("</blockquote>")[0].split('dir="auto">')[1]
     assert marked == (
-        '<mark class="q-mark q-band-4" title="supported">Ann Lee</mark>'
+        '<mark class="q-mark q-band-4" title="highest">Ann Lee</mark>'
         '<sup class="q-ends"><a href="#row-1-pair-1">1</a></sup> won '
-        '<mark class="q-mark q-band-2" title="weakly supported">5 million pounds</mark>'
+        '<mark class="q-mark q-band-2" title="low">5 million pounds</mark>'
         '<sup class="q-ends"><a href="#row-1-pair-2">2</a></sup> in Perth.'
     )
 
@@ -505,8 +507,87 @@ def test_score_of_standard_input_and_text_files(score: Any) -> None:
     assert "c d" in check(Path("out.html").read_text()).text
 
 
-def test_a_report_that_could_not_be_written_is_refused_first(score: Any) -> None:
-    for name, message in (("in.jsonl", "must not be the output or an input"), ("no/out.html", "its folder must exist")):
-        result = score("in.jsonl", "-o", "out.jsonl", "--report", name)
+def test_21_b9_a_report_that_could_not_be_written_is_refused_first(score: Any) -> None:
+    Path("in.html").write_bytes(Path("in.jsonl").read_bytes())
+    for name, message in (
+        ("in.html", "must not be the output or an input"),
+        ("no/out.html", "its folder must exist"),
+        ("x" * 256 + ".html", "File name too long"),
+    ):
+        inputs = ("--summaries", "in.html", "--sources", "in.jsonl") if name == "in.html" else ("in.jsonl",)
+        result = score(*inputs, "-o", "out.jsonl", "--report", name)
         assert message in str(result.exception)
+    result = score("in.jsonl", "-o", "out.jsonl", "--report", "in.jsonl")
+    assert result.exit_code == 2 and "the page's name must end in .html; got 'in.jsonl'" in result.output
     assert not Path("out.jsonl").exists()
+
+
+def test_21_b9_a_run_killed_before_its_report_is_finished_by_the_same_command(
+    score: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("in.jsonl", "-o", "out.jsonl", "--report", "out.html")
+    with monkeypatch.context() as patch:
+        patch.setattr(file_commands, "_write_report", lambda *_: 1 / 0)  # as if it were killed here
+        assert isinstance(score(*arguments).exception, ZeroDivisionError)
+    written = Path("out.jsonl").read_bytes()
+    monkeypatch.setattr(QuickScorer, "score", lambda *_, **__: pytest.fail("scored again"))
+    result = score(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "QUALS" in result.stdout and "summary 7" in check(Path("out.html").read_text()).text
+    assert Path("out.jsonl").read_bytes() == written
+    # Without a report, or for other rows, the output is in the way as ever.
+    assert "there is a file of that name" in str(score("in.jsonl", "-o", "out.jsonl", "--pairs").exception)
+    Path("in.jsonl").write_text('{"summary": "a", "source": "b"}\n')
+    assert "there is a file of that name" in str(score(*arguments).exception)
+
+
+@pytest.mark.parametrize("keep", [(), ("--keep",)])
+def test_21_d27_a_report_shows_the_users_columns(keep: tuple[str, ...], score: Any) -> None:
+    rows = [
+        {"id": n, "model": "<b>", "summary": f"a {n}", "source": "c", "more": ["x"], "none": None, "note": "mine"}
+        for n in range(3)
+    ]
+    if keep:  # a kept column must not have the name of a written one
+        rows = [{name: value for name, value in row.items() if name != "note"} for row in rows]
+    Path("in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert score("in.jsonl", "-o", "out.jsonl", "--report", "out.html", *keep).exit_code == 0
+    html = Path("out.html").read_text()
+    check(html)
+    assert html.count('<dt dir="auto">id</dt>') == html.count('<dd dir="auto">&lt;b&gt;</dd>') == 3
+    assert '<dd dir="auto">2</dd>' in html and "mine" not in html
+    assert ">more</dt>" not in html and ">none</dt>" not in html  # nothing to show in one line
+
+
+def test_21_d22_bands_order_scores_and_judge_nothing(tmp_path: Path) -> None:
+    html = written(tmp_path, QUALS)
+    assert "they are no verdict on an answer or a summary" in html and "on XSum half of the pairs" in html
+    assert not re.search("support(ed)? by|hardly|weakly|partly", html)
+    hues = {colorsys.rgb_to_hsv(*bytes.fromhex(colour))[0] for colour in
+            re.findall(r"q-band-[1-4] \{ background: #(\w{6})", STYLE)}  # fmt: skip
+    assert max(hues) - min(hues) < 0.05  # shades of one colour, no red and green
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("how did klitschko ' s armor take the chink ?", "How did Klitschko's armor take the chink?"),
+        ("how well - known is ann lee ?", "How well-known is Ann Lee?"),
+        ("did it cost 3 , 000 u . s . dollars ?", "Did it cost 3,000 U.S. dollars?"),
+        ("who isn ' t there ?", "Who isn't there?"),
+        ("what about 5 . 5 pounds ?", "What about 5.5 pounds?"),
+        ("did the man - or the woman - win ?", "Did the man - or the woman - win?"),
+        ("Who won?", "Who won?"),
+        ("что сказала ann ?", "Что сказала Ann?"),
+        ("", ""),
+    ],
+)
+def test_21_d22_questions_are_written_as_people_write(question: str, expected: str) -> None:
+    text = "The Klitschko's well-known armour cost 3,000 U.S. dollars, says Lewis."
+    assert natural_question(question, text, "Ann Lee took it.") == expected
+
+
+def test_21_d22_a_page_has_the_question_as_people_write_it(tmp_path: Path) -> None:
+    result = QualsResult((SummaryScore(-1.0, (pair("Perth", -1.0, "where did ann lee win 5 million ?"),)),), "s")
+    html = written(tmp_path, result)
+    assert html.count("Where did Ann Lee win 5 million?") == 2 and "ann lee win" not in html
+    assert ">won<" in html  # the figure has the pieces as they are

@@ -16,6 +16,7 @@ from datasets import Dataset
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.trainer_utils import default_compute_objective
 
 from qags_metric.result import FoundAnswer, QagsResult, QuestionScore
 from qags_metric.result import SummaryScore as QagsSummaryScore
@@ -57,8 +58,8 @@ def test_metrics_are_returned_and_logged(tmp_path: Path) -> None:
     summaries = scorer.calls[-1][0]
     defined = [-len(summary) / 10 for summary in summaries if len(summary) % 5]
     assert returned["eval_quals"] == pytest.approx(sum(defined) / len(defined))
-    assert returned["eval_quals_undefined"] == 4 - len(defined)
-    assert returned["eval_quals_seconds"] > 0 and "eval_quals_stale" not in returned
+    assert returned["eval_quals_undefined_runtime"] == 4 - len(defined)
+    assert returned["eval_quals_runtime"] > 0 and "eval_quals_stale_runtime" not in returned
     assert entries(trainer.state)[-1] == returned["eval_quals"] and len(entries(trainer.state)) == 3
     assert [entry["step"] for entry in trainer.state.log_history if "eval_quals" in entry] == [2, 4, 4]
 
@@ -73,7 +74,7 @@ def test_the_metric_itself(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run" / "quals_samples.jsonl").read_text().splitlines()]
     again = scorer.score(summaries=[row["summary"] for row in lines], sources=[row["source"] for row in lines])
     assert returned["eval_quals"] == pytest.approx(again.score, abs=1e-5, nan_ok=True)
-    assert returned["eval_quals_undefined"] == again.num_undefined
+    assert returned["eval_quals_undefined_runtime"] == again.num_undefined
     for row, scored in zip(lines, again.summaries, strict=True):
         worst = min((pair.score for pair in scored.pairs), default=None)
         assert row["worst_score"] == (None if worst is None else pytest.approx(worst, abs=1e-5))
@@ -109,7 +110,11 @@ def test_another_metric_of_the_same_shape(tmp_path: Path, quiet: Any) -> None:
     trainer = toys.trainer(tmp_path)
     attached(trainer, ScriptedScorer(0.75), name="qags")
     returned = trainer.evaluate()
-    assert returned["eval_qags"] == 0.75 and returned["eval_qags_undefined"] == 0 and "eval_qags_seconds" in returned
+    assert (
+        returned["eval_qags"] == 0.75
+        and returned["eval_qags_undefined_runtime"] == 0
+        and "eval_qags_runtime" in returned
+    )
     assert (tmp_path / "qags_samples.jsonl").exists() and "eval_quals" not in returned
 
 
@@ -139,6 +144,72 @@ def test_an_evaluation_without_raw_rows_is_said_once(
     assert [record.getMessage() for record in caplog.records if "quals" in record.name] == [
         "test_quals is not measured: there are no raw rows for 'test', only for 'eval'; give them in `datasets`"
     ]
+
+
+def test_21_a3_another_set_is_not_measured(tmp_path: Path, quiet: Any, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = toys.trainer(tmp_path)
+    attached(trainer, ScriptedScorer(-1.0))
+    other = toys.tokenized(ROWS[4:], tiny.wordpiece())  # as many rows as the trainer's own
+    for _ in range(2):
+        returned = trainer.evaluate(other)
+        assert "eval_loss" in returned and "eval_quals" not in returned
+    (message,) = (record.getMessage() for record in caplog.records if "quals" in record.name)
+    assert message.startswith("eval_quals is not measured: the evaluated set is not the one")
+    assert trainer.evaluate()["eval_quals"] == trainer.evaluate(trainer.eval_dataset)["eval_quals"] == -1.0
+    trainer.eval_dataset = other  # the raw rows are those of the set at `attach`
+    assert "eval_quals" not in trainer.evaluate()
+
+
+def test_21_a3_other_sets_under_the_same_names_are_not_measured(tmp_path: Path, quiet: Any) -> None:
+    data = toys.tokenized(ROWS, tiny.wordpiece())
+    trainer = toys.trainer(tmp_path, eval_dataset={"a": data[:2], "b": Dataset.from_list(data[2:4])})
+    attached(trainer, ScriptedScorer(-1.0), datasets={"a": ROWS[:2], "b": ROWS[2:4]})
+    returned = trainer.evaluate()
+    assert returned["eval_a_quals"] == returned["eval_b_quals"] == -1.0
+    returned = trainer.evaluate({"a": trainer.eval_dataset["a"], "b": Dataset.from_list(data[2:4])})
+    assert "eval_a_quals" in returned and "eval_b_quals" not in returned
+
+
+def test_21_a7_the_default_objective_is_the_score(tmp_path: Path, quiet: Any) -> None:
+    trainer = toys.trainer(tmp_path, skip_memory_metrics=True)
+    attached(trainer, ScriptedScorer(-1.0, LookupError("gone")))
+    for stale in (False, True):
+        returned = trainer.evaluate()
+        returned.pop("eval_model_preparation_time", None)  # the trainer's own
+        assert ("eval_quals_stale_runtime" in returned) == stale
+        assert default_compute_objective(returned) == -1.0
+
+
+def test_21_b8_without_a_trainer_no_step_is_taken(tmp_path: Path) -> None:
+    trainer = toys.trainer(tmp_path, more={"callbacks": [QualsCallback(ToyScorer(), dataset=ROWS)]})
+    with pytest.raises(RuntimeError, match=r"call \.attach\(trainer\)"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_21_b13_a_torn_line_costs_itself_alone(tmp_path: Path, quiet: Any) -> None:
+    path = tmp_path / "quals_samples.jsonl"
+    whole = json.dumps({"step": 0, "source": "x" * 100_000}) + "\n"
+    for torn in ("", '{"step": 1, "sou', "y" * 200_000):
+        path.write_text(whole + torn)
+        trainer = toys.trainer(tmp_path)
+        attached(trainer, ScriptedScorer(-1.0))
+        trainer.evaluate()
+        lines = path.read_text().splitlines()
+        assert [len(json.loads(line)["source"]) > 1000 for line in lines] == [True, False, False, False, False]
+    path.write_text("torn")
+    trainer.evaluate()
+    assert len([json.loads(line) for line in path.read_text().splitlines()]) == 4
+
+
+def test_21_b13_resuming_repeats_no_lines(tmp_path: Path, quiet: Any) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 2, "eval_steps": 1, "max_steps": 4}
+    for checkpoint in (None, str(tmp_path / "checkpoint-2")):
+        trainer = toys.trainer(tmp_path, **settings)
+        attached(trainer, ScriptedScorer(-1.0))
+        trainer.train(resume_from_checkpoint=checkpoint)
+        lines = (tmp_path / "quals_samples.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [step for step in (1, 2, 3, 4) for _ in range(4)]
 
 
 def test_the_prefix_is_the_trainers(tmp_path: Path, quiet: Any) -> None:
@@ -218,10 +289,9 @@ def test_a_failure_reports_the_last_good_value(tmp_path: Path, quiet: Any, caplo
     attached(trainer, ScriptedScorer(RuntimeError("no memory"), -0.5, math.nan, LookupError("gone"), ValueError("x")))
     trainer.train()
     assert entries(trainer.state) == pytest.approx([math.nan, -0.5, math.nan, -0.5, -0.5], nan_ok=True)
-    assert [entry.get("eval_quals_stale", 0) for entry in trainer.state.log_history if "eval_quals" in entry] == [
-        1, 0, 0, 1, 1
-    ]  # fmt: skip
-    assert entries(trainer.state, "eval_quals_undefined") == [4, 0, 4, 0, 0]
+    measured = [entry for entry in trainer.state.log_history if "eval_quals" in entry]
+    assert [entry.get("eval_quals_stale_runtime", 0) for entry in measured] == [1, 0, 0, 1, 1]
+    assert entries(trainer.state, "eval_quals_undefined_runtime") == [4, 0, 4, 0, 0]
     messages = [record for record in caplog.records if "not measured this time" in record.getMessage()]
     assert "rank 0 raised RuntimeError: no memory" in messages[0].getMessage()
     assert messages[1].exc_info is not None and isinstance(messages[1].exc_info[1].__cause__, LookupError)
@@ -256,7 +326,7 @@ def test_a_failure_keeps_no_memory(tmp_path: Path, quiet: Any, monkeypatch: pyte
     attached(trainer, Failing())
     monkeypatch.setattr("quals_metric.training.state._DEVICES", (device,))
     monkeypatch.setattr("quals_metric.training.callback.log_failure", lambda *_: None)  # pytest keeps what is logged
-    assert trainer.evaluate()["eval_quals_stale"] == 1
+    assert trainer.evaluate()["eval_quals_stale_runtime"] == 1
     assert len(alive) > 1 and not alive[-1]
 
 

@@ -109,7 +109,7 @@ def test_resuming(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         again.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
     assert same(whole, weights(again.model))
-    (entry,) = (entry for entry in again.state.log_history if "eval_quals_stale" in entry)
+    (entry,) = (entry for entry in again.state.log_history if "eval_quals_stale_runtime" in entry)
     assert entry["eval_quals"] == -0.25 and entry["step"] == 4
 
 
@@ -129,10 +129,10 @@ def test_two_processes(tmp_path: Path) -> None:
     ]
     scores = [row["score"] for row in last if row["score"] is not None]
     assert one["evaluated"]["eval_quals"] == pytest.approx(np.mean(scores))
-    assert one["evaluated"]["eval_quals_undefined"] == 5 - len(scores)
+    assert one["evaluated"]["eval_quals_undefined_runtime"] == 5 - len(scores)
     # One document, two processes; and a failure on one of them is a failure on both.
-    assert one["single"] == two["single"] and one["single"]["eval_quals_undefined"] in (0, 1)
-    assert one["failed"] == two["failed"] and one["failed"]["eval_quals_stale"] == "1"
+    assert one["single"] == two["single"] and one["single"]["eval_quals_undefined_runtime"] in (0, 1)
+    assert one["failed"] == two["failed"] and one["failed"]["eval_quals_stale_runtime"] == "1"
     assert "rank 1 raised LookupError: gone" in one["raised"] and one["raised"] == two["raised"]
     # The trainer's own summaries, more than there are documents: the last batch is filled up with the first.
     assert one["predicted"] == two["predicted"]

@@ -47,7 +47,9 @@ def test_the_callback(scorer: QualsScorer, tmp_path: Path, monkeypatch: pytest.M
     again = scorer.score(summaries=sources, sources=sources)
     assert again.num_undefined < 4 and abs(again.score) < 1e-5  # each is its own source
     assert returned["eval_quals"] == pytest.approx(again.score, abs=1e-5)
-    assert returned["eval_quals_undefined"] == again.num_undefined and "eval_quals_stale" not in returned
+    assert (
+        returned["eval_quals_undefined_runtime"] == again.num_undefined and "eval_quals_stale_runtime" not in returned
+    )
     lines = [json.loads(line) for line in (tmp_path / "quals_samples.jsonl").read_text().splitlines()]
     assert [line["source"] for line in lines[-4:]] == sources and any(line["worst_question"] for line in lines)
 

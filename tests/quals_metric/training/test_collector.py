@@ -24,6 +24,7 @@ import quals_metric
 from qa_inference.decoding import TopKSampling
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from quals_metric import QualsConfig, QualsScorer
+from quals_metric.training import collection
 from quals_metric.training.candidates import CollectionSettings
 from quals_metric.training.collection import collect
 from quals_metric.training.collector import ConseqCollector
@@ -153,6 +154,146 @@ def test_a_killed_collection_goes_on(tmp_path: Path) -> None:
     assert not done.calls
     with pytest.raises(FileExistsError, match="there is another collection"):
         collect(model, done, ROWS, tmp_path / "data", replace(SETTINGS, seed=5), tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "longer", "changed", "empty", "nested", "forged"])
+def test_21_a4_damaged_scores_of_ground_truths_are_made_anew(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, tokenizer = tiny.checkpoint("bart")
+    whole = collect(model, WordScorer(), ROWS, tmp_path / "one", SETTINGS, tokenizer=tokenizer)
+    (path,) = tmp_path.glob("ground_truths-*")
+    lines = path.read_text().splitlines(keepends=True)
+    if damage == "forged":  # with a right digest
+        collection._write_sealed(path, ["-1"] + [0] * 8)
+    else:
+        path.write_text(
+            {
+                "truncated": "".join(lines[:-2]),
+                "longer": "".join([*lines, "-1.0\n"]),
+                "changed": "".join([*lines[:-1], "-1.0\n"]),
+                "empty": "",
+                "nested": "[" * 100_000,
+            }[damage]
+        )
+    scorer = WordScorer()
+    found = collect(model, scorer, ROWS, tmp_path / "two", SETTINGS, tokenizer=tokenizer)
+    assert found.to_list() == whole.to_list()
+    assert sum(len(texts) for texts, _ in scorer.calls) == 9 * 4
+    assert any("the ground truths are scored again" in record.getMessage() for record in caplog.records)
+    assert path.read_text() == "".join(lines)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "longer", "empty"])
+def test_21_a4_a_damaged_shard_is_made_anew(damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, tokenizer = tiny.checkpoint("bart")
+    whole = collect(model, WordScorer(), ROWS, tmp_path / "whole", SETTINGS, tokenizer=tokenizer)
+    (kept,) = tmp_path.glob("ground_truths-*")
+    kept.unlink()
+    killed = WordScorer()
+    killed.left = 2
+    with pytest.raises(RuntimeError, match="killed"):
+        collect(model, killed, ROWS, tmp_path / "data", SETTINGS, tokenizer=tokenizer)
+    shard = min((tmp_path / "data.unfinished").glob("*.jsonl"))
+    content = shard.read_bytes()
+    shard.write_bytes({"truncated": content[:-20], "longer": content + content[-200:], "empty": b""}[damage])
+    again = WordScorer()
+    found = collect(model, again, ROWS, tmp_path / "data", SETTINGS, tokenizer=tokenizer)
+    assert found.to_list() == whole.to_list() and len(again.calls) == 2
+    (message,) = (record.getMessage() for record in caplog.records if record.name.startswith("quals_metric"))
+    assert shard.name in message and "sampled and scored again" in message
+
+
+@pytest.mark.parametrize("moment", ["write", "publish"])
+def test_21_b14_the_loser_of_two_collections_reads_the_winners(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one is at its last shard, or about to publish, another finishes the same collection."""
+    model, tokenizer = tiny.checkpoint("bart")
+    winners: list[Any] = []
+
+    def win() -> None:
+        monkeypatch.undo()
+        winners.append(collect(model, WordScorer(), ROWS, tmp_path / "data", SETTINGS, tokenizer=tokenizer))
+
+    class Losing(WordScorer):
+        def score(self, **texts: Any) -> Any:
+            if len(self.calls) == 2 and moment == "write":
+                win()
+            return super().score(**texts)
+
+    join = collection._Collection._join_shards
+    if moment == "publish":
+        monkeypatch.setattr(collection._Collection, "_join_shards", lambda task, job: (win(), join(task, job)))
+    found = collect(model, Losing(), ROWS, tmp_path / "data", SETTINGS, tokenizer=tokenizer)
+    assert len(winners) == 1 and found.to_list() == winners[0].to_list()
+    assert not (tmp_path / "data.unfinished").exists()
+
+
+def test_21_b8_a_list_of_dicts_is_a_data_set(tmp_path: Path) -> None:
+    model, tokenizer = tiny.checkpoint("bart")
+    expected = collect(model, WordScorer(), ROWS, tmp_path / "one", SETTINGS, tokenizer=tokenizer)
+    found = collect(model, WordScorer(), ROWS.to_list(), tmp_path / "two", SETTINGS, tokenizer=tokenizer)
+    assert found.to_list() == expected.to_list()
+
+
+class Unspread:
+    def score(self, *, summaries: Sequence[str], sources: Sequence[str]) -> Any:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"rows": ROWS.rename_column("document", "text")}, ValueError, "must have the columns document and ground_tr"),
+        ({"rows": [{"document": "a text"}]}, ValueError, r"rows\[0\]: must have the keys .* no ground_truth"),
+        ({"rows": [{"document": "a text", "ground_truth": None}]}, TypeError, r"ground_truth\[0\]: must be str"),
+        ({"rows": [1]}, TypeError, "must be a datasets.Dataset or a list of dicts; got list"),
+        ({"rows": ROWS.to_iterable_dataset()}, TypeError, "got IterableDataset"),
+        ({"rows": ROWS.select([])}, ValueError, "must not be empty"),
+        ({"scorer": SimpleNamespace()}, TypeError, "scorer: must have a `score`"),
+        ({"scorer": Unspread()}, TypeError, "must take summaries, sources and spread by name; got Unspread"),
+        ({"settings": replace(SETTINGS, max_new_tokens=1000)}, ValueError, "max_new_tokens: must leave room"),
+        ({"folder": "file/sets"}, OSError, "file"),
+    ],
+)
+@pytest.mark.parametrize("is_attached", [True, False])
+def test_21_b8_what_can_be_known_is_known_before_the_training(
+    change: dict[str, Any], error: type[Exception], match: str, is_attached: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    options = {"scorer": WordScorer(), "rows": ROWS, "folder": "sets", "settings": SETTINGS} | change
+    model, tokenizer = tiny.checkpoint("bart")
+    collector = ConseqCollector(
+        options["scorer"], tokenizer, options["rows"], tmp_path / options["folder"], options["settings"]
+    )
+    more = {} if is_attached else {"callbacks": [collector]}
+    args = arguments(tmp_path / "run")
+    trainer = ConseqTrainer(model, args, train_dataset=ROWS, processing_class=tokenizer, **more)
+    with pytest.raises(error, match=match):
+        collector.attach(trainer) if is_attached else trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_21_b8_a_failure_does_not_end_the_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    killed = WordScorer()
+    killed.left = 2
+    collector = ConseqCollector(killed, tiny.wordpiece(), ROWS, tmp_path / "sets", SETTINGS)
+    trainer = _train(tmp_path / "a", collector)
+    trainer.save_model(str(tmp_path / "model"))
+    assert any("the collection failed (RuntimeError: killed)" in record.getMessage() for record in caplog.records)
+    with pytest.raises(ValueError, match=r"go on with collect\(model, scorer, rows, '.*final', settings"):
+        collector.dataset()
+    again = WordScorer()
+    found = collect(tmp_path / "model", again, ROWS, tmp_path / "sets" / "final", SETTINGS)
+    assert len(found) == 9 and len(again.calls) == 1  # two shards were there
+    raising = WordScorer()
+    raising.left = 0
+    strict = ConseqCollector(raising, tiny.wordpiece(), ROWS, tmp_path / "b", SETTINGS, on_failure="raise")
+    with pytest.raises(RuntimeError, match="killed"):
+        _train(tmp_path / "c", strict)
+    with pytest.raises(ValueError, match="on_failure: must be 'log' or 'raise'; got 'stale'"):
+        ConseqCollector(raising, tiny.wordpiece(), ROWS, tmp_path, on_failure="stale")  # type: ignore[arg-type]
 
 
 def test_a_checkpoint_folder_gives_what_its_model_gives(tmp_path: Path) -> None:

@@ -391,3 +391,15 @@ def test_it_pushes_the_negatives_down_and_the_positives_up(name: str, tmp_path: 
     assert after[False]["ground_truth"] > 0 > after[False]["negative"]
     assert after[True]["ground_truth"] > 0
     assert after[False]["negative"] < after[True]["negative"] - 0.1
+
+
+def test_21_e_a_stream_of_documents_is_refused(tmp_path: Path) -> None:
+    model, tokenizer = tiny.checkpoint("bart")
+    rows = Dataset.from_list([{"document": "a text", "ground_truth": "a"}])
+    with pytest.raises(ValueError, match="train_dataset: must have a length and rows by index; got IterableDataset"):
+        ConseqTrainer(model, arguments(tmp_path), train_dataset=rows.to_iterable_dataset(), processing_class=tokenizer)
+    with pytest.raises(ValueError, match=r"eval_dataset\['a'\]: must have a length"):
+        ConseqTrainer(
+            model, arguments(tmp_path), train_dataset=rows, eval_dataset={"a": rows.to_iterable_dataset()},
+            processing_class=tokenizer,
+        )  # fmt: skip

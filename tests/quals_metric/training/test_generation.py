@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from quals_metric.training import GenerationSettings, generate_summaries
+from quals_metric.training.examples import TextEncoder
 from tests import tiny
 from tests.quals_metric.training.callback_toys import gpt2
 
@@ -45,6 +47,28 @@ def test_decoder_only_models() -> None:
         plain = model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=2, attention_mask=ids * 0 + 1)
         assert summaries == [tokenizer.decode(plain[0, ids.shape[1] :], skip_special_tokens=True).strip()]
     assert len({summary for summaries in found for summary in summaries}) > 1
+
+
+def test_21_b12_virtual_tokens_take_positions() -> None:
+    """A prompt-tuned encoder-decoder (PEFT) puts trained vectors before the input."""
+    model, tokenizer = tiny.checkpoint("bart-bpe")
+    generate, widths = model.generate, []
+
+    def generate_prompt_tuned(*, input_ids: torch.Tensor, attention_mask: torch.Tensor, **more: Any) -> torch.Tensor:
+        text = model.get_input_embeddings()(input_ids)
+        embeds = torch.cat([torch.zeros(len(text), 6, text.shape[2]), text], dim=1)
+        mask = torch.cat([torch.ones(len(text), 6, dtype=torch.long), attention_mask], dim=1)
+        widths.append(embeds.shape[1])
+        return generate(inputs_embeds=embeds, attention_mask=mask, **more)
+
+    positions = model.config.max_position_embeddings
+    model.generate = generate_prompt_tuned
+    model.active_peft_config = SimpleNamespace(num_virtual_tokens=6, peft_type="PROMPT_TUNING")
+    settings = GenerationSettings(max_new_tokens=4)
+    generate_summaries(model, tokenizer, [tiny.CORPUS[0] * 50], settings)
+    assert widths == [positions]
+    encoder = TextEncoder(model, tokenizer)
+    assert len(encoder.source(tiny.CORPUS[0] * 50)) == positions - 6
 
 
 @pytest.mark.parametrize("kind", ["decoder-only", "encoder-decoder"])
