@@ -51,10 +51,8 @@ def corpus_html(result: CorpusResult[ScoredSummary]) -> str:
 
 def help_html(metric: str) -> str:
     """How to read the marks, as a report says it."""
-    legend = Markup(legend_html(metric_spec(metric)))
-    return Markup('<section class="q-result" aria-label="Legend"><h3>How to read the marks</h3>{}</section>').format(
-        legend
-    )
+    heading = "<h3>How to read the marks</h3>"
+    return f'<section class="q-result" aria-label="Legend">{heading}{legend_html(metric_spec(metric))}</section>'
 
 
 def _sort_key(score: float) -> tuple[bool, float]:

@@ -1,7 +1,7 @@
 """The app or the study as a process of its own: `python serve_program.py app PORT` or `study PORT PAIRS ANSWERS`.
 
 The app's scorer knows no model: it gives every summary the same score when standard input has a line for it. A
-connection has a second to start a request.
+connection has a second to start a request. It prints a line when it is ready.
 """
 
 from __future__ import annotations
@@ -24,6 +24,13 @@ class WaitingScorer:
 
 def main(kind: str, port: str, *files: Any) -> None:
     server._IDLE_SECONDS = 1
+    bound_connections = server._bound_connections
+
+    def tell(config: Any) -> None:
+        bound_connections(config)
+        print("ready", flush=True)
+
+    server._bound_connections = tell
     if kind == "study":
         study.serve(*files, port=int(port))
     else:

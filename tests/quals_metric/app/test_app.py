@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 from typer.testing import CliRunner
 
 from qa_inference.formats import CausalFormat
@@ -290,7 +291,7 @@ def test_21_d22_the_app_shows_what_the_report_shows(tmp_path: Path) -> None:
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
     caveat = "they are no verdict on an answer or a summary."
     for text in (caveat, metric_spec("quals").band_note, "Klitschko's armor go?", *BANDS, *("q-band-1", "q-band-4")):
-        text = html.escape(text)
+        text = str(escape(text))
         assert text in shown and text in report, text
     assert legend_html(metric_spec("quals")) in help_html("quals")
     assert "support" not in " ".join(BANDS)

@@ -46,9 +46,8 @@ class Served:
                 [sys.executable, str(PROGRAM), kind, str(self.port), *files],
                 cwd=folder, env=kept | variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
-        while self.status("/config") is None:
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.1)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n", self.log.read_text()
 
     def status(self, path: str, body: bytes | None = None, **headers: str) -> int | None:
         """The status of the answer to a request; None: there is no answer."""
