@@ -161,8 +161,8 @@ class BoundedConnection:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is in progress; its headers may be on their way."""
-        return self.cycle is None or bool(self.cycle.response_complete)
+        """Whether it is open without a request in progress; the headers of one may be on their way."""
+        return not self.transport.is_closing() and (self.cycle is None or bool(self.cycle.response_complete))
 
     def connection_made(self, transport: Any) -> None:
         """Start the clock, and end the oldest idle connection if there are too many."""

@@ -119,14 +119,13 @@ def test_21_c18_a_page_elsewhere_reaches_nothing(served: Served) -> None:
 @pytest.mark.parametrize("served", ["app"], indirect=True)
 def test_21_c21_slow_connections_are_ended(served: Served) -> None:
     """300 connections whose headers never end: the oldest give way to the newest, and in the end all are closed."""
-    slow = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(300)]
-    still_open = [connection for connection in slow if is_sent(connection, b"GET /config HTTP/1.1\r\nX-Slow: ")]
-    assert served.status("/config") == 200
-    while still_open:
-        time.sleep(0.2)
-        still_open = [connection for connection in still_open if is_sent(connection, b"x")]
-    for connection in slow:
-        connection.close()
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", served.port))) for _ in range(300)]
+        still_open = [connection for connection in slow if is_sent(connection, b"GET /config HTTP/1.1\r\nX-Slow: ")]
+        assert served.status("/config") == 200
+        while still_open:
+            time.sleep(0.2)
+            still_open = [connection for connection in still_open if is_sent(connection, b"x")]
     assert served.status("/config") == 200
 
 
