@@ -145,8 +145,8 @@ def compare_files(
         OSError: if a file cannot be read.
 
     Warns:
-        UserWarning: if the signatures differ or are unknown, the sources cannot be compared, or fewer than `FEWEST_ROWS`
-            rows are.
+        UserWarning: if the signatures differ or are unknown, the sources cannot be compared, or fewer than
+            `FEWEST_ROWS` rows are.
     """
     files = read_scores(a, source), read_scores(b, source)
     check_metric(*files, metric)
