@@ -56,6 +56,11 @@ class QualsConfig(ModelOptions):
         choices=("all", "answer"),
         kind=str,
     )
+    whole_answers: bool = option(
+        False,
+        help="Keep a pair only if its answer is whole words. The published selection also keeps parts of words.",
+        kind=bool,
+    )
     search_dtype: str | None = option(
         None,
         help="Floating-point type of the search alone. It uses a copy of the model.",

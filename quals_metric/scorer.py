@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 TOKENS_PER_ROW = 8  # cost of one hypothesis of a search beside its source, in tokens
 
 # Settings that a log-probability of the model does not depend on: those of the search and of the choice among results.
-NOT_OF_THE_MODEL = frozenset({"groups", "strength", "length", "tokens", "pairs", "search"})
+NOT_OF_THE_MODEL = frozenset({"groups", "strength", "length", "tokens", "pairs", "answers", "search"})
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
             "tokens": config.tokens,
             "length": f"{config.min_new_tokens}-{config.max_new_tokens}",
             "pairs": config.max_pairs,
+            **({"answers": "whole"} if config.whole_answers else {}),
             "window": self.window,
             "attention": "shared" if self.model.shared else "expanded",
             "dtype": dtype_of(self.model),
@@ -234,7 +235,8 @@ class QualsScorer(QuestionScorer[QualsResult]):
             hypotheses = chain.from_iterable(islice(hypotheses_of_window, len(tokenized.windows)))
             parsed = parse_pairs(hypotheses, self.format, self.model.text)
             num_well_formed += len(parsed)
-            candidates = locate_answers(parsed, SummaryText(text, tokenized.encoded, self.model.text))
+            summary = SummaryText(text, tokenized.encoded, self.model.text)
+            candidates = locate_answers(parsed, summary, whole_only=self.config.whole_answers)
             kept_pairs[text] = select_pairs(candidates, self.config.max_pairs)
         if texts and not num_well_formed:
             warnings.warn(

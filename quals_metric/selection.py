@@ -75,15 +75,25 @@ def parse_pairs(
     return [(hypothesis, pair) for hypothesis, pair in parsed if pair is not None]
 
 
-def locate_answers(parsed: Iterable[tuple[Hypothesis, ParsedPair]], summary: SummaryText) -> list[Candidate]:
-    """The pairs whose answer occurs in the summary, in their order."""
+def locate_answers(
+    parsed: Iterable[tuple[Hypothesis, ParsedPair]], summary: SummaryText, *, whole_only: bool = False
+) -> list[Candidate]:
+    """The pairs whose answer occurs in the summary, in their order; if `whole_only`, as whole words."""
     candidates = []
     for hypothesis, pair in parsed:
         span = summary.find(hypothesis.tokens[pair.answer_start : -1], pair.answer)
-        if span is not None:
+        if span is not None and (not whole_only or is_whole(summary.text, *span)):
             answer, tokens, log_probs = summary.text[slice(*span)], hypothesis.tokens, hypothesis.log_probs
             candidates.append(Candidate(pair.question, answer, *span, tokens, log_probs, pair.answer_start))
     return candidates
+
+
+def is_whole(text: str, start: int, end: int) -> bool:
+    """Whether the characters [start, end) hold a letter or digit, and neither end cuts a word or number in two."""
+    inside, before, after = text[start:end], text[:start][-1:], text[end:][:1]
+    cuts_first = before.isalnum() and inside[:1].isalnum()
+    cuts_last = after.isalnum() and inside[-1:].isalnum()
+    return any(map(str.isalnum, inside)) and not cuts_first and not cuts_last
 
 
 def select_pairs(candidates: Iterable[Candidate], max_pairs: int = 10) -> list[Candidate]:

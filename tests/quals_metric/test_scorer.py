@@ -15,6 +15,7 @@ from qa_inference.formats import PairFormat
 from quals_metric.config import QualsConfig
 from quals_metric.result import QualsResult
 from quals_metric.scorer import QualsScorer
+from quals_metric.selection import is_whole
 from tests import device, tiny
 
 SUMMARIES = [
@@ -152,6 +153,16 @@ def test_a_long_summary_is_read_in_windows(folder: str) -> None:
     scored = _scorer(folder).score(summaries=[long], sources=[long])
     assert scored.num_windowed_summaries == 1 and scored.num_windowed_sources == 1
     assert all(long[p.start : p.end] == p.answer for p in scored.summaries[0].pairs)
+
+
+def test_21_d22_parts_of_words_are_no_answers_on_request(folder: str, result: QualsResult) -> None:
+    whole = _scorer(folder, whole_answers=True)
+    assert "|answers:whole|" in whole.signature and "answers:" not in result.signature
+    texts = whole.score(SUMMARIES, SOURCES)
+    for summary, scored in zip(SUMMARIES, texts.summaries, strict=True):
+        assert all(is_whole(summary, pair.start, pair.end) for pair in scored.pairs)
+    before = [(text, pair) for text, r in zip(SUMMARIES, result.summaries, strict=True) for pair in r.pairs]
+    assert not all(is_whole(text, pair.start, pair.end) for text, pair in before)
 
 
 def test_result_as_dict_and_table(result: QualsResult) -> None:

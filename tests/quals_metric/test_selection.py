@@ -13,7 +13,7 @@ from qa_inference.decoding import Hypothesis
 from qa_inference.formats import PairFormat
 from qa_inference.metric_base import mean_of_defined as mean
 from qa_inference.tokenization import TextTokenizer
-from quals_metric.selection import Candidate, SummaryText, locate_answers, parse_pairs, select_pairs
+from quals_metric.selection import Candidate, SummaryText, is_whole, locate_answers, parse_pairs, select_pairs
 from tests import tiny
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "quals_selection.json").read_text())["cases"]
@@ -101,3 +101,15 @@ def test_what_did_not_end_is_no_pair() -> None:
     ids = np.array([*tokenizer.encode("who?").ids, tokenizer.special_id("<sep>"), *tokenizer.encode("Joshua").ids, 3])
     ended, cut = (Hypothesis(ids, np.zeros(len(ids)), ended=flag) for flag in (True, False))
     assert [pair.answer for _, pair in parse_pairs([ended, cut], PairFormat(), tokenizer)] == ["joshua"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("Klitschko", True), ("Klitsch", False), ("itschko", False), (".", False), ("£1,000", True), ("1", True),
+     ("00", False),
+     ("U.S.", True), ("O'Neill", True), ("Neill", True), ("well-known", True), ("known", True), ("3.5%", True)],
+)  # fmt: skip
+def test_21_d22_whole_answers(answer: str, expected: bool) -> None:
+    text = "Klitschko paid £1,000 to the well-known U.S. boxer O'Neill, or 3.5%."
+    start = text.index(answer)
+    assert is_whole(text, start, start + len(answer)) == expected
