@@ -192,7 +192,7 @@ def _texts_tab(gr: Any, page: ScoringPage, boxes: dict[str, Any]) -> None:
                 fields[name] = gr.Textbox(label=label, lines=3, max_lines=8)
                 messages[name] = gr.HTML(elem_classes="q-slot")
     button = gr.Button("Score", variant="primary")
-    messages[""] = gr.HTML(elem_classes="q-status")
+    messages[""] = gr.HTML(elem_classes="q-status", elem_id="status-of-texts")
     examples = gr.Examples(
         [[example.source, example.faithful, example.unfaithful] for example in EXAMPLES],
         list(fields.values()),
@@ -206,7 +206,7 @@ def _texts_tab(gr: Any, page: ScoringPage, boxes: dict[str, Any]) -> None:
         for _ in range(2):
             with gr.Column(min_width=_COLUMN):
                 shown.append(gr.HTML())
-    gr.HTML(help_html(page.metric), elem_classes="q-help")
+    gr.HTML(help_html(page.metric))
 
     def score(values: dict[Any, Any], progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008  (Gradio looks for it)
         texts = [_box_text(values[field]) for field in fields.values()]
@@ -227,7 +227,7 @@ def _file_tab(gr: Any, page: ScoringPage, boxes: dict[str, Any]) -> None:
     fields = {"file": gr.File(label="Your file", file_types=list(ENDINGS), type="filepath")}
     messages = {"file": gr.HTML(elem_classes="q-slot")}
     button = gr.Button("Score the file", variant="primary")
-    messages[""] = gr.HTML(elem_classes="q-status")
+    messages[""] = gr.HTML(elem_classes="q-status", elem_id="status-of-file")
     shown = [gr.HTML(), gr.File(label="Scores and report", file_count="multiple", interactive=False)]
 
     def score(values: dict[Any, Any], progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008  (the same)
@@ -247,7 +247,9 @@ def _wire(
 ) -> None:
     """Score on the events, with the progress beside the button; a message goes when its field changes."""
     status = messages[""]
+    seen = f"() => document.getElementById('{status.elem_id}').scrollIntoView({{block: 'nearest'}})"
     for event in events:
+        event(None, None, None, api_visibility="private", js=seen)  # in the browser; at the edge of a small window
         on_event(
             event, score, {*fields.values(), *boxes.values()}, [*shown, *messages.values()], show_progress_on=[status]
         )

@@ -52,7 +52,7 @@ def corpus_html(result: CorpusResult[ScoredSummary]) -> str:
 def help_html(metric: str) -> str:
     """How to read the marks, as a report says it."""
     heading = "<h3>How to read the marks</h3>"
-    return f'<section class="q-result" aria-label="Legend">{heading}{legend_html(metric_spec(metric))}</section>'
+    return f'<section class="q-help" aria-label="Legend">{heading}{legend_html(metric_spec(metric))}</section>'
 
 
 def _sort_key(score: float) -> tuple[bool, float]:
