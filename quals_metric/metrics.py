@@ -77,7 +77,10 @@ class MetricSpec:
         return {name: _named(table) for name, table in self.presets.items()}
 
     def load_scorer(self, **options: Any) -> Any:
-        """A scorer with those options that are not None; it loads its models."""
+        """A scorer with those options that are not None. It loads its models, without a bar for reading files."""
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # downloads keep theirs
         chosen = {name: value for name, value in options.items() if value is not None}
         return _named(self.scorer)(self.config_type()(**chosen))
 

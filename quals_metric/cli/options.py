@@ -78,9 +78,6 @@ def check_options(metric: str, options: Mapping[str, Any]) -> None:
 def load_scorer(metric: str = "quals", **options: Any) -> Any:
     """A scorer of a metric with those options that are not None; the others have their defaults."""
     check_options(metric, options)
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # a bar for reading a file from the disk is noise; downloads keep theirs
     return metric_spec(metric).load_scorer(**options)
 
 
