@@ -109,7 +109,7 @@ def judge(rows: Sequence[Row], scorers: dict[str, Any]) -> list[Row]:
         for row, entry in zip(rows, found, strict=True):
             scored = [next(each) for _ in texts(row)]
             entry["scores"][name] = [summary.score for summary in scored]
-            entry["asked"][name] = [[asked(one) for one in summary.asked] for summary in scored]
+            entry["asked"][name] = [[asked(one) for one in summary.items] for summary in scored]
     return [json_ready(entry) for entry in (header, *found)]
 
 
@@ -230,9 +230,9 @@ class Estimate:
 
     def minus(self, other: Estimate) -> dict[str, Any]:
         """The difference of two statistics of the same `Sample`, with its paired-bootstrap interval."""
-        return (self + other * -1).json_ready()
+        return (self + other * -1).plain()
 
-    def json_ready(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, Any]:
         """The statistic with its interval."""
         return {"value": self.value, "interval": interval(self.resampled)}
 
@@ -356,7 +356,7 @@ def evaluate(rows: Sequence[Row], scored: Sequence[Row], before: Sequence[Row] |
     main = next(iter(estimates[names[0]]))
     copied = {name: each[main].value for name, each in estimates.items() if name.startswith("copied")}
     floor = max(copied, key=lambda name: -math.inf if math.isnan(copied[name]) else copied[name])
-    table: dict[str, Any] = {name: {k: one.json_ready() for k, one in each.items()} for name, each in estimates.items()}
+    table: dict[str, Any] = {name: {k: one.plain() for k, one in each.items()} for name, each in estimates.items()}
     for name in names:
         table[name]["to_floor"] = estimates[name][main].minus(estimates[floor][main])
         table[name] |= by_source_length(kept, columns[name])
@@ -399,7 +399,7 @@ def parts(rows: Sequence[Row], columns: dict[str, Array]) -> dict[str, Any]:
     for field in PARTS:
         values = np.array([str(row.get(field, "")).removesuffix(" Error") for row in rows])
         for value in sorted({*values} - {""}):
-            each = {name: of_part(rows, scores, values == value).json_ready() for name, scores in columns.items()}
+            each = {name: of_part(rows, scores, values == value).plain() for name, scores in columns.items()}
             found.setdefault(field, {})[value] = {"rows": int((values == value).sum()), "agreement": each}
     return found
 
