@@ -11,7 +11,16 @@ ShowProgress = Callable[[float], None]
 
 
 class RefusedError(ValueError):
-    """A visitor's request is refused. The message is plain text for the visitor and names a remedy."""
+    """A visitor's request is refused. The message is plain text for the visitor and names a remedy.
+
+    Args:
+        message: the text.
+        field: the field of the page that has to change; "": none in particular.
+    """
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 @dataclass(frozen=True)
@@ -46,28 +55,34 @@ class Limits:
 
     @property
     def body(self) -> int:
-        """Bytes of a request with texts: JSON may write one character as two escapes of six bytes."""
-        return 12 * (self.source + 2 * self.summary) + 10_000
+        """Bytes of a request with texts: JSON may write one character as two escapes of six bytes.
 
-    def check(self, summary: str, source: str, location: str = "") -> None:
+        The rest is room for a text that is too long, so that its refusal can stand beside its field.
+        """
+        return 12 * (self.source + 2 * self.summary) + 1_000_000
+
+    def check(self, summary: str, source: str, location: str = "", field: str = "summary") -> None:
         """Refuse a blank or overlong text.
 
         Args:
             summary: the summary.
             source: its source.
             location: the row of a file that holds them, for the message.
+            field: the field of the page that holds the summary; that of the source is "source".
 
         Raises:
             RefusedError: names the text, its length and the limit.
         """
         article = f"{location}: the" if location else "The"
         for name, text, limit in (("source", source, self.source), ("summary", summary, self.summary)):
+            field_of_text = field if name == "summary" else name
             if not text.strip():
-                raise RefusedError(f"{article} {name} is empty. Please enter a text.")
+                raise RefusedError(f"{article} {name} is empty. Please enter a text.", field_of_text)
             if len(text) > limit:
                 raise RefusedError(
                     f"{article} {name} has {len(text):,} characters; the limit is {limit:,}. Please shorten it, or "
-                    f"install the package, which has no limit."
+                    f"install the package, which has no limit.",
+                    field_of_text,
                 )
 
 

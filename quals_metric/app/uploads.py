@@ -97,6 +97,8 @@ def _csv_cell(value: object) -> object:
 
 
 def _new_folder(parent: Path) -> Path:
+    """A new folder in `parent`, which must exist: a server that has stopped writes nothing any more."""
+    (parent / "scores").mkdir(exist_ok=True)
     folder = parent / "scores" / uuid.uuid4().hex
-    folder.mkdir(parents=True)
+    folder.mkdir()
     return folder

@@ -13,8 +13,18 @@ import typer
 
 from quals_metric import __version__
 from quals_metric.cli.file_commands import check_page, compare_command, score_command
-from quals_metric.cli.options import JsonOption, MetricOption, load_scorer, with_metrics
+from quals_metric.cli.options import (
+    AllowedHostOption,
+    AuthOption,
+    HostOption,
+    JsonOption,
+    MetricOption,
+    PortOption,
+    load_scorer,
+    with_metrics,
+)
 from quals_metric.cli.study import study_app
+from quals_metric.cli.terminal import printable
 from quals_metric.metrics import METRICS, metric_spec
 
 if TYPE_CHECKING:
@@ -35,7 +45,7 @@ def main() -> None:
         if os.environ.get("QUALS_DEBUG"):
             raise
         message = " ".join(str(error).split()) or type(error).__name__
-        print(f"quals: {message}", file=sys.stderr)
+        print(f"quals: {printable(message)}", file=sys.stderr)  # a file's text may be in it
         raise SystemExit(2) from error
 
 
@@ -120,10 +130,10 @@ def serve_command(
         str | None,
         typer.Option(help="Question-generation model shown first: a preset, Hub name or folder.  [default: embedded]"),
     ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 stands for all of this machine's.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)] = 7860,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 7860,
+    auth: AuthOption = None,
+    allowed_host: AllowedHostOption = None,
 ) -> None:
     """Serve a metric as a web page.
 
@@ -132,8 +142,7 @@ def serve_command(
     from quals_metric.app import serve
 
     typer.echo(f"serving http://{host}:{port}/ until Ctrl+C")
-    chosen: dict[str, Any] = {} if model is None else {"model": model}
-    serve(metric, host, port, **chosen)
+    serve(metric, host, port, model=model, auth=auth, allowed_hosts=allowed_host or ())
 
 
 def models_command(as_json: JsonOption = False) -> None:

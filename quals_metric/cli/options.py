@@ -17,6 +17,16 @@ from quals_metric.metrics import METRICS, MetricSpec, metric_spec
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 MetricOption = Annotated[str, typer.Option(help="Metric to compute.")]
+HostOption = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 stands for all of this machine's.")]
+PortOption = Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)]
+AuthOption = Annotated[
+    str | None,
+    typer.Option(help="USER:PASSWORD that visitors must enter.", envvar="QUALS_AUTH", metavar="USER:PASSWORD"),
+]
+AllowedHostOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Further host name that requests may be for, such as a proxy's. May be given several times."),
+]
 
 
 def with_metrics(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from quals_metric.cli.options import JsonOption
+from quals_metric.cli.options import AllowedHostOption, AuthOption, HostOption, JsonOption, PortOption
+from quals_metric.cli.terminal import printable
 
 study_app = typer.Typer(help="Have people judge two systems' summaries.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -37,7 +39,7 @@ def prepare_study(
     prepared = prepare(
         a, b, output, size=size, seed=seed, summary=summary_column, source=source_column, overwrite=overwrite
     )
-    typer.echo(f"wrote {prepared.output}: {prepared.pairs:,} pairs")
+    typer.echo(f"wrote {printable(str(prepared.output))}: {prepared.pairs:,} pairs")
     typer.echo(f"left out: {prepared.blank:,} rows with a blank text, {prepared.equal:,} with the same summary twice")
 
 
@@ -45,14 +47,16 @@ def prepare_study(
 def serve_study(
     pairs: _PairsArgument,
     answers: Annotated[Path, typer.Option(help=_ANSWERS_HELP)],
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)] = 7860,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 7860,
+    auth: AuthOption = None,
+    allowed_host: AllowedHostOption = None,
 ) -> None:
     """Show the pairs in a browser and write the answers, until interrupted. Needs the extra `app`."""
     from quals_metric.study.interface import serve
 
-    typer.echo(f"serving http://{host}:{port}/ until Ctrl+C; answers are written to {answers}")
-    serve(pairs, answers, host=host, port=port)
+    typer.echo(f"serving http://{host}:{port}/ until Ctrl+C; answers are written to {printable(str(answers))}")
+    serve(pairs, answers, host=host, port=port, auth=auth, allowed_hosts=allowed_host or ())
 
 
 @study_app.command("report")
@@ -68,4 +72,7 @@ def report_study(
 
     study = read_study(pairs)
     table = tabulate(study, JudgmentFile(answers).read(study))
-    typer.echo(json.dumps(table.to_dict(), indent=2) if as_json else table_text(table))
+    if as_json:
+        typer.echo(json.dumps(table.to_dict(), indent=2))  # in ASCII, with escapes
+    else:  # anybody may have named the systems in the file
+        typer.echo(table_text(replace(table, a=printable(table.a), b=printable(table.b))))

@@ -44,7 +44,7 @@ def report_html(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any], max
         "metric": spec,
         "style": _CSS,
         "digest": base64.b64encode(hashlib.sha256(_CSS.encode()).digest()).decode(),
-        "bands": _legend(spec),
+        "legend": Markup(legend_html(spec)),
         "facts": _facts(spec, rows, about),
         "bars": [] if few else rows.histogram.bars(),
         "histogram": Markup("") if few else _histogram(rows.histogram),
@@ -57,11 +57,12 @@ def report_html(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any], max
     return render_template("report.html.jinja", **fixed, groups=parts, left_out=left_out).encode()
 
 
-def _legend(spec: MetricSpec) -> list[tuple[int, str, str]]:
-    """The bands, from the highest: number, name and range of scores."""
+def legend_html(spec: MetricSpec) -> str:
+    """How to read the marks of a metric: the caveat, and the bands with their ranges of scores, the highest first."""
     limits = [f"{limit:g}" for limit in spec.band_limits]
     ranges = [f"below {limits[0]}", *(f"{low} to {high}" for low, high in pairwise(limits)), f"{limits[-1]} and above"]
-    return [*zip(range(1, len(BANDS) + 1), BANDS, ranges, strict=True)][::-1]
+    bands = [*zip(range(1, len(BANDS) + 1), BANDS, ranges, strict=True)][::-1]
+    return render_template("legend.html.jinja", metric=spec, bands=bands)
 
 
 def _fit(spec: MetricSpec, groups: Sequence[Sequence[Entry]], is_open: bool, room: int) -> dict[int, Markup]:

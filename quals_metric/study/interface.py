@@ -1,12 +1,12 @@
 """The human study as a web page: a source, two summaries and three questions, for several annotators at once.
 
-The page asks for a name and no password: serve it where only your annotators can reach it. By default that is this
-machine alone.
+The page asks for a name; `auth` adds a password. By default only this machine can reach it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ _TITLE = "Which summary is better?"
 _LABELS = (("Left is better", "left"), ("Equal", "equal"), ("Right is better", "right"))
 _NUM_OUTPUTS = 7 + len(QUESTIONS)
 _MAX_REQUEST = 100_000  # bytes; nothing is uploaded here
+_WAITING = 100  # requests in the queue; further ones are refused
 _DONE = "You have judged all pairs. Thank you!"
 _RULES = (
     f"# {_TITLE}\n\n"
@@ -113,11 +114,18 @@ def build(session: AnnotationSession) -> Page:
         for event in (start.click, name.submit):
             on_event(event, page.start, name, outputs)
         on_event(save.click, page.save, [annotator, number, *radios], outputs)
+        blocks.queue(max_size=_WAITING, api_open=False, default_concurrency_limit=1)
     return blocks
 
 
 def serve(
-    pairs: str | os.PathLike[str], answers: str | os.PathLike[str], *, host: str = HOST, port: int = PORT
+    pairs: str | os.PathLike[str],
+    answers: str | os.PathLike[str],
+    *,
+    host: str = HOST,
+    port: int = PORT,
+    auth: str | None = None,
+    allowed_hosts: Sequence[str] = (),
 ) -> None:
     """Serve the page until interrupted.
 
@@ -126,10 +134,12 @@ def serve(
         answers: the file to which answers are added; it is created if it does not exist.
         host: the address to listen at; 0.0.0.0 stands for all addresses of this machine.
         port: the port to listen at.
+        auth: "USER:PASSWORD" that annotators must enter; None: nothing is asked.
+        allowed_hosts: further host names that requests may be for, such as that of a proxy before the server.
 
     Raises:
         ImportError: if the extra `app` is not installed.
-        ValueError: if a file is invalid.
+        ValueError: if a file is invalid, or `auth` has another form.
         OSError: if a file cannot be read or the port is taken.
     """
     load_gradio(_COMMAND)
@@ -137,4 +147,4 @@ def serve(
     if not answers.parent.is_dir():
         raise FileNotFoundError(f"{answers}: its folder must exist; {answers.parent} does not. Make it first")
     session = AnnotationSession(read_study(pairs), JudgmentFile(answers))
-    serve_page(lambda: build(session), host, port, body=_MAX_REQUEST, upload=0)
+    serve_page(lambda: build(session), host, port, body=_MAX_REQUEST, auth=auth, allowed_hosts=allowed_hosts)

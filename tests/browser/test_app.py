@@ -24,6 +24,7 @@ from tests.browser.conftest import ROOT, Seen, Server
 pytestmark = pytest.mark.browser
 
 SOURCE, FAITHFUL = EXAMPLES[0].source, EXAMPLES[0].faithful
+SECOND = "Another summary (optional)"
 EVIL = (
     "Klitschko ${window.hit=1} {{#each this}}{{this}}{{/each}} <script>window.hit=1</script>"
     "<img src=x onerror='window.hit=1'><svg onload='window.hit=1'></svg> has a chink in his armour."
@@ -37,7 +38,7 @@ def open_app(seen: Seen, server: Server) -> Any:
 
 
 def fill(page: Any, source: str, first: str, second: str = "") -> None:
-    for label, text in (("Source", source), ("Summary", first), ("Another summary (optional)", second)):
+    for label, text in (("Source", source), ("Summary", first), (SECOND, second)):
         page.get_by_label(label, exact=True).fill(text)
     page.get_by_role("button", name="Score", exact=True).click()
 
@@ -87,11 +88,59 @@ def test_qags(seen: Seen, servers: Callable[[str], Server]) -> None:
     page.get_by_text("The summary has 4,001 characters; the limit is 4,000.").wait_for()
 
 
+def test_21_d23_errors_stand_beside_the_field_until_it_changes(seen: Seen, servers: Callable[[str], Server]) -> None:
+    page = open_app(seen, servers("quals"))
+    fill(page, "", FAITHFUL, FAITHFUL)
+    messages = page.locator(".q-message")
+    messages.first.wait_for()
+    assert messages.all_inner_texts() == ["Not scored. The source is empty. Please enter a text."]
+    boxes = [part.bounding_box() for part in (page.get_by_label("Source", exact=True), messages.first)]
+    summary = page.get_by_label("Summary", exact=True).bounding_box()
+    assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"] and boxes[1]["y"] + boxes[1]["height"] <= summary["y"]
+    page.wait_for_timeout(12_000)  # a passing notice of Gradio's stays for ten seconds
+    assert messages.count() == 1
+    assert page.get_by_text("Error", exact=True).count() == 0
+    page.get_by_label("Source", exact=True).fill(SOURCE)
+    messages.first.wait_for(state="detached")
+    fill(page, SOURCE, FAITHFUL, "x" * 4_001)
+    messages.first.wait_for()
+    second = page.get_by_label(SECOND, exact=True).bounding_box()
+    assert messages.first.bounding_box()["y"] >= second["y"] + second["height"]
+    fill(page, SOURCE, FAITHFUL, "")
+    page.locator(".q-result").first.wait_for()
+    assert messages.count() == 0
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (390, 600), (320, 480)])
+def test_21_d23_work_that_has_begun_is_seen(
+    width: int, height: int, seen: Seen, servers: Callable[[str], Server]
+) -> None:
+    page = open_app(seen, servers("quals"))
+    page.set_viewport_size({"width": width, "height": height})
+    for label, text in (("Source", SOURCE), ("Summary", FAITHFUL)):
+        page.get_by_label(label, exact=True).fill(text)
+    page.get_by_role("button", name="Score", exact=True).scroll_into_view_if_needed()
+    page.evaluate(
+        """window.progress = []; new MutationObserver(() => {
+            for (const part of document.querySelectorAll('.q-status .progress-text, .q-status .eta-bar')) {
+                const {top, bottom} = part.getBoundingClientRect();
+                if (bottom > top) window.progress.push([top, bottom]);
+            }
+        }).observe(document.body, {childList: true, subtree: true, attributes: true, characterData: true})"""
+    )
+    page.get_by_role("button", name="Score", exact=True).click()
+    page.locator(".q-result").first.wait_for()
+    shown = page.evaluate("window.progress")
+    assert shown and all(top >= 0 and bottom <= height for top, bottom in shown), shown[:5]
+
+
 def test_a_long_text_is_refused(seen: Seen, servers: Callable[[str], Server]) -> None:
     page = open_app(seen, servers("quals"))
     fill(page, "x" * 20_001, FAITHFUL)
     page.get_by_text("The source has 20,001 characters; the limit is 20,000.").wait_for()
     fill(page, "x" * 500_000, FAITHFUL)
+    page.get_by_text("The source has 500,000 characters; the limit is 20,000.").wait_for()
+    fill(page, "x" * 2_000_000, FAITHFUL)
     page.get_by_text("The request is too long").wait_for()
     fill(page, SOURCE, " ")
     page.get_by_text("The summary is empty.").wait_for()
@@ -229,8 +278,9 @@ def test_what_a_program_may_send(
     request = client.texts(source, summary, "", model)
     assert client.post("queue/join", request)[0] == 200
     answer = client.result(request)
-    assert answer["success"] is False
     told = json.dumps(answer)
+    assert answer["success"] is False or "Not scored." in told
+    assert "q-result" not in told
     assert not [trace for trace in ("Traceback", "site-packages", ".py", str(ROOT)) if trace in told]
 
 

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 import quals_metric
 from quals_metric.cli import commands as cli
+from quals_metric.cli.study import study_app
 from quals_metric.study.judgments import (
     QUESTIONS,
     AnnotationSession,
@@ -383,8 +384,36 @@ def test_from_score_files_to_the_table(files: tuple[Path, Path], tmp_path: Path)
     assert quals("report", pairs, "--answers", answers).splitlines()[3].split() == [
         "consistency", "90.0%", "10.0%", "0.0%", "0.0215", "1.000"
     ]  # fmt: skip
-    assert {command.name for command in cli.study_app.registered_commands} == {"prepare", "serve", "report"}
+    assert {command.name for command in study_app.registered_commands} == {"prepare", "serve", "report"}
     assert "prepare" in quals("--help") and "serve" in quals("--help")
+
+
+def test_21_c19_a_pairs_file_moves_no_cursor(pairs: Path, tmp_path: Path) -> None:
+    """Whoever wrote the pairs may have named a system so that a terminal hides or rewrites what follows."""
+    evil = "\x1b[2J\x1b]0;title\x07\x9b31mb\u202e.jsonl\n"
+    lines = [json.loads(line) | {"b": evil} for line in pairs.read_text().splitlines()]
+    pairs.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    study, answers = read_study(pairs), JudgmentFile(tmp_path / "answers.jsonl")
+    AnnotationSession(study, answers).record("ann", study.pairs[0].number, dict.fromkeys(QUESTIONS, "equal"))
+    for options in ([], ["--json"]):
+        arguments = ["study", "report", str(pairs), "--answers", str(answers.path), *options]
+        result = CliRunner().invoke(cli.app, arguments)
+        assert result.exit_code == 0, result.output
+        assert all(line.isprintable() for line in result.stdout.split("\n")), result.stdout
+        assert "jsonl" in result.stdout
+
+
+def test_21_c18_the_command_takes_a_password(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Any] = []
+    monkeypatch.setattr("quals_metric.study.interface.serve", lambda *files, **options: served.append(options))
+    monkeypatch.delenv("QUALS_AUTH", raising=False)
+    for arguments in ([], ["--host", "0.0.0.0", "--auth", "ann:secret", "--allowed-host", "lab.edu"]):
+        files = [str(pairs), "--answers", str(tmp_path / "answers.jsonl")]
+        assert CliRunner().invoke(cli.app, ["study", "serve", *files, *arguments]).exit_code == 0
+    assert served == [
+        {"host": "127.0.0.1", "port": 7860, "auth": None, "allowed_hosts": ()},
+        {"host": "0.0.0.0", "port": 7860, "auth": "ann:secret", "allowed_hosts": ["lab.edu"]},
+    ]
 
 
 # --- The page
