@@ -12,11 +12,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: threads of 
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import evaluate
+import hypothesis
 import pytest
 
 import quals_metric
+from tests import PATIENCE
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+# The load of the machine decides nothing: by default an example fails after 200 ms, and slow drawing is an error.
+hypothesis.settings.register_profile("no clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("no clock")
 
 
 @pytest.fixture
@@ -40,7 +46,7 @@ def run_python(tmp_path: Path) -> Run:
         }
         command = [sys.executable, *arguments]
         return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
 
     return run

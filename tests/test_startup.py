@@ -15,7 +15,7 @@ def test_a_process_is_timed_as_a_whole() -> None:
     """Its waiting on the clock only, its work on the processor too."""
     waiting = startup.run("waiting", "import time; time.sleep(0.5)", os.environ)
     working = startup.run("working", "import time\nwhile time.process_time() < 0.5: pass", os.environ)
-    assert waiting.clock > 0.5 and waiting.processor < 0.4
+    assert waiting.clock - waiting.processor > 0.45  # whatever the rest of it takes; the processor's clock has steps
     assert 0.5 <= working.processor <= working.clock + 0.1
 
 

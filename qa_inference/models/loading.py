@@ -110,7 +110,8 @@ def load_pretrained(
 
     Raises:
         OSError: if there is no such checkpoint, or it cannot be read; the error names it.
-        ValueError: if the checkpoint is of another kind, or lacks weights, or has others; the error names them.
+        ValueError: if the checkpoint is of another kind, or lacks weights, or has others, or some are NaN or infinite;
+            the error names them.
         MemoryError: if the weights do not fit into the device's free memory. They are not read then.
     """
     device = choose_device(options.device)
@@ -139,6 +140,7 @@ def load_pretrained(
     _check_weights(name, kind, report)
     if device_map is None and getattr(config, "quantization_config", None) is None:
         model.to(device)
+    _check_finite_weights(name, model)
     return model, tokenizer
 
 
@@ -178,6 +180,30 @@ def _check_weights(name: str, kind: str, report: dict[str, Any]) -> None:
         )
 
 
+def _check_finite_weights(name: str, model: PreTrainedModel) -> None:
+    """Raise ValueError if a weight is NaN or infinite. Embeddings are left to the numbers computed from them.
+
+    The numbers do not always show it: torch's attention on a CPU takes a query without finite scores for one that
+    attends to nothing.
+    """
+    modules = list(model.named_modules())
+    embeddings = {id(module.weight) for _, module in modules if isinstance(module, torch.nn.Embedding)}
+    for prefix, module in modules:
+        for key, weight in module.named_parameters(prefix, recurse=False):
+            if weight.is_meta or weight.dtype not in _DTYPES.values() or not weight.numel() or id(weight) in embeddings:
+                continue
+            for extreme in torch.aminmax(weight.detach()):  # NaN if one is
+                if not torch.isfinite(extreme):
+                    raise _no_finite_numbers(name, weight.dtype, f"a number of {key} is {extreme.item()}")
+
+
+def _no_finite_numbers(name: str, dtype: torch.dtype, fault: object) -> ValueError:
+    return ValueError(
+        f"model {name!r}: must compute finite numbers; {fault}. Its weights hold NaN or infinity, or are too large for "
+        f"{str(dtype).removeprefix('torch.')}: use another checkpoint, or dtype float32"
+    )
+
+
 def _listed(names: Sequence[str], shown: int = 4) -> str:
     """The first names in order, and the number of the others."""
     ordered = sorted(names)
@@ -212,10 +238,7 @@ def inference_operation(
                 return operation(self, *args, **kwargs)
         except FloatingPointError as error:
             name = getattr(self.model, "name_or_path", "") or type(self.model).__name__
-            raise ValueError(
-                f"model {name!r}: must compute finite numbers; {error}. Its weights hold NaN or infinity, or are too "
-                f"large for {dtype_name(self.model)}: use another checkpoint, or dtype float32"
-            ) from error
+            raise _no_finite_numbers(name, next(self.model.parameters()).dtype, error) from error
 
     return run
 
@@ -255,11 +278,6 @@ def _full_float32() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def dtype_name(model: Any) -> str:
-    """The name of the type of a model's weights."""
-    return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
 def check_finite(numbers: NDArray[Any], meaning: str) -> None:

@@ -8,13 +8,15 @@ import urllib.request
 import uuid
 from typing import Any
 
+from tests import PATIENCE
+
 
 class Client:
     """Sends events to a running app."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        with urllib.request.urlopen(f"{url}/config", timeout=60) as answer:
+        with urllib.request.urlopen(f"{url}/config", timeout=PATIENCE) as answer:
             config = json.load(answer)
         self.labels = {part["id"]: part["props"].get("label") for part in config["components"]}
         self.events = config["dependencies"]
@@ -25,7 +27,7 @@ class Client:
         names = {"Content-Type": "application/json", **{name.replace("_", "-"): text for name, text in headers.items()}}
         request = urllib.request.Request(f"{self.url}/gradio_api/{path}", data, names)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -47,7 +49,7 @@ class Client:
     def result(self, event: dict[str, Any]) -> dict[str, Any]:
         """What an event that was let into the queue came to: Gradio's last message about it."""
         address = f"{self.url}/gradio_api/queue/data?session_hash={event['session_hash']}"
-        with urllib.request.urlopen(address, timeout=300) as lines:
+        with urllib.request.urlopen(address, timeout=PATIENCE) as lines:
             for line in lines:
                 if line.startswith(b"data:"):
                     message: dict[str, Any] = json.loads(line[5:])

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 REQUIRED = "QUALS_REQUIRE_BROWSER"  # set to 1, what is missing is a failure
 
@@ -75,7 +77,7 @@ def seen(chromium: Any) -> Iterator[Seen]:
     """A new page, watched: every request, every error on the console or in a script."""
     context = chromium.new_context(accept_downloads=True)
     page = context.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(1000 * PATIENCE)
     watched = Seen(page)
     page.on("request", lambda request: watched.requests.append(request.url))
     page.on("console", lambda line: watched.errors.append(line.text) if line.type == "error" else None)
@@ -118,9 +120,8 @@ def _start(metric: str, log: Path) -> Server:
 
 
 def _ready(server: Server) -> Server:
-    for _ in range(900):
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.url}/config", timeout=10):
+    while server.process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.url}/config", timeout=PATIENCE):
             return server
-        assert server.process.poll() is None, server.log.read_text()
         time.sleep(0.2)
-    raise AssertionError(f"the app does not answer: {server.log.read_text()}")
+    raise AssertionError(f"the app has ended: {server.log.read_text()}")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from quals_metric.report.examples import EXAMPLES
+from tests import PATIENCE
 from tests.browser.client import Client
 from tests.browser.conftest import ROOT, Seen, Server
 
@@ -61,7 +62,12 @@ def test_an_example_runs_at_a_click(seen: Seen, servers: Callable[[str], Server]
     first, second = (results.nth(number).bounding_box() for number in range(2))
     assert first["x"] + first["width"] <= second["x"]
     page.set_viewport_size({"width": 390, "height": 800})  # a phone's
-    page.wait_for_timeout(500)
+    page.wait_for_function(
+        """() => {
+            const [first, second] = [...document.querySelectorAll(".q-result")].map(x => x.getBoundingClientRect());
+            return first.bottom <= second.top;
+        }"""
+    )
     first, second = (results.nth(number).bounding_box() for number in range(2))
     assert first["y"] + first["height"] <= second["y"] and first["width"] > 250
     # Nothing is fetched from elsewhere, fonts included, and nothing is counted.
@@ -235,7 +241,7 @@ def test_no_address_is_opened(servers: Callable[[str], Server], elsewhere: tuple
         assert client.post(path, requests[0])[0] == 403
     for path in (f"file={url}", f"file/{url}", f"proxy={url}", f"file={url}".replace("h", "%68", 1)):
         with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(f"{client.url}/gradio_api/{path}", timeout=60)
+            urllib.request.urlopen(f"{client.url}/gradio_api/{path}", timeout=PATIENCE)
     assert asked == []
     # What the guard is for: past it, each of these opens the address.
     for count, request in enumerate(requests, 1):
@@ -251,7 +257,7 @@ def test_no_path_is_opened(path: object, servers: Callable[[str], Server]) -> No
     assert client.post("queue/join", request)[0] == 403
     if isinstance(path, str):
         with pytest.raises(urllib.error.HTTPError, match=r"40[34]"):
-            urllib.request.urlopen(f"{client.url}/gradio_api/file={path}", timeout=60)
+            urllib.request.urlopen(f"{client.url}/gradio_api/file={path}", timeout=PATIENCE)
 
 
 @pytest.mark.parametrize(

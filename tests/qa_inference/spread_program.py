@@ -1,11 +1,13 @@
 """What `test_batching.py` runs in several processes: `spread_program.py FOLDER SCENARIO...`.
 
 Each process runs the scenarios in order and writes what came of them to `FOLDER/<rank>.json`: per
-scenario "value" (its return value) or "error" ([type, text]), and "seconds".
+scenario "value" (its return value) or "error" ([type, text]), and "batches" (how many it began). Where the order of
+events matters, a process waits for the other's event, so that no result depends on how fast the machine is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -18,11 +20,29 @@ from typing import Any
 import numpy as np
 import torch
 
+from qa_inference import distributed
 from qa_inference.batching import map_batches
 
 RANK = int(os.environ.get("RANK", "0"))
 BUDGET = 10
 seen: list[int] = []
+batches: list[int] = []  # the first number of each batch that was begun
+queues: list[distributed._Queue] = []
+
+
+class WatchedQueue(distributed._Queue):
+    """The last one is at hand, to wait for what the other process does."""
+
+    def connect(self) -> None:
+        super().connect()
+        queues.append(self)
+
+    def wait(self, happened: Callable[[distributed.TCPStore], bool]) -> None:
+        while not happened(self._store):
+            time.sleep(0.01)
+
+
+distributed._Queue = WatchedQueue
 
 
 @dataclass(frozen=True)
@@ -41,12 +61,21 @@ def double(numbers: list[int]) -> list[int]:
     return [2 * number for number in numbers]
 
 
-def slowly(seconds: float) -> Callable[[list[int]], list[int]]:
-    def work(numbers: list[int]) -> list[int]:
-        time.sleep(seconds)
-        return double(numbers)
+def together(numbers: list[int]) -> list[int]:
+    """At its first batch each process waits until the other has begun one too."""
+    if not batches:
+        queues[-1]._store.add("begun", 1)
+        queues[-1].wait(lambda store: store.add("begun", 0) == 2)
+    batches.append(numbers[0])
+    return double(numbers)
 
-    return work
+
+def until_failure(numbers: list[int]) -> list[int]:
+    """Lasts until the other process has told its failure, or has ended."""
+    batches.append(numbers[0])
+    with contextlib.suppress(torch.distributed.DistError):
+        queues[-1].wait(lambda store: store.check(["failure"]))
+    return double(numbers)
 
 
 def spread(numbers: list[int], fn: Callable[[list[int]], list[Any]] = double, **options: Any) -> list[Any]:
@@ -60,8 +89,7 @@ def sizes() -> list[list[int]]:
 
 def even_share() -> int:
     """One batch would hold all items: how many of them came to this process."""
-    seen.clear()
-    map_batches(slowly(0.3), [1] * 8, lambda number: number, token_budget=100, spread=True)
+    map_batches(together, [1] * 8, lambda number: number, token_budget=100, spread=True)
     return len(seen)
 
 
@@ -82,9 +110,14 @@ def records() -> list[Any]:
 
 
 def one_long_item() -> list[int]:
-    """The first item takes as long as the ten others together."""
-    seen.clear()
-    spread(list(range(10, 21)), lambda numbers: slowly(1.0 if numbers[0] == 20 else 0.1)(numbers))
+    """The first item lasts until the ten others are done."""
+
+    def work(numbers: list[int]) -> list[int]:
+        if numbers[0] == 20:
+            queues[-1].wait(lambda store: store.add("done", 0) == 10)
+        return double(numbers)
+
+    spread(list(range(10, 21)), work)
     return list(seen)
 
 
@@ -113,13 +146,13 @@ def failing_cost() -> list[int]:
 
 
 def failing_rank(rank: int, error: BaseException) -> list[int]:
-    """One process fails at its first batch; the other would have a minute of work."""
+    """One process fails at its first batch; the other is at its first then, and 598 are left."""
 
     def work(numbers: list[int]) -> list[int]:
-        time.sleep(0.1)
         if rank == RANK:
+            batches.append(numbers[0])
             raise error
-        return numbers
+        return until_failure(numbers)
 
     return spread([10] * 600, work)
 
@@ -129,7 +162,7 @@ def stopping_rank() -> list[int]:
         if RANK == 1 and done > 2:
             raise TimeoutError("the deadline has passed")
 
-    return spread([10] * 600, slowly(0.1), on_batch=stop)
+    return spread([10] * 600, double if RANK == 1 else until_failure, on_batch=stop)
 
 
 def stopping_at_the_end() -> list[int]:
@@ -143,16 +176,14 @@ def stopping_at_the_end() -> list[int]:
 
 
 def unpicklable_result() -> list[Any]:
-    work = slowly(0.1)
-    return spread([10] * 6, lambda numbers: [Secret() for _ in work(numbers)] if RANK else work(numbers))
+    return spread([10] * 6, lambda numbers: [Secret() for _ in together(numbers)] if RANK else together(numbers))
 
 
 def dying_rank_0() -> list[int]:
     def work(numbers: list[int]) -> list[int]:
-        time.sleep(0.2)
         if RANK == 0:
             os._exit(3)
-        return numbers
+        return until_failure(numbers)
 
     return spread([10] * 600, work)
 
@@ -182,12 +213,13 @@ SCENARIOS: dict[str, Callable[[], Any]] = {
 
 
 def outcome(scenario: Callable[[], Any]) -> dict[str, Any]:
-    begin = time.monotonic()
+    seen.clear()
+    batches.clear()
     try:
         told: dict[str, Any] = {"value": scenario()}
     except BaseException as error:
         told = {"error": [type(error).__name__, str(error)]}
-    return told | {"seconds": time.monotonic() - begin}
+    return told | {"batches": len(batches)}
 
 
 def main(folder: str, *names: str) -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from qa_inference import batching
 from qa_inference.batching import map_batches, plan_batches
+from tests import PATIENCE
 
 PROGRAM = Path(__file__).with_name("spread_program.py")
 
@@ -232,7 +233,7 @@ def test_21_b15_a_forked_process_computes() -> None:
     program = str(PROGRAM.with_name("fork_program.py"))
     process = subprocess.Popen([sys.executable, program], env=environment(), start_new_session=True)
     try:
-        assert process.wait(timeout=300) == 0
+        assert process.wait(timeout=PATIENCE) == 0
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # a child that hangs outlives its parent
@@ -266,7 +267,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
     launch += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
     names = [*SUCCEEDING, *DIFFERING, *FAILING, "afterwards"]
-    subprocess.run([*launch, str(PROGRAM), str(folder), *names], env=environment(), check=True, timeout=120)
+    subprocess.run([*launch, str(PROGRAM), str(folder), *names], env=environment(), check=True, timeout=PATIENCE)
     return [json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
 
 
@@ -286,9 +287,8 @@ def test_equal_items_are_equal_however_they_are_held(ranks: list[dict[str, Any]]
 
 def test_one_long_item_does_not_hold_up_the_rest(ranks: list[dict[str, Any]]) -> None:
     by_length = sorted((outcomes["one_long_item"]["value"] for outcomes in ranks), key=len)
-    assert by_length[0][0] == 20
-    assert len(by_length[0]) <= 3  # 1, but for a slow machine
-    assert sorted(by_length[0] + by_length[1]) == list(range(10, 21))
+    assert by_length[0] == [20]
+    assert sorted(by_length[1]) == list(range(10, 20))
 
 
 def test_every_rank_hears_of_the_progress(ranks: list[dict[str, Any]]) -> None:
@@ -308,7 +308,9 @@ def test_differing_inputs_are_refused_on_every_rank(ranks: list[dict[str, Any]],
 
 
 @pytest.mark.parametrize("scenario", FAILING)
-def test_a_failure_on_one_rank_is_raised_on_all_within_seconds(ranks: list[dict[str, Any]], scenario: str) -> None:
+def test_21_0_a_failure_on_one_rank_is_raised_on_all_before_another_batch(
+    ranks: list[dict[str, Any]], scenario: str
+) -> None:
     failing, kind, text = FAILING[scenario]
     own, other = ranks[failing][scenario], ranks[1 - failing][scenario]
     assert own["error"][0] == kind
@@ -316,7 +318,7 @@ def test_a_failure_on_one_rank_is_raised_on_all_within_seconds(ranks: list[dict[
     assert other["error"][0] == "RuntimeError"
     assert f"on rank {1 - failing} because rank {failing} raised {kind}" in other["error"][1]
     assert text in other["error"][1]
-    assert max(own["seconds"], other["seconds"]) < 10
+    assert other["batches"] <= (6 if scenario == "unpicklable_result" else 1)  # of 600
 
 
 def test_the_death_of_rank_0_is_noticed(tmp_path: Path) -> None:
@@ -333,10 +335,10 @@ def test_the_death_of_rank_0_is_noticed(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     try:
-        assert [process.wait(timeout=60) for process in processes] == [3, 0]
+        assert [process.wait(timeout=PATIENCE) for process in processes] == [3, 0]
     finally:
         for process in processes:
             process.kill()
     told = json.loads((tmp_path / "1.json").read_text(encoding="utf-8"))["dying_rank_0"]
     assert told["error"] == ["RuntimeError", "map stopped on rank 1 because rank 0 has ended; see its own output"]
-    assert told["seconds"] < 10
+    assert told["batches"] <= 1  # of 600

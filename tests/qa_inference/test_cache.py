@@ -232,7 +232,7 @@ def test_processes_share_a_folder_that_none_has_made(tmp_path: Path) -> None:
         for process in processes:
             process.start()
     for process in processes:
-        process.join(60)
+        process.join()
         assert process.exitcode == 0
     cache = ResultCache(tmp_path / "cache", SIZE)
     keys = [i.to_bytes(32, "big") for i in range(120)]

@@ -21,7 +21,7 @@ from quals_metric import QualsConfig, QualsScorer
 from quals_metric.cli.options import check_options
 from quals_metric.metric import Quals
 from quals_metric.result import QualsResult
-from tests import tiny
+from tests import PATIENCE, tiny
 from tests.quals_metric.test_scorer import SOURCES, SUMMARIES, _same
 
 PROGRAM = Path(__file__).with_name("cache_program.py")
@@ -129,7 +129,7 @@ def test_processes_with_unlike_caches(caches: tuple[str, str], folder: str, tmp_
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": package, "PYTHONWARNINGS": "error::UserWarning"}
     folders = [str(tmp_path / name) for name in caches]
     arguments = [folder, str(tmp_path / "texts.json"), str(tmp_path), *folders]
-    subprocess.run([*command, *arguments], env=environment, check=True, timeout=200)
+    subprocess.run([*command, *arguments], env=environment, check=True, timeout=PATIENCE)
     for rank in range(2):
         for found in json.loads((tmp_path / f"{rank}.json").read_text()):
             scores = [row["score"] for row in found["summaries"]]
@@ -191,7 +191,8 @@ def test_files_are_scored_with_a_cache(folder: str, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "quals_metric", "score", "rows.jsonl", "-o", f"{name}.jsonl"]
         subprocess.run(
             [*command, "--model", folder, "--device", "cpu", "--cache", "cache"],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": package}, cwd=tmp_path, check=True, timeout=100,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": package}, cwd=tmp_path, check=True,
+            timeout=PATIENCE,
         )  # fmt: skip
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "other.jsonl").read_bytes()
     assert (tmp_path / "cache" / "cache.db").stat().st_size > 10_000

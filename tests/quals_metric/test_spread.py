@@ -15,7 +15,7 @@ import pytest
 
 import quals_metric
 from quals_metric import QualsConfig, QualsScorer
-from tests import tiny
+from tests import PATIENCE, tiny
 from tests.quals_metric.test_scorer import SOURCES, SUMMARIES
 
 PROGRAM = Path(__file__).with_name("spread_program.py")
@@ -44,7 +44,7 @@ def environment() -> dict[str, str]:
 def run_twice(program: Path, *arguments: str) -> None:
     """Run a program in two processes that know of each other."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
-    subprocess.run([*command, *arguments], env=environment(), check=True, timeout=200)
+    subprocess.run([*command, *arguments], env=environment(), check=True, timeout=PATIENCE)
 
 
 def run_on_two_machines(program: Path, *arguments: str) -> None:
@@ -60,11 +60,11 @@ def run_on_two_machines(program: Path, *arguments: str) -> None:
         for rank in range(2)
     ]
     try:
-        assert [machine.wait(timeout=200) for machine in machines] == [0, 0]
+        assert [machine.wait(timeout=PATIENCE) for machine in machines] == [0, 0]
     finally:
         for machine in machines:
             machine.terminate()  # a launcher then ends what it started
-            machine.wait(timeout=60)
+            machine.wait(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")

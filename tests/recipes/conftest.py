@@ -17,6 +17,14 @@ from tests import tiny
 LICENCE = "  1 This software and database is being provided to you, the LICENSEE\n"
 
 
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["without bfloat16", "with bfloat16"])
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
+    """Processors of both kinds: the type in which products are fast is set, not asked of this one."""
+    monkeypatch.setattr("recipes.cpu_training.DTYPE", request.param)
+    monkeypatch.setattr("recipes.train_qagen.DTYPE", request.param)
+    return request.param
+
+
 @pytest.fixture(scope="package")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy BERT encoder of six layers, with two unused entries in its vocabulary."""

@@ -18,6 +18,7 @@ from recipes.annotated import Context, Names, Pair
 from recipes.rivals import Rivals
 from recipes.targets import Example, Target
 
+pytestmark = pytest.mark.usefixtures("processor")  # with bfloat16 and without
 SPECIAL = {"bos": 2, "eos": 3, "pad": 0, "sep": 5, "hl": 6, "none": 7}
 
 
@@ -122,13 +123,7 @@ def test_likely_words_are_drawn_more_often(
     assert {false.ids[false.given] for _ in range(20) for false in draw_rivals()} == {likely}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_21_0_a_false_pair_costs_its_odds_and_is_not_learned(
-    dtype: torch.dtype, model: BartForConditionalGeneration, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On processors of either kind: the type in which products are fast is set, not asked of this one."""
-    monkeypatch.setattr("recipes.cpu_training.DTYPE", dtype)
-    monkeypatch.setattr("recipes.train_qagen.DTYPE", dtype)
+def test_21_0_a_false_pair_costs_its_odds_and_is_not_learned(model: BartForConditionalGeneration) -> None:
     true, alone = Target([9, 10, 5, 11, 12, 3]), Target([14, 5, 15, 3])
     false = Target([9, 10, 5, 13, 12, 3], 3, true)
     sources = [2, 20, 21, 22, 3], [2, 30, 3]

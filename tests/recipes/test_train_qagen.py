@@ -35,6 +35,7 @@ def test_the_encoder_computes_what_bert_does(base: Path) -> None:
     assert difference.abs().max() < 1e-2  # the layer norms' epsilons differ
 
 
+@pytest.mark.usefixtures("processor")
 def test_it_trains_logs_and_leaves_a_checkpoint_that_resumes(
     base: Path, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +69,7 @@ def test_it_trains_logs_and_leaves_a_checkpoint_that_resumes(
     assert len(found) == 4
 
 
+@pytest.mark.usefixtures("processor")
 def test_folded_targets_have_the_loss_of_single_ones(base: Path) -> None:
     tokenizer, _ = annotated.smaller_tokenizer(base)
     model = recipe.bart_from_bert(BertModel.from_pretrained(base, add_pooling_layer=False), tokenizer).eval()
@@ -92,6 +94,7 @@ def test_what_is_given_is_not_learned() -> None:
     assert part["decoder_input_ids"].tolist() == [[2, 9, 10, 5, 7], [2, 12, 5, 13, 3]]
 
 
+@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("weight", [1.0, 2.5])
 def test_tokens_of_answers_have_their_weight(base: Path, weight: float) -> None:
     tokenizer, _ = annotated.smaller_tokenizer(base)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,18 @@ from recipes.annotated import Context, Pair
 from recipes.train_reader import Example
 
 
-@pytest.fixture(scope="module")
-def run(base: Path, data: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a few seconds, resumed once."""
+@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["without bfloat16", "with bfloat16"])
+def run(
+    request: pytest.FixtureRequest, base: Path, data: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """A short run, resumed once, on processors of both kinds."""
     out = tmp_path_factory.mktemp("reader")
     command = ["--data", *data, "--base", str(base), "--out", str(out), "--tokens", "400", "--threads", "1"]
-    recipe.main([*command, "--max-steps", "3"])
-    recipe.main([*command, "--max-steps", "5"])
-    return out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipes.cpu_training.DTYPE", request.param)
+        recipe.main([*command, "--max-steps", "3"])
+        recipe.main([*command, "--max-steps", "5"])
+        yield out
 
 
 def test_it_trains_logs_resumes_and_leaves_a_checkpoint(run: Path) -> None:

@@ -120,6 +120,21 @@ def test_21_a6_weights_that_are_no_numbers_are_named(kind: str, number: float, t
         loader.load(str(folder), CPU).read(["Who?"], ["a bridge"])
 
 
+@every_kind
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_21_a6_every_weight_is_looked_at(kind: str, number: float, tmp_path: Path) -> None:
+    """Also those that no number shows: attention takes a query whose scores are NaN for one that attends to nothing."""
+    names: list[str] = []
+
+    def change(weights: dict[str, Any]) -> None:
+        names.append(next(key for key in weights if "self_attn.q_proj.weight" in key or "self.query.weight" in key))
+        weights[names[0]][0, 1] = number
+
+    loader, folder = _changed(kind, tmp_path / "nan", change)
+    with pytest.raises(ValueError, match=rf"must compute finite numbers; a number of {names[0]} is {number}\. Its"):
+        loader.load(str(folder), CPU)
+
+
 @pytest.mark.parametrize("kind", ["encoder-decoder", "decoder-only"])
 def test_21_a6_a_single_token_without_a_finite_embedding_is_found_when_it_is_met(kind: str, tmp_path: Path) -> None:
     loader, folder = _changed(

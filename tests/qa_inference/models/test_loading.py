@@ -117,7 +117,19 @@ def test_bfloat16_on_a_cpu_without_it_is_said_to_be_slow_once(
         choose_dtype(dtype, torch.device("cpu"))
     said = [record.getMessage() for record in caplog.records]
     assert [("emulates bfloat16" in text) for text in said] == ([] if native else [True])
-    assert isinstance(loading.cpu_has_bfloat16(), bool)
+
+
+@pytest.mark.parametrize(("has_mkldnn", "supported"), [(True, True), (True, False), (False, True)])
+def test_21_0_the_processor_is_asked_for_bfloat16(
+    has_mkldnn: bool, supported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_mkldnn)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    loading.cpu_has_bfloat16.cache_clear()
+    try:
+        assert loading.cpu_has_bfloat16() is (has_mkldnn and supported)
+    finally:
+        loading.cpu_has_bfloat16.cache_clear()
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """What `test_scoring.py` runs and kills: `score_program.py INPUT OUTPUT [--pairs] [--keep] [--shard-rows N]`.
 
-Its scorer needs no model. `PAUSE` is how many seconds it takes over a shard; `DIE_AT` is the number of the write to the
-disk (flush or renaming) at which the process kills itself, as hard as it can be killed; `LOG` names a file to which the
-first summary of every shard it scored is added.
+Its scorer needs no model. `DIE_AT` is the number of the write to the disk (flush or renaming) at which the process
+kills itself, as hard as it can be killed; `LOG` names a file to which the first summary of every shard it scored is
+added. It scores at most `AT_MOST` shards, and then waits to be killed. With `TOGETHER`, the process of a rank begins
+its first shard when all of them have reached theirs: each leaves a file named by that and its rank.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from quals_metric.files.scoring import score_files
@@ -25,14 +27,24 @@ class QuickScorer:
     """Scores that depend on the texts alone; blank texts have none."""
 
     signature = "quick"
+    scored = 0
 
     def score(self, *, summaries: Sequence[str], sources: Sequence[str]) -> QualsResult:
-        time.sleep(float(os.environ.get("PAUSE", "0")))
+        self._wait()
         if "LOG" in os.environ:
             with open(os.environ["LOG"], "a", encoding="utf-8") as log:
                 log.write(summaries[0] + "\n")
         windowed = sum(len(source) > 30 for source in sources)
         return QualsResult(tuple(map(self._one, summaries, sources)), self.signature, 0, windowed)
+
+    def _wait(self) -> None:
+        self.scored += 1
+        if together := os.environ.get("TOGETHER"):
+            Path(f"{together}-{os.environ['RANK']}").touch()
+            while not all(Path(f"{together}-{rank}").exists() for rank in range(int(os.environ["WORLD_SIZE"]))):
+                time.sleep(0.005)
+        while self.scored > int(os.environ.get("AT_MOST", self.scored)):
+            time.sleep(60)
 
     def _one(self, summary: str, source: str) -> SummaryScore:
         if not summary.strip() or not source.strip():

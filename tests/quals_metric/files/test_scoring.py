@@ -22,6 +22,7 @@ import quals_metric
 from qa_inference.significance import bootstrap_interval
 from quals_metric.files.scoring import FileScores, durable, score_files
 from quals_metric.files.tables import Table, TextFiles, expand, records
+from tests import PATIENCE
 from tests.quals_metric.files.score_program import QuickScorer
 
 PROGRAM = str(Path(__file__).with_name("score_program.py"))
@@ -71,7 +72,7 @@ def _start(*arguments: Any, **variables: str) -> subprocess.Popen[str]:
 
 def _finish(*arguments: Any, **variables: str) -> int:
     process = _start(*arguments, **variables)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=PATIENCE)
     assert process.returncode in (0, -signal.SIGKILL), error
     return process.returncode
 
@@ -468,10 +469,10 @@ def test_killed_ten_times_at_random(ending: str, long: Path, tmp_path: Path) -> 
     moments = random.Random(ending)
     kills = 0
     for _ in range(10):
-        process = _start(*arguments, PAUSE="0.05", LOG=str(log))
+        process = _start(*arguments, AT_MOST="3", LOG=str(log))
         seen = len(log.read_text().splitlines()) if log.exists() else 0
-        wanted, deadline = seen + moments.randrange(3), time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:  # wait until it works, then a random moment
+        wanted = seen + moments.randrange(3)
+        while process.poll() is None:  # wait until it works, then a random moment
             if log.exists() and len(log.read_text().splitlines()) > wanted:
                 break
             time.sleep(0.002)
@@ -557,11 +558,17 @@ def test_progress(source: Path, tmp_path: Path) -> None:
 def test_processes_share_the_shards(size: int, long: Path, tmp_path: Path) -> None:
     arguments = (long / "in.jsonl", tmp_path / "out.jsonl", "--keep", "--pairs")
     ranks = [
-        _start(*arguments, RANK=str(rank), WORLD_SIZE=str(size), PAUSE="0.1", LOG=str(tmp_path / f"log-{rank}"))
+        _start(
+            *arguments,
+            RANK=str(rank),
+            WORLD_SIZE=str(size),
+            LOG=str(tmp_path / f"log-{rank}"),
+            TOGETHER=str(tmp_path / "log-begun"),
+        )
         for rank in range(size)
     ]
     for process in ranks:
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, error
     assert (tmp_path / "out.jsonl").read_bytes() == (long / "expected.jsonl").read_bytes()
     done = [len((tmp_path / f"log-{rank}").read_text().splitlines()) for rank in range(size)]
@@ -575,16 +582,16 @@ def test_the_loss_of_one_process(lost: int, then: int, long: Path, tmp_path: Pat
     """Of two processes one is killed, then the other, as a launcher does; restarting finishes with any number."""
     arguments = (long / "in.jsonl", tmp_path / "out.jsonl", "--keep", "--pairs")
     log = tmp_path / "log"
-    ranks = [_start(*arguments, RANK=str(r), WORLD_SIZE="2", PAUSE="0.05", LOG=str(log)) for r in range(2)]
+    ranks = [_start(*arguments, RANK=str(r), WORLD_SIZE="2", AT_MOST="6", LOG=str(log)) for r in range(2)]
     while not log.exists() or len(log.read_text().splitlines()) < 8:
+        assert [process.poll() for process in ranks] == [None, None]
         time.sleep(0.005)
     _kill(ranks[lost])
-    time.sleep(0.1)
     _kill(ranks[1 - lost])
     assert not (tmp_path / "out.jsonl").exists()
     ranks = [_start(*arguments, RANK=str(r), WORLD_SIZE=str(then), LOG=str(log)) for r in range(then)]
     for process in ranks:
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, error
     assert (tmp_path / "out.jsonl").read_bytes() == (long / "expected.jsonl").read_bytes()
     assert _names(tmp_path) == ["log", "out.jsonl", "out.jsonl.meta.json"]
@@ -592,10 +599,13 @@ def test_the_loss_of_one_process(lost: int, then: int, long: Path, tmp_path: Pat
 
 def test_rank_0_finishes_alone_if_the_others_are_lost(long: Path, tmp_path: Path) -> None:
     arguments = (long / "in.jsonl", tmp_path / "out.jsonl", "--keep", "--pairs")
-    ranks = [_start(*arguments, RANK=str(rank), WORLD_SIZE="2", PAUSE="0.01") for rank in range(2)]
-    time.sleep(0.3)
+    shared, log = {"WORLD_SIZE": "2", "TOGETHER": str(tmp_path / "begun")}, tmp_path / "log"
+    ranks = [_start(*arguments, RANK="0", **shared), _start(*arguments, RANK="1", AT_MOST="3", LOG=str(log), **shared)]
+    while not log.exists():
+        assert ranks[1].poll() is None
+        time.sleep(0.005)
     _kill(ranks[1])
-    _, error = ranks[0].communicate(timeout=120)
+    _, error = ranks[0].communicate(timeout=PATIENCE)
     assert ranks[0].returncode == 0, error
     assert (tmp_path / "out.jsonl").read_bytes() == (long / "expected.jsonl").read_bytes()
 

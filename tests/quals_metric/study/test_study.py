@@ -35,6 +35,7 @@ from quals_metric.study.judgments import (
 )
 from quals_metric.study.summary_pairs import Study, SummaryPair, prepare, read_study
 from quals_metric.study.table import agreement, sign_test, table_text, tabulate
+from tests import PATIENCE
 
 SOURCES = [f"source {n}" for n in range(60)]
 
@@ -183,7 +184,7 @@ def test_a_kill_loses_at_most_the_answer_being_sent(files: tuple[Path, Path], tm
     command = [sys.executable, "-c", WRITER, str(tmp_path / "pairs.jsonl"), str(answers.path)]
     told: list[int] = []
     rng = random.Random(0)
-    for _ in range(50):
+    for _ in range(57):  # each is killed after an answer or more
         process = subprocess.Popen(
             command, env=os.environ | {"PYTHONPATH": root}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -191,7 +192,7 @@ def test_a_kill_loses_at_most_the_answer_being_sent(files: tuple[Path, Path], tm
         told += [int(process.stdout.readline() or 0)]
         time.sleep(rng.random() / 200)
         process.send_signal(signal.SIGKILL)
-        output, error = process.communicate(timeout=60)
+        output, error = process.communicate(timeout=PATIENCE)
         assert process.returncode in (0, -signal.SIGKILL), error
         told += map(int, output.split())
         found = answers.read(study)

@@ -17,6 +17,7 @@ from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArgum
 
 import quals_metric
 from quals_metric.training import GenerationSettings, QualsCallback, state
+from tests import PATIENCE
 from tests.quals_metric.training import callback_toys as toys
 from tests.quals_metric.training.callback_toys import ROWS, SHORT, ScriptedScorer, ToyScorer
 
@@ -117,7 +118,7 @@ def test_two_processes(tmp_path: Path) -> None:
     """DDP: the same metrics and weights on both, those of the training without it; summaries are shared out."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(PROGRAM)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(quals_metric.__file__).parents[1])}
-    subprocess.run([*command, str(tmp_path)], env=environment, check=True, timeout=300)
+    subprocess.run([*command, str(tmp_path)], env=environment, check=True, timeout=PATIENCE)
     one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert one["log"] == two["log"] and one["evaluated"] == two["evaluated"]
     assert one["weights"] == two["weights"] == one["weights_without"]

@@ -32,7 +32,7 @@ from quals_metric.training.conseq import ConseqTrainer
 from quals_metric.training.examples import TextFormat
 from quals_metric.training.rouge import RougeScorer
 from quals_metric.training.selection import reselect, select
-from tests import tiny
+from tests import PATIENCE, tiny
 from tests.quals_metric.training.conseq_program import arguments
 
 ROWS = Dataset.from_list(
@@ -313,7 +313,7 @@ def test_two_processes_collect_what_one_does(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
     package = str(Path(quals_metric.__file__).parents[1])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": package}
-    subprocess.run([*command, str(tmp_path)], env=environment, check=True, timeout=300)
+    subprocess.run([*command, str(tmp_path)], env=environment, check=True, timeout=PATIENCE)
     model, tokenizer = tiny.checkpoint("bart")
     expected = collect(model, WordScorer(), ROWS, tmp_path / "one", SETTINGS, tokenizer=tokenizer).to_list()
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]

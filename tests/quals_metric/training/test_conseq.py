@@ -20,7 +20,7 @@ from transformers import BertConfig, BertForMaskedLM
 import quals_metric
 from quals_metric.training.conseq import ConseqTrainer, conseq_loss, log_one_minus
 from quals_metric.training.examples import Examples, PairCollator, TextEncoder, TextFormat
-from tests import tiny
+from tests import PATIENCE, tiny
 from tests.quals_metric.training.conseq_program import arguments, update, without_dropout
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "conseq_loss.json").read_text())["cases"]
@@ -267,7 +267,7 @@ def test_two_processes_make_the_same_update(tmp_path: Path) -> None:
     package = str(Path(quals_metric.__file__).parents[1])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": package}
     paths = [str(tmp_path / f"{name}.json") for name in jobs]
-    subprocess.run([*command, str(tmp_path), *paths], env=environment, check=True, timeout=300)
+    subprocess.run([*command, str(tmp_path), *paths], env=environment, check=True, timeout=PATIENCE)
     whole = {"per_device_train_batch_size": 4}
     for name, rows in jobs.items():
         _assert_same_weights(torch.load(tmp_path / f"{name}.pt", weights_only=True), _by_hand("bart", rows))
