@@ -24,7 +24,7 @@ from quals_metric.files.shards import sidecar
 from quals_metric.files.tables import records
 
 # With fewer rows the paired bootstrap finds a difference (p < .05) where there is none in one case of five.
-FEW_ROWS = 10
+FEWEST_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -145,16 +145,16 @@ def compare_files(
         OSError: if a file cannot be read.
 
     Warns:
-        UserWarning: if the signatures differ or are unknown, the sources cannot be compared, or fewer than `FEW_ROWS`
-            rows are.
+        UserWarning: if the signatures differ or are unknown, the sources cannot be compared, or fewer than
+            `FEWEST_ROWS` rows are.
     """
     files = read_scores(a, source), read_scores(b, source)
     check_metric(*files, metric)
     check_same(*files, source)
     comparison = compare(files[0].scores, files[1].scores, **options)
-    if comparison.num_rows < FEW_ROWS:
+    if comparison.num_rows < FEWEST_ROWS:
         _warn(
-            f"only {comparison.num_rows} rows are compared: below {FEW_ROWS} rows the tests and the intervals mean "
+            f"only {comparison.num_rows} rows are compared: below {FEWEST_ROWS} rows the tests and the intervals mean "
             f"little. Of {comparison.num_rows} rows randomization gives a p of at least "
             f"{min(1.0, 2 / 2**comparison.num_rows):.2g}, and the bootstrap's is too small"
         )

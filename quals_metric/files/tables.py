@@ -153,15 +153,16 @@ def expand(inputs: Sequence[str | Path]) -> tuple[Path, ...]:
         if not matches:
             raise ValueError(f"{name}: must be a file, a folder or a glob of {', '.join(READERS)} files; none is there")
         paths += matches
-    paths = list({_identity(path): path for path in reversed(paths)}.values())[::-1]  # the first of equal files
+    unique: dict[tuple[int, int], Path] = {}
     for path in paths:
+        unique.setdefault(_identity(path), path)
         check_regular(path)
         if ending(path) is None:
             raise ValueError(
                 f"{path}: its name must end in {', '.join(READERS)}. Rename it to say what it is; for two text files "
                 f"use --summaries and --sources"
             )
-    return tuple(paths)
+    return tuple(unique.values())
 
 
 def ending(path: Path) -> str | None:

@@ -18,7 +18,7 @@ LENGTH = 500  # the most characters of a passage
 
 # A full stop before a small letter is taken for that of an abbreviation.
 _END_OF_SENTENCE = re.compile(r"""[.!?…]["'”’»)\]]*+(?=\s++[^\sa-z]|\s*+\Z)|[。！？]["'”’»)\]]*+|\n""")  # noqa: RUF001
-_WORD = re.compile(r"\w+(?:[.,]\d+)*+")
+_SOURCE_WORD = re.compile(r"\w+(?:[.,]\d+)*+")
 _ANSWER_WEIGHT = 2.0  # a word of the answer says more about the place than one of the question
 
 # Words of every question and of most sentences.
@@ -46,7 +46,9 @@ class SourcePassages:
     def __init__(self, text: str) -> None:
         self.text = text
         self._spans = list(_sentences(text))
-        self._words = [{word.casefold() for word in _WORD.findall(text[a:b])} - COMMON_WORDS for a, b in self._spans]
+        self._words = [
+            {word.casefold() for word in _SOURCE_WORD.findall(text[a:b])} - COMMON_WORDS for a, b in self._spans
+        ]
         self._counts = Counter(word for words in self._words for word in words)
 
     def about(self, question: str, answer: str) -> tuple[Passage, ...]:
@@ -74,7 +76,7 @@ class SourcePassages:
         """The weight of every shared word: greater if few sentences have it, double if the answer has it."""
         weights: dict[str, float] = {}
         for text, factor in ((question, 1.0), (answer, _ANSWER_WEIGHT)):
-            for word in {word.casefold() for word in _WORD.findall(text)} - COMMON_WORDS:
+            for word in {word.casefold() for word in _SOURCE_WORD.findall(text)} - COMMON_WORDS:
                 if count := self._counts[word]:
                     weights[word] = factor * math.log1p(len(self._spans) / count)
         return weights
@@ -82,7 +84,7 @@ class SourcePassages:
     def _hits(self, start: int, end: int, weights: dict[str, float]) -> list[tuple[int, int]]:
         """The characters of every weighted word, from the first on, within the length of a passage."""
         hits: list[tuple[int, int]] = []
-        for match in _WORD.finditer(self.text, start, end):
+        for match in _SOURCE_WORD.finditer(self.text, start, end):
             if hits and match.end() > hits[0][0] + LENGTH:
                 break
             if match.group().casefold() in weights:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from quals_metric.report.passages import COMMON_WORDS
 
-_LONGEST = 9  # parts of one written word, such as "u . s . a ."
+_MOST_PARTS = 9  # parts of one written word, such as "u . s . a ."
 _JOINT = re.compile(r"^[^\w\s]+$")
 _BEFORE = re.compile(r"\s+(?=[?!.,;:%)\]}’”])")
 _AFTER = re.compile(r"(?<=[(\[{£$€‘“])\s+")
@@ -39,7 +39,7 @@ def natural_question(question: str, *texts: str) -> str:
 
 def _spelling(parts: list[str], start: int, texts: tuple[str, ...]) -> tuple[int, str]:
     """How many parts from `start` on are one word of a text, and that word."""
-    for length in range(min(_LONGEST, len(parts) - start), 1, -1):
+    for length in range(min(_MOST_PARTS, len(parts) - start), 1, -1):
         window = parts[start : start + length]
         # Parts are joined only by marks: two words in a row are two words.
         marks = [bool(_JOINT.match(part)) for part in window]

@@ -21,10 +21,12 @@ from transformers.trainer_utils import default_compute_objective
 from qags_metric.result import FoundAnswer, QagsResult, QuestionScore
 from qags_metric.result import SummaryScore as QagsSummaryScore
 from quals_metric.config import QualsConfig
+from quals_metric.metrics import METRICS
 from quals_metric.scorer import QualsScorer
 from quals_metric.training import QualsCallback
 from quals_metric.training.measuring import MeasuringError
 from tests import tiny
+from tests.quals_metric.toy_metric import TOY
 from tests.quals_metric.training import callback_toys as toys
 from tests.quals_metric.training.callback_toys import ROWS, SHORT, ScriptedScorer, ToyScorer, entries
 
@@ -104,6 +106,15 @@ def test_the_worst_question_of_qags(tmp_path: Path, quiet: Any) -> None:
     lines = [json.loads(line) for line in (tmp_path / "qags_samples.jsonl").read_text().splitlines()]
     worst = [(line["worst_question"], line["worst_answer"], line["worst_score"]) for line in lines]
     assert worst == [("Which word?", "One", 0.0)] * 4
+
+
+def test_a_metric_that_is_one_row_of_the_table(tmp_path: Path, quiet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "toy", TOY)
+    trainer = toys.trainer(tmp_path)
+    attached(trainer, METRICS["toy"].load_scorer(words=2), name="toy")
+    assert 0 <= trainer.evaluate()["eval_toy"] <= 1
+    lines = [json.loads(line) for line in (tmp_path / "toy_samples.jsonl").read_text().splitlines()]
+    assert [line["worst_question"] for line in lines] == ["Which word is it?"] * 4
 
 
 def test_another_metric_of_the_same_shape(tmp_path: Path, quiet: Any) -> None:
