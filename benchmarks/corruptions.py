@@ -3,16 +3,17 @@
     python benchmarks/corruptions.py --data scitldr_dev.jsonl.gz --rows 100
     python benchmarks/corruptions.py --data qags_xsum_dev.jsonl.gz --metrics quals qags
 
-Reads JSON lines (`.gz` or not) with `document` and `summary` or `summaries` (the first is taken); where there is a
-`consistency`, rows of less than 1 are left out. Each summary is changed in up to three ways, by spaCy's tags:
+The input is JSON lines (`.gz` or not) with `document` and `summary` or `summaries` (the first is used). Rows with a
+`consistency` below 1 are left out. Each summary is changed in up to three ways, by spaCy's tags:
 
     of the source     a noun, name, number, adjective or verb becomes another of its tag that the source has elsewhere
     from elsewhere    … one that the source does not have, of another row's source
     exchanged         two of the summary's own change places
 
-Reported for each way and metric: how often the original scores higher (ties count half), with a 95 % bootstrap
-interval; chance is .5. Counting copied n-grams, the floor, sees a foreign word but hardly one of the source's own. The
-labels are by construction: not every change makes a summary wrong, and people's summaries are not all faithful.
+The report has, for each way and metric, the share of pairs in which the original scores higher (ties count half), with
+a 95 % bootstrap interval; chance is .5. The floor, the share of copied n-grams, sees a foreign word, but rarely a word
+of the source. The labels are by construction: not every change makes a summary wrong, and people's summaries are not
+all faithful.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Do several processes score as many times faster, and the same? QUALS spread over processes of one thread each.
+"""Measure the speed-up of QUALS on several processes of one thread each, and compare the scores.
 
     python benchmarks/processes.py --data rows.jsonl [more.jsonl] [--rows 400] [--processes 1 2] [--repeats 1]
     python benchmarks/processes.py --data rows.jsonl --machines     each process a "machine" of its own, over loopback
 
-A row holds `document` and `summary`; rows begin again where there are too few, with their sentences turned round, so
-that no text repeats. Every number of processes is run in turns, as `torchrun` and `accelerate launch` start them; the
-seconds are the clock's, from when all processes have loaded the model until the last has the whole result. Reported:
-summaries a second, the ratio to the first number of processes repeat by repeat, and how far the scores are apart.
+A row holds `document` and `summary`. If there are too few rows, they are used again with their sentences in another
+order, so that no text repeats. The numbers of processes take turns; the processes are started as `torchrun` and
+`accelerate launch` start them. The seconds are wall-clock time, from when all processes have loaded the model until the
+last one has the whole result. The report has the summaries per second, the ratio to the first number of processes in
+each repeat, and the largest difference of scores.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def _turned(text: str, turn: int) -> str:
 
 
 def child(args: argparse.Namespace) -> None:
-    """What every process does: load, wait for the others, score, and on the first write what came of it."""
+    """The work of every process: load, wait for the others, score, and, on the first one, write the result."""
     import torch
     from accelerate import PartialState
 

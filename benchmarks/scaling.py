@@ -52,7 +52,7 @@ SCORED = 10  # hypotheses of random weights that are scored
 
 @dataclass(frozen=True)
 class Point:
-    """What is measured; `value` is where it lies on its axis, `shape` (width, layers) a model of random weights."""
+    """A point to measure; `value` is its position on its axis, `shape` (width, layers) a model of random weights."""
 
     axis: str
     value: float
@@ -74,7 +74,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came out: seconds of processor and clock, peak memory and what there was before the work in MB."""
+    """The result of a measurement: processor and wall-clock seconds, memory in MB at its peak and before the work."""
 
     processor: float
     clock: float
@@ -240,12 +240,12 @@ def _resident() -> float:
 
 
 def alone(point: Point) -> Measured | None:
-    """Measure a point in a process of its own; None if that was killed, say for want of memory."""
+    """Measure a point in a process of its own; None if it was killed, for example for lack of memory."""
     return _in_a_process(run, point)
 
 
 def _in_a_process(function: Callable[[Point], Any], point: Point) -> Any:
-    """What `function` gives in a process of its own, None if that ended without."""
+    """The result of `function` in a process of its own; None if the process ended without a result."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_send, args=(theirs, function, point))
@@ -408,7 +408,7 @@ def epochs_table(rows: Sequence[tuple[str, float, float, float]], summaries: int
 
 
 def about(base: Point) -> str:
-    """What was measured where."""
+    """The setting of the measurements."""
     from importlib.metadata import version
 
     return (

@@ -3,8 +3,8 @@
     python benchmarks/speed.py --data rows.jsonl [--rows 4] [--repeats 5] [--threads 1] [--out speed.json]
     python benchmarks/speed.py --limit --data rows.jsonl …      how near QUALS is to the machine's limit: limit.py
 
-A row holds `document` and `summary`. Five contenders score the same texts with the same checkpoints and dtype, each
-in a process of its own, in turns, so that whatever slows the machine slows them alike:
+A row holds `document` and `summary`. Five contenders score the same texts with the same checkpoints and dtype. Each has
+its own process. They take turns, so that a busy machine slows all of them alike:
 
     (a)   QAGS, published: one text at a time is asked about, by transformers' own beam search; the reader takes batches
           of 8: all questions on the summary, the kept ones on the source and on the summary again
@@ -14,9 +14,9 @@ in a process of its own, in turns, so that whatever slows the machine slows them
           groups on the whole vocabulary; every pair scored by encoding its source again
     (d)   QUALS: ours
 
-Deviations from the published programs: they fill up questions and candidates at random, where we are deterministic;
-they run other checkpoints on fairseq. (a) and (b), (c) and (d) must give the same scores, which is checked.
-Reports seconds per summary (median, range), ratios within each repeat, shares of the stages and peak memory.
+Deviations from the published programs: those add random questions and candidates if there are too few, and they run
+other checkpoints on fairseq. The program checks that (a) and (b), and (c) and (d), give the same scores. It reports
+seconds per summary (median, range), ratios within each repeat, shares of the stages and peak memory.
 """
 
 from __future__ import annotations
@@ -315,7 +315,7 @@ class PublishedQuals(Contender):
         return torch.stack(choices, 1)
 
     def hypotheses(self, tokens: Any, log_probs: Any) -> list[list[Any]]:
-        """What each group wrote [S, G, T], up to its end."""
+        """The tokens of each group [S, G, T], up to its end."""
         from qa_inference.decoding import Hypothesis
 
         def cut(row: Any, scores: Any) -> Any:
@@ -416,7 +416,7 @@ def _range(values: Any) -> str:
 
 
 def about(args: argparse.Namespace) -> str:
-    """What ran where."""
+    """The setting of the measurements."""
     import torch
     import transformers
 

@@ -1,11 +1,10 @@
-"""What it takes until quals-metric begins to work: imports, the command's help, evaluate's door, the embedded model.
+"""Measure the start of quals-metric: imports, the command's help, `evaluate.load` and the embedded model.
 
     python benchmarks/startup.py --rouge evaluate/metrics/rouge --repeats 5
 
-`--rouge` is the folder of evaluate's own ROUGE, of a checkout of github.com/huggingface/evaluate (it needs the package
-rouge_score). Each line of the table is a Python of its own, started in turns with the others; seconds are the clock's,
-with those of the processor beside them. The last line is the time that `QualsScorer()` takes in such a process after
-its imports.
+`--rouge` is the folder of evaluate's own ROUGE, in a checkout of github.com/huggingface/evaluate (it needs the package
+rouge_score). Each line of the table is a new Python process; the processes take turns. The table has wall-clock and
+processor seconds. The last line is the time that `QualsScorer()` takes in such a process after its imports.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from transformers import PreTrainedTokenizerFast
 
 SEPARATOR, HIGHLIGHT, NO_ANSWER = "<sep>", "<hl>", "<none>"
 WINDOW, LONGEST_TARGET = 512, 60
-FUNCTION_WORDS = 250  # entries of a BERT vocabulary from "the" on: what follows tells something
-RARE = 6_000  # words behind so many in the order of frequency are mostly names
+FUNCTION_WORDS = 250  # entries of a BERT vocabulary from "the" on; later entries are content words
+RARE = 6_000  # words after so many in the order of frequency are mostly names
 COMMON_WORDS = 16_000  # of a BERT vocabulary, which is in the order of frequency, so many entries are kept
 
 Encode = Callable[[str], list[int]]
@@ -34,9 +34,9 @@ Ids = tuple[int, ...]
 class Pair:
     """Token ids of a question and its answer; `answer_start` is the answer's token offset in the context.
 
-    -1: its place is not known; an answer without a place is said in other words there (`recipes.reword_contexts`).
-    `names` are slices [start, end) of the question that are a name or a number which the context has too. `written`:
-    the question is not a person's (`recipes.write_questions`).
+    An `answer_start` of -1 is unknown: the context has the answer in other words (`recipes.reword_contexts`). `names`
+    are the slices [start, end) of the question that hold a name or a number of the context. `written` is true if a rule
+    wrote the question, not a person (`recipes.write_questions`).
     """
 
     question: Ids
@@ -48,7 +48,7 @@ class Pair:
 
 @dataclass
 class Context:
-    """Token ids of one annotated text and its pairs; `reworded`: by `recipes.reword_contexts`."""
+    """Token ids of one annotated text and its pairs. `reworded`: whether it is from `recipes.reword_contexts`."""
 
     ids: list[int]
     pairs: list[Pair] = field(default_factory=list)

@@ -6,28 +6,28 @@ r"""Contrastive retraining of a summarizer with QUALS (CONSEQ), beside its basel
         --out runs/xsum --mle-epochs 10 --mle-lr 3e-5
 
 A row of the JSON-lines files (`.gz` or not) has `document` and `summaries`, a list, or `summary`. `--init` is the
-encoder-decoder the summarizer starts from (default: the embedded QAGen, whose decoder writes English already). What
-each seed goes through, every stage in a folder of its own under `--out`:
+encoder-decoder that the summarizer starts from (default: the embedded QAGen, whose decoder already writes English).
+Every seed has these stages, each in its own folder under `--out`:
 
 1. `mle`: maximum likelihood on the (first) summaries. If less than `--least-defined` of its greedy summaries of the
-   dev documents have a defined QUALS, the recipe stops and says where to look: nothing can be learned from noise.
+   dev documents have a defined QUALS, the recipe stops and names the folder to look at: noise teaches nothing.
 2. `set-quals`, `set-rouge`: six samples of every training document, scored by QUALS against the document or by ROUGE
    against the summary (the same samples: same seed, same model).
-3. Retrained from `mle`: `rouge` and `conseq` on the documents selected by the one and the other, `positives` on those
-   of `conseq` without their negatives. For each of `--lrs` x `--ratios` x `--updates`, the same for all; which is kept
-   is chosen on the dev documents by `--choose-by`, the same for all, for each seed or, with `--search-once`, for the
-   first and then taken by the others. With `--keep-ends` also `ends`: CONSEQ that unlearns the words of the negatives,
-   not that they end; with `--published` also CONSEQ with the published 3e-6, 0.3 and 2 epochs. A summary is its own
-   ROUGE reference, so all of them tie for S+ of `rouge`: its ratio counts for S- only.
-4. `test`: the summaries of the test documents by each, and what the metrics say of them: ROUGE-1, -2 and -L (against
-   the summary of several that suits best), QUALS, QAGS, FactCC (share called CORRECT), length in words, the share of
-   1- to 4-grams that the document has (contrastive training can win by copying). A metric whose model cannot be had
-   has an empty column, and the reason is under the table. QUALS and QAGS are not independent of each other, nor is
-   QUALS of the method it trains.
+3. Retraining from `mle`: `rouge` and `conseq` on the documents that each selects, and `positives` on those of `conseq`
+   without their negatives. Every method tries the same settings, `--lrs` x `--ratios` x `--updates`. The best setting
+   is chosen on the dev documents by `--choose-by`, for each seed or, with `--search-once`, once for all seeds.
+   With `--keep-ends` there is also `ends`: CONSEQ that unlearns the words of the negatives, but not their end. With
+   `--published` there is also CONSEQ with the published 3e-6, 0.3 and 2 epochs. A summary is its own ROUGE reference,
+   so all of them tie for S+ of `rouge`, and its ratio counts for S- only.
+4. `test`: each system's summaries of the test documents, and their scores: ROUGE-1, -2 and -L (against the best of
+   several references), QUALS, QAGS, FactCC (share called CORRECT), length in words, and the share of 1- to 4-grams that
+   the document has (contrastive training can win by copying). If the model of a metric cannot be loaded, its column is
+   empty, and the reason is under the table. QUALS and QAGS are not independent of each other, and QUALS is not
+   independent of the method that it trains.
 
 `table.md` in `--out` has the means over seeds and a paired bootstrap of CONSEQ against each other system (per document,
-the mean over seeds); `--results FILE` puts the same into FILE between two marks. The same command goes on where a kill
-stopped it; another setting needs another `--out`.
+the mean over seeds). `--results FILE` writes the same table into FILE between two marks. After a kill, the same command
+continues. Another setting needs another `--out`.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def load_splits(args: argparse.Namespace) -> dict[str, list[Document]]:
 
 
 def training_rows(documents: Sequence[Document]) -> Dataset:
-    """What the trainer and the collection read."""
+    """The rows that the trainer and the collection read."""
     return Dataset.from_list([{"document": each.text, "ground_truth": each.summaries[0]} for each in documents])
 
 
@@ -181,7 +181,7 @@ def train(stage: Stage, start: str, rows: Dataset, folder: Path, seed: int, args
 
 
 def contrast(rows: Dataset) -> dict[str, float]:
-    """What the selected ground truths and their negatives score on average; NaN where none was scored."""
+    """The mean scores of the selected ground truths and of their negatives; NaN if none was scored."""
     chosen = [row for row in rows if row.get("selected")]
     return {
         "positive": mean_of_defined(row["ground_truth_score"] for row in chosen),
@@ -190,7 +190,7 @@ def contrast(rows: Dataset) -> dict[str, float]:
 
 
 def moved(model: Any, start: Any) -> float:
-    """How far the weights are from where they started, relative to their length."""
+    """The distance of the weights from their start, relative to their norm."""
     before = start.state_dict()
     pairs = [(w.cpu().double(), before[name].cpu().double()) for name, w in model.state_dict().items()]
     square = sum(float(((new - old) ** 2).sum()) for new, old in pairs)
@@ -279,7 +279,7 @@ class Scorers:
         return self._loaded[name]
 
     def of(self, summaries: list[str], documents: Sequence[Document]) -> Scores:
-        """What needs no further model: ROUGE, QUALS, length, copied n-grams."""
+        """The scores that need no further model: ROUGE, QUALS, length, copied n-grams."""
         sources = [each.text for each in documents]
         scores = self._rouge(summaries, documents)
         scores["quals"] = self.quals.score(summaries=summaries, sources=sources).scores
@@ -349,7 +349,7 @@ def evaluated(
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file whole or not at all; undefined: null."""
+    """Write a file whole or not at all. An undefined number is null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     durable.write_file(path, json.dumps(json_ready(value), indent=1).encode())
 
@@ -400,7 +400,7 @@ def run_seed(
 
 
 def criterion(scores: Scores, name: str) -> float:
-    """What a trial is chosen by: mean QUALS, or the mean of the three ROUGE; minus infinity if undefined."""
+    """The criterion of a trial: mean QUALS, or the mean of the three ROUGE; minus infinity if undefined."""
     kinds = ("quals",) if name == "quals" else ("rouge1", "rouge2", "rougeL")
     value = mean_of_defined(mean_of_defined(scores[kind]) for kind in kinds)
     return -math.inf if math.isnan(value) else value
@@ -409,7 +409,7 @@ def criterion(scores: Scores, name: str) -> float:
 def check_summaries(
     summaries: Sequence[str], scores: Scores, documents: Sequence[Document], out: Path, least: float
 ) -> None:
-    """Stop where too few of the first model's summaries have a QUALS."""
+    """Stop if too few of the first model's summaries have a QUALS."""
     share = sum(not math.isnan(score) for score in scores["quals"]) / len(summaries)
     shown = [
         {"document": each.text, "summary": text, "quals": score}

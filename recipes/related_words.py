@@ -1,7 +1,7 @@
-"""Which words say nearly the same: other forms, synonyms and derivations by WordNet, as a table over a vocabulary.
+"""Words of similar meaning: other forms, synonyms and derivations by WordNet, as a table over a vocabulary.
 
-A model that learns from these too (`recipes.train_qagen --related`) gives some probability to "killed" where it would
-write "murdered", as it does not to a name that is not in the text.
+A model that also learns from these (`recipes.train_qagen --related`) gives some probability to "killed" where it would
+write "murdered". To a name that is not in the text it gives none.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""Say the same in other words: annotated contexts with synonyms, their questions as they were, for training.
+"""Write annotated contexts in other words, for training: synonyms in the context, the same questions.
 
     apt-get install wordnet-base                       # or any folder with WordNet's index.* and data.* files
     python -m recipes.reword_contexts --data DATA/qa/qamr.jsonl.gz runs/written.jsonl.gz --out runs/reworded.jsonl.gz
 
-Reads what `recipes.annotated` reads; writes rows of `context, question, answer` with `original`, the context as it
-was (held out with it), and `loose: true`: the answer need not stand in the context word for word. spaCy has to be
-installed, with an English model. What is changed, drawn by each text's own hash:
+The input is as for `recipes.annotated`. The output has rows of `context, question, answer`, with the old context as
+`original` (both are held out together), and `loose: true`: the answer need not occur in the context word for word.
+spaCy must be installed, with an English model. These changes are made, drawn by a hash of the text:
 
 - verbs, nouns, adjectives and adverbs of the context become synonyms, inflected alike, where WordNet has the two
   words' commonest senses in one synset ("purchased" for "bought"); numbers up to twelve change between word and digit;
 - a person's name in a question or an answer becomes what the context calls the person by an apposition or a title
   ("the mayor" for "Ann Lee"), or "a man" or "a woman" where its pronouns tell.
 
-Why: a summary says in other words what its source says, and a model that has only seen questions in the words of
-their texts takes every other word for an invention.
+The reason: a summary often says in other words what its source says. A model that has seen only questions in the words
+of their texts treats every other word as an error.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _article(match: re.Match) -> str:
 
 
 def titles(document: Any) -> dict[str, str]:
-    """What a parsed text calls its people: "the mayor" for "Ann Lee"; "a man" or "a woman" where only pronouns tell."""
+    """The titles of a parsed text's people: "the mayor" for "Ann Lee"; "a man" or "a woman" if only pronouns tell."""
     genders = {"he": "a man", "his": "a man", "him": "a man", "she": "a woman", "her": "a woman"}
     told = {genders[token.lower_] for token in document if token.lower_ in genders}
     found = {}

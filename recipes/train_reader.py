@@ -36,7 +36,7 @@ LONGEST_ANSWER = 30
 
 @dataclass(frozen=True)
 class Example:
-    """A question's and a text's token ids; the answer is the text's [start, end), start -1: there is none."""
+    """Token ids of a question and a text. The answer is the text's tokens [start, end); a start of -1: no answer."""
 
     question: Sequence[int]
     text: Sequence[int]
