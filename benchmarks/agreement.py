@@ -115,7 +115,7 @@ def judge(rows: Sequence[Row], scorers: dict[str, Any]) -> list[Row]:
 
 
 def asked(one: Any) -> Row:
-    """The parts of a question that are saved: QUALS's with the mean log p(token | source), QAGS's with the source's answer."""
+    """The saved parts of a question: of QUALS with the mean log p(token | source), of QAGS with the source's answer."""
     about = {"question": one.question, "answer": one.answer}
     if hasattr(one, "f1"):
         return {**about, "score": one.f1, "from_source": one.source_answer.text}
