@@ -38,14 +38,14 @@ def measure(scorer: QagsScorer, texts: Sequence[str]) -> dict[str, float]:
                 inputs.append(marked[0])
                 owners.append((text, candidate))
     search = BeamSearch(config.beam_width, config.min_question_tokens, config.max_question_tokens)
-    found = map_batches(lambda batch: generator.generate(batch, search), inputs, len)
+    hypotheses_of_input = map_batches(lambda batch: generator.generate(batch, search), inputs, len)
     asked = [
-        (text, one)
-        for (text, candidate), hypotheses in zip(owners, found, strict=True)
-        for one in parse_questions(hypotheses[:1], candidate, generator.text)
+        (text, question)
+        for (text, candidate), hypotheses in zip(owners, hypotheses_of_input, strict=True)
+        for question in parse_questions(hypotheses[:1], candidate, generator.text)
     ]
-    answers = scorer.reader.read([one.question for _, one in asked], [text for text, _ in asked])
-    pairs = [(answer, one.answer.text) for answer, (_, one) in zip(answers, asked, strict=True)]
+    answers = scorer.reader.read([question.question for _, question in asked], [text for text, _ in asked])
+    pairs = [(answer, question.answer.text) for answer, (_, question) in zip(answers, asked, strict=True)]
     intended = sum(exact_match(answer.text, meant) for answer, meant in pairs)
     nothing = sum(answer.is_null for answer, _ in pairs)
     return {

@@ -74,16 +74,16 @@ def measure(rouge: str | None, repeats: int) -> dict[str, list[Taken]]:
     return {name: [turn[name] for turn in turns[1:]] for name in programs}
 
 
-def table(found: Mapping[str, Sequence[Taken]]) -> str:
+def table(runs_of: Mapping[str, Sequence[Taken]]) -> str:
     """Medians and ranges, and each as a share of `import transformers`."""
     lines = ["| | seconds, median (range) | processor | ÷ import transformers |", "| --- | ---: | ---: | ---: |"]
-    base = [one.clock for one in found["import transformers"]]
-    for name, runs in found.items():
-        clock = [one.clock for one in runs]
+    base = [taken.clock for taken in runs_of["import transformers"]]
+    for name, runs in runs_of.items():
+        clock = [taken.clock for taken in runs]
         ratio = statistics.median(a / b for a, b in zip(clock, base, strict=True))
         lines.append(
             f"| {name} | {statistics.median(clock):.2f} ({min(clock):.2f} to {max(clock):.2f}) "
-            f"| {statistics.median(one.processor for one in runs):.2f} | {ratio:.2f} |"
+            f"| {statistics.median(taken.processor for taken in runs):.2f} | {ratio:.2f} |"
         )
     return "\n".join(lines)
 

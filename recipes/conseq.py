@@ -110,22 +110,30 @@ def read_hub(name: str, split: str, columns: Sequence[str]) -> list[Document]:
     path, _, config = name.partition(":")
     rows = load_dataset(path, config or None, split=split)
     pairs = zip(rows[columns[0]], rows[columns[1]], strict=True)
-    return [Document(text, tuple([one] if isinstance(one, str) else one)) for text, one in pairs]
+    return [
+        Document(text, tuple([summaries] if isinstance(summaries, str) else summaries)) for text, summaries in pairs
+    ]
 
 
 def load_splits(args: argparse.Namespace) -> dict[str, list[Document]]:
     """The documents of `train`, `dev` and `test`, at most `--limit` of each; blank ones left out."""
     splits = {}
     for name, hub in (("train", "train"), ("dev", "validation"), ("test", "test")):
-        found = read_hub(args.hub, hub, args.columns) if args.hub else read_documents(getattr(args, name))
-        kept = [each for each in found if each.text.strip() and each.summaries and each.summaries[0].strip()]
+        documents = read_hub(args.hub, hub, args.columns) if args.hub else read_documents(getattr(args, name))
+        kept = [
+            document
+            for document in documents
+            if document.text.strip() and document.summaries and document.summaries[0].strip()
+        ]
         splits[name] = kept[: args.limit]
     return splits
 
 
 def training_rows(documents: Sequence[Document]) -> Dataset:
     """The rows that the trainer and the collection read."""
-    return Dataset.from_list([{"document": each.text, "ground_truth": each.summaries[0]} for each in documents])
+    return Dataset.from_list(
+        [{"document": document.text, "ground_truth": document.summaries[0]} for document in documents]
+    )
 
 
 # ---- training -------------------------------------------------------------------------------------------------------
@@ -166,7 +174,7 @@ def train(stage: Stage, start: str, rows: Dataset, folder: Path, seed: int, args
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state)) if state.is_dir() else None)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    found = {
+    outcome = {
         "lr": stage.lr,
         "ratio": stage.ratio,
         "documents": len(trainer.train_dataset),
@@ -175,7 +183,7 @@ def train(stage: Stage, start: str, rows: Dataset, folder: Path, seed: int, args
         "moved": moved(model, AutoModelForSeq2SeqLM.from_pretrained(start, dtype=torch.float32)),
         "log": trainer.state.log_history,
     }
-    write_json(done, found)
+    write_json(done, outcome)
     shutil.rmtree(state, ignore_errors=True)
     return folder
 
@@ -230,8 +238,8 @@ def summarize(model: Path, documents: Sequence[Document], args: argparse.Namespa
         max_new_tokens=args.max_target_tokens, num_beams=beams, batch_size=args.batch,
         max_source_tokens=args.max_source_tokens, template=args.template,
     )  # fmt: skip
-    found = generate_summaries(loaded.to(device), tokenizer, [each.text for each in documents], settings)
-    return [texts[0] for texts in found]
+    summaries_of = generate_summaries(loaded.to(device), tokenizer, [document.text for document in documents], settings)
+    return [texts[0] for texts in summaries_of]
 
 
 class FactCC:
@@ -246,15 +254,15 @@ class FactCC:
     def scores(self, summaries: Sequence[str], sources: Sequence[str]) -> list[float]:
         """One number for each summary; the source loses its end if the two are too long together."""
         longest = min(512, self.model.config.max_position_embeddings, self.tokenizer.model_max_length)
-        found: list[float] = []
+        scores: list[float] = []
         for start in range(0, len(summaries), self.batch_size):
             part = slice(start, start + self.batch_size)
             batch = self.tokenizer(
                 list(sources[part]), list(summaries[part]), truncation="only_first", max_length=longest, padding=True,
                 return_tensors="pt",
             )  # fmt: skip
-            found += (self.model(**batch).logits.argmax(-1) == CORRECT).float().tolist()
-        return found
+            scores += (self.model(**batch).logits.argmax(-1) == CORRECT).float().tolist()
+        return scores
 
 
 class Scorers:
@@ -280,7 +288,7 @@ class Scorers:
 
     def of(self, summaries: list[str], documents: Sequence[Document]) -> Scores:
         """The scores that need no further model: ROUGE, QUALS, length, copied n-grams."""
-        sources = [each.text for each in documents]
+        sources = [document.text for document in documents]
         scores = self._rouge(summaries, documents)
         scores["quals"] = self.quals.score(summaries=summaries, sources=sources).scores
         scores["length"] = [float(len(words(text))) for text in summaries]
@@ -290,7 +298,7 @@ class Scorers:
 
     def by(self, name: str, summaries: list[str], documents: Sequence[Document]) -> list[float] | None:
         """The scores by QAGS or FactCC; None if it cannot be had."""
-        scorer, sources = self.optional(name), [each.text for each in documents]
+        scorer, sources = self.optional(name), [document.text for document in documents]
         if scorer is None:
             return None
         return (
@@ -301,10 +309,17 @@ class Scorers:
 
     def _rouge(self, summaries: Sequence[str], documents: Sequence[Document]) -> Scores:
         """ROUGE against that reference of each document whose mean of the three is highest; a blank summary: 0."""
-        pairs = [(text, one) for text, each in zip(summaries, documents, strict=True) for one in each.summaries]
-        found = iter(self.rouge.score(summaries=[a for a, _ in pairs], sources=[b for _, b in pairs]).summaries)
-        best = [max((next(found) for _ in each.summaries), key=lambda one: defined(one.score)) for each in documents]
-        return {kind: [defined(getattr(one, kind)) for one in best] for kind in ("rouge1", "rouge2", "rougeL")}
+        pairs = [
+            (text, summary)
+            for text, document in zip(summaries, documents, strict=True)
+            for summary in document.summaries
+        ]
+        scores = iter(self.rouge.score(summaries=[a for a, _ in pairs], sources=[b for _, b in pairs]).summaries)
+        best = [
+            max((next(scores) for _ in document.summaries), key=lambda summary: defined(summary.score))
+            for document in documents
+        ]
+        return {kind: [defined(getattr(summary, kind)) for summary in best] for kind in ("rouge1", "rouge2", "rougeL")}
 
 
 def defined(score: float) -> float:
@@ -326,9 +341,11 @@ def words(text: str) -> list[str]:
 
 def copied_share(summary: str, source: str, n: int) -> float:
     """The share of the summary's word n-grams that the source has; NaN if the summary has none."""
-    inside, given = (list(zip(*(words(text)[i:] for i in range(n)), strict=False)) for text in (summary, source))
-    known = set(given)
-    return sum(gram in known for gram in inside) / len(inside) if inside else math.nan
+    summary_grams, source_grams = (
+        list(zip(*(words(text)[i:] for i in range(n)), strict=False)) for text in (summary, source)
+    )
+    known = set(source_grams)
+    return sum(gram in known for gram in summary_grams) / len(summary_grams) if summary_grams else math.nan
 
 
 def evaluated(
@@ -338,14 +355,14 @@ def evaluated(
     if not path.exists():
         summaries = summarize(model, documents, scorers.args, beams)
         write_json(path, {"summaries": summaries, "scores": scorers.of(summaries, documents)})
-    found = json.loads(path.read_text(encoding="utf-8"))
+    kept = json.loads(path.read_text(encoding="utf-8"))
     for name in optional:
-        scores = found["scores"].get(name) or scorers.by(name, found["summaries"], documents)
-        if scores is not None and name not in found["scores"]:
-            found["scores"][name] = json_ready(scores)
-            write_json(path, found)
-    scores = {name: [math.nan if v is None else v for v in values] for name, values in found["scores"].items()}
-    return found["summaries"], scores
+        scores = kept["scores"].get(name) or scorers.by(name, kept["summaries"], documents)
+        if scores is not None and name not in kept["scores"]:
+            kept["scores"][name] = json_ready(scores)
+            write_json(path, kept)
+    scores = {name: [math.nan if v is None else v for v in values] for name, values in kept["scores"].items()}
+    return kept["summaries"], scores
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -386,8 +403,8 @@ def run_seed(
         for lr, ratio, updates in grid:
             stage = Stage(f"{method}-lr{lr:g}-ratio{ratio:g}-updates{updates}", method, lr, ratio, updates)
             model = train(stage, str(mle), selected(method, data, ratio), out / stage.name, seed, args)
-            _, found = evaluated(model, dev, model / "dev.json", scorers, args.beams)
-            trials.append((criterion(found, args.choose_by), model, (lr, ratio, updates)))
+            _, dev_scores = evaluated(model, dev, model / "dev.json", scorers, args.beams)
+            trials.append((criterion(dev_scores, args.choose_by), model, (lr, ratio, updates)))
             say(f"seed {seed}: {stage.name}: {args.choose_by} on dev {trials[-1][0]:.4f}")
         _, systems[method], chosen = max(trials, key=lambda trial: trial[0])
         if args.search_once:
@@ -412,8 +429,8 @@ def check_summaries(
     """Stop if too few of the first model's summaries have a QUALS."""
     share = sum(not math.isnan(score) for score in scores["quals"]) / len(summaries)
     shown = [
-        {"document": each.text, "summary": text, "quals": score}
-        for each, text, score in zip(documents, summaries, scores["quals"], strict=True)
+        {"document": document.text, "summary": text, "quals": score}
+        for document, text, score in zip(documents, summaries, scores["quals"], strict=True)
     ]
     write_json(out / "samples.json", shown[:20])
     if share < least:
@@ -455,7 +472,7 @@ def make_table(seeds: list[dict[str, Any]], missing: dict[str, str], args: argpa
     others = [name for name in systems if name != "conseq"]
     lines += ["| metric | " + " | ".join(NAMES[name] for name in others) + " |", "| --- " * (len(others) + 1) + "|"]
     for column in COLUMNS:
-        cells = [difference(*(per_document(seeds, name, column) for name in (other, "conseq"))) for other in others]
+        cells = [difference(*(per_document(seeds, name, column) for name in (system, "conseq"))) for system in others]
         lines.append(f"| {column} | " + " | ".join(cells) + " |")
     lines += [""] + [f"{name}: empty, because it cannot be had: {reason}" for name, reason in sorted(missing.items())]
     counts = f"seeds {', '.join(map(str, args.seeds))}"
@@ -477,11 +494,11 @@ def cell(scores: Scores, column: str) -> float | None:
 
 def spread_cell(values: Sequence[float | None]) -> str:
     """The mean over seeds with the seeds' range."""
-    found = [value for value in values if value is not None and not math.isnan(value)]
-    if not found:
+    defined_values = [value for value in values if value is not None and not math.isnan(value)]
+    if not defined_values:
         return ""
-    middle = f"{sum(found) / len(found):.3f}"
-    return middle if len(found) == 1 else f"{middle} ({min(found):.3f} to {max(found):.3f})"
+    middle = f"{sum(defined_values) / len(defined_values):.3f}"
+    return middle if len(defined_values) == 1 else f"{middle} ({min(defined_values):.3f} to {max(defined_values):.3f})"
 
 
 def per_document(seeds: Sequence[dict[str, Any]], name: str, column: str) -> list[float]:
@@ -490,14 +507,14 @@ def per_document(seeds: Sequence[dict[str, Any]], name: str, column: str) -> lis
     return [] if None in lists else [mean_of_defined(values) for values in zip(*lists, strict=True)]
 
 
-def difference(other: Sequence[float], conseq: Sequence[float]) -> str:
+def difference(baseline: Sequence[float], conseq: Sequence[float]) -> str:
     """A cell of the comparison; documents that one of the two leaves undefined are left out, and counted."""
-    pairs = [pair for pair in zip(other, conseq, strict=True) if not any(map(math.isnan, pair))]
+    pairs = [pair for pair in zip(baseline, conseq, strict=True) if not any(map(math.isnan, pair))]
     if not pairs:
         return ""
-    found = paired_bootstrap([a for a, _ in pairs], [b for _, b in pairs])
-    left_out = len(other) - len(pairs)
-    text = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}] p {found.p_value:.3f}"
+    bootstrap = paired_bootstrap([a for a, _ in pairs], [b for _, b in pairs])
+    left_out = len(baseline) - len(pairs)
+    text = f"{bootstrap.difference:+.3f} [{bootstrap.low:+.3f}, {bootstrap.high:+.3f}] p {bootstrap.p_value:.3f}"
     return f"{text}, {left_out} left out" if left_out else text
 
 
@@ -506,8 +523,8 @@ def put_between_marks(path: Path, text: str) -> None:
     begin, end = "<!-- recipes/conseq.py -->", "<!-- end of recipes/conseq.py -->"
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     section = f"{begin}\n\n{text}\n{end}"
-    head, found, rest = before.partition(begin)
-    new = head + section + rest.partition(end)[2] if found else f"{before.rstrip()}\n\n{section}\n".lstrip()
+    head, mark, rest = before.partition(begin)
+    new = head + section + rest.partition(end)[2] if mark else f"{before.rstrip()}\n\n{section}\n".lstrip()
     durable.write_file(path, new.encode())
 
 
@@ -519,10 +536,10 @@ def claim(args: argparse.Namespace, out: Path) -> None:
     free = ("out", "results", "seeds", "without")  # change nothing that is kept, or are seen in the table
     wanted = {key: value for key, value in vars(args).items() if key not in free}
     path = out / "settings.json"
-    if path.exists() and (found := json.loads(path.read_text(encoding="utf-8"))) != wanted:
-        changed = next(key for key in wanted if found.get(key) != wanted[key])
+    if path.exists() and (begun := json.loads(path.read_text(encoding="utf-8"))) != wanted:
+        changed = next(key for key in wanted if begun.get(key) != wanted[key])
         raise SystemExit(
-            f"{out}: was begun with --{changed.replace('_', '-')} {found.get(changed)!r}, not {wanted[changed]!r}. "
+            f"{out}: was begun with --{changed.replace('_', '-')} {begun.get(changed)!r}, not {wanted[changed]!r}. "
             f"Give that again, or another --out"
         )
     write_json(path, wanted)

@@ -55,11 +55,11 @@ def check(path: Path, size: int = SIZE, sha256: str = SHA256) -> None:
     with path.open("rb") as file:
         magic = file.read(4)
         file.seek(0)
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if (magic, path.stat().st_size, found) != (b"GGUF", size, sha256):
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if (magic, path.stat().st_size, digest) != (b"GGUF", size, sha256):
         raise ValueError(
             f"{path}: must begin with GGUF, have {size:,} bytes and the SHA-256 {sha256}; got {magic!r}, "
-            f"{path.stat().st_size:,} and {found}. Delete it and fetch it again"
+            f"{path.stat().st_size:,} and {digest}. Delete it and fetch it again"
         )
 
 

@@ -71,12 +71,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in args.data
         for row in annotated.read_rows(name)
     ]
-    found = 0
+    num_answered = 0
     with gzip.open(args.out, "wt", encoding="utf-8") as lines:
         for row in labelled(model, tokenizer, rows, args):
-            found += "answer" in row
+            num_answered += "answer" in row
             print(json.dumps(row, ensure_ascii=False), file=lines)
-    print(f"{found:,} of {len(rows):,} questions got an answer")
+    print(f"{num_answered:,} of {len(rows):,} questions got an answer")
 
 
 if __name__ == "__main__":

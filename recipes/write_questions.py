@@ -86,7 +86,7 @@ def kept_tokens(verb: Any, span: Any, draw: random.Random) -> list[Any]:
     protected = {t.i for t in span} | {verb.i}
     prune = draw.random() < PRUNED
     parts = [t for t in verb.subtree if t.dep_ in LOOSE and t != verb]
-    parts = [t for t in parts if not protected & {each.i for each in t.subtree}]
+    parts = [t for t in parts if not protected & {below.i for below in t.subtree}]
     parts.sort(key=lambda t: (LOOSE.index(t.dep_), -len(list(t.subtree))))
     for part in parts:
         if len(tokens) <= WORDS and not prune:
@@ -253,8 +253,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     pipeline = load_pipeline(args.spacy)
     finder = AnswerFinder(pipeline)
     asked_of = read_texts(args.data, args.rows)
-    texts = [(each, context) for context, others in asked_of.items() for each in (context, *others)]
-    texts += [(each, each) for others in asked_of.values() for each in others]
+    texts = [(text, context) for context, others in asked_of.items() for text in (context, *others)]
+    texts += [(text, text) for others in asked_of.values() for text in others]
     count = 0
     with gzip.open(args.out, "wt", encoding="utf-8") as lines:
         for (text, context), document in zip(texts, pipeline.pipe(text for text, _ in texts), strict=True):
