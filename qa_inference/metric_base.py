@@ -392,6 +392,9 @@ class CorpusResult(Generic[Summary_co]):
         return pd.DataFrame([list(summary.row(pairs).values()) for summary in self.summaries], columns=columns)
 
 
+OnProgress = Callable[[int, int], None]
+"""Called as `on_progress(done, total)`."""
+
 Result_co = TypeVar("Result_co", bound=CorpusResult[Any], covariant=True)
 
 
@@ -414,7 +417,8 @@ class QuestionScorer(ABC, Generic[Result_co]):
         sources: Iterable[str],
         *,
         spread: bool = False,
-        on_batch: Callable[[int, int], None] | None = None,
+        on_batch: OnProgress | None = None,
+        progress: bool = False,
     ) -> Result_co:
         """The score of every summary against the source at the same index.
 
@@ -425,6 +429,7 @@ class QuestionScorer(ABC, Generic[Result_co]):
                 the same texts and gets the whole result.
             on_batch: called as `on_batch(done, total)` after every batch; the metric says what it counts. An error
                 that it raises stops the scoring.
+            progress: show a progress bar with the rate and the time left, on standard error.
 
         Raises:
             TypeError: if an argument is no collection of str.
@@ -433,12 +438,22 @@ class QuestionScorer(ABC, Generic[Result_co]):
         checked = check_texts(summaries, sources)
         if (model := self._english_model()) is not None:
             warn_unless_english(model, checked[1])
-        return self._score(*checked, spread, on_batch)
+        if not progress:
+            return self._score(*checked, spread, on_batch)
+        from tqdm.auto import tqdm
+
+        with tqdm(desc=self.key.metric) as bar:
+
+            def show(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+                if on_batch is not None:
+                    on_batch(done, total)
+
+            return self._score(*checked, spread, show)
 
     @abstractmethod
-    def _score(
-        self, summaries: list[str], sources: list[str], spread: bool, on_batch: Callable[[int, int], None] | None
-    ) -> Result_co:
+    def _score(self, summaries: list[str], sources: list[str], spread: bool, on_batch: OnProgress | None) -> Result_co:
         """Score checked texts; see `score`."""
 
     @abstractmethod

@@ -174,6 +174,16 @@ def test_result_as_dict_and_table(result: QualsResult) -> None:
     assert table.num_pairs.tolist() == [len(summary.pairs) for summary in result.summaries]
 
 
+def test_21_d25_a_bar_on_request(folder: str, result: QualsResult, capsys: pytest.CaptureFixture[str]) -> None:
+    calls: list[tuple[int, int]] = []
+    scorer = _scorer(folder)
+    shown = scorer.score(SUMMARIES, SOURCES, progress=True, on_batch=lambda *numbers: calls.append(numbers))
+    assert shown.scores[0] == result.scores[0] and calls[-1][0] == calls[-1][1]
+    assert f"quals: 100%|██████████| {calls[-1][1]}/{calls[-1][1]}" in capsys.readouterr().err
+    scorer.score(SUMMARIES, SOURCES)
+    assert capsys.readouterr().err == ""
+
+
 def test_progress_reaches_the_end_and_can_stop(folder: str) -> None:
     calls: list[tuple[int, int]] = []
     _scorer(folder, token_budget=500).score(
