@@ -1,4 +1,4 @@
-"""Does a metric agree with people? Agreement with human judgments of consistency, beside what counting gives.
+"""Measure how well a metric agrees with people's judgments of consistency, and compare it with n-gram counts.
 
     python benchmarks/agreement.py --data bump_dev.jsonl.gz fib_dev.jsonl.gz qags_xsum_dev.jsonl.gz --save runs/today
     python benchmarks/agreement.py --metrics qags --documents 20 --data …
@@ -17,19 +17,20 @@ Reads JSON lines (`.gz` or not) of three kinds, and reports for each:
                                        document; a tie counts half
 
 Every statistic has a 95 % bootstrap interval that resamples documents, not rows. The floors are the shares of a
-summary's 1- to 4-grams that its source contains: a metric says something only where it beats the best of them. The
-difference to that floor, and to the scores under `--baseline`, is by paired bootstrap: of the same resamples. Where a
-pair has `metric_scores` (`NAME_reference`, `NAME_edited`), these stand in the table too. Rows with different `origin`
-have tables of their own; `error_type` and `domain` have a table of the first statistic.
+summary's 1- to 4-grams that its source contains. A metric is useful only where it beats the best floor. The difference
+to that floor, and to the scores under `--baseline`, is by paired bootstrap, with the same resamples. The table also has
+the `metric_scores` of pairs (`NAME_reference`, `NAME_edited`), if there are any. Rows with different `origin` have
+separate tables; `error_type` and `domain` have a table of the first statistic.
 
-QUALS and QAGS are looked at one after the other: a row of which one of its scorers leaves a summary undefined is left
-out of its table alone, for the floors too, and counted. For QUALS, what the model finds of the pairs of true summaries
-given their sources, by length of the source: that should be flat, or it is length that is measured.
+QUALS and QAGS have separate tables. A row with a summary that a scorer leaves undefined is left out of that metric's
+table, also for the floors, and is counted. For QUALS, the report also has the mean log p(token | source) of the pairs
+of true summaries, by length of the source. It should be flat; otherwise the score measures length.
 
-`--save` keeps all scores with their questions, a file for each metric and data file; `--saved` reads them in place of
-scoring (with all of their rows that are in the data as chosen). `--worst` prints the examples that are furthest from
-what people say, at most one a document: by the difference of the score's rank and the label's (in the file or, where a
-document has several summaries, in the document), or by how far the unfaithful summary scores above the faithful one.
+`--save` keeps all scores with their questions, in a file for each metric and data file. `--saved` reads them instead of
+scoring (all their rows that are among the chosen data). `--worst` prints the examples that disagree most with people,
+at most one for each document. The disagreement is the difference between the rank of the score and that of the label
+(in the file or, if a document has several summaries, in the document), or the lead of the unfaithful summary over the
+faithful one.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ PARTS = ("error_type", "domain")
 def read(path: str, rows: int | None = None, half: str | None = None, documents: int | None = None) -> list[Row]:
     """The rows of a JSON-lines file, or every other one ("even": from the first, "odd": from the second), or the first.
 
-    What is chosen on one half, a prompt say, is reported on the other. `documents`: all rows of so many documents,
+    Choose on one half, for example a prompt, and report on the other. `documents`: all rows of so many documents,
     spread evenly over the file. Each row gets an `id` of its own.
     """
     found, seen = [], dict[str, int]()
@@ -92,7 +93,7 @@ def texts(row: Row) -> list[str]:
 
 
 def are_true(row: Row) -> list[bool]:
-    """Of each of a row's summaries, whether people call all of it consistent."""
+    """For each summary of a row, whether people call all of it consistent."""
     return [row["consistency"] >= 1.0] if "summary" in row else [True, False]
 
 
@@ -114,7 +115,7 @@ def judge(rows: Sequence[Row], scorers: dict[str, Any]) -> list[Row]:
 
 
 def asked(one: Any) -> Row:
-    """What is kept of a question: QUALS's with the mean log p(token | source), QAGS's with the source's answer."""
+    """The saved parts of a question: of QUALS with the mean log p(token | source), of QAGS with the source's answer."""
     about = {"question": one.question, "answer": one.answer}
     if hasattr(one, "f1"):
         return {**about, "score": one.f1, "from_source": one.source_answer.text}
@@ -127,7 +128,7 @@ def saved_as(prefix: str, metric: str, path: str) -> Path:
 
 
 def load(file: Path) -> list[Row]:
-    """What `judge` gave."""
+    """The result of `judge`."""
     return [row for _, row in records(file)]
 
 
@@ -200,7 +201,7 @@ def threshold(scores: Array, good: NDArray[np.bool_]) -> float:
 
 
 def called_consistent(scores: Array, good: NDArray[np.bool_], documents: Places) -> NDArray[np.bool_]:
-    """Which summaries score at least the `threshold` of all the other documents."""
+    """A mask of the summaries that score at least the `threshold` of all the other documents."""
     limits = np.array([threshold(scores[documents != d], good[documents != d]) for d in range(documents.max() + 1)])
     return scores >= limits[documents]
 
@@ -306,13 +307,13 @@ class Sample:
 
 
 def sections(name: str, rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    """What has a table of its own: a file, or its rows of each `origin`."""
+    """The parts that have separate tables: a file, or its rows of each `origin`."""
     for origin in dict.fromkeys(row.get("origin", "") for row in rows):
         yield f"{name}, {origin}" if origin else name, [row for row in rows if row.get("origin", "") == origin]
 
 
 def evidence_by_length(rows: Sequence[Row], found: Sequence[Row], name: str) -> list[dict[str, float]]:
-    """Of true summaries, by thirds of source length: words, mean log p(token | source)."""
+    """For true summaries, by thirds of source length: words, mean log p(token | source)."""
     kept = [
         (len(row["document"].split()), np.mean([one["evidence"] for one in questions]))
         for row, entry in zip(rows, found, strict=True)
@@ -384,7 +385,7 @@ def of_part(rows: Sequence[Row], scores: Array, part: NDArray[np.bool_]) -> Esti
 
 
 def differences(rows: Sequence[Row], scores: Array, before: Array) -> dict[str, Any]:
-    """Of each statistic, what it is more than with the scores `before`, over the rows that both define."""
+    """The increase of each statistic over the scores `before`, over the rows that both define."""
     both = ~np.isnan(before).any(axis=1)
     if not both.any():
         return {}

@@ -1,12 +1,12 @@
-"""How long very many summaries take on several processes: computed from a rate, not measured.
+"""Estimate the time that very many summaries take on several processes, from a measured rate.
 
     python benchmarks/capacity.py --data rows.jsonl [--measure 100] [--model embedded] [--dtype float32] [--threads 1]
     python benchmarks/capacity.py --seconds 0.5
 
-`--data` measures the seconds of the clock that one process takes per summary, on the first rows (`document`,
-`summary`); `--seconds` is such a rate measured elsewhere. The table is `--summaries` times that rate, divided by the
-number of processes and by `--efficiency`: the throughput of many processes together, as a share of what as many
-would have alone.
+`--data` measures the wall-clock seconds that one process takes per summary, on the first rows (`document`, `summary`).
+`--seconds` is such a rate, measured elsewhere. The table has `--summaries` times that rate, divided by the number of
+processes and by `--efficiency`. The efficiency is the throughput of many processes together, relative to the same
+number of processes alone.
 """
 
 from __future__ import annotations

@@ -3,16 +3,17 @@
     python benchmarks/corruptions.py --data scitldr_dev.jsonl.gz --rows 100
     python benchmarks/corruptions.py --data qags_xsum_dev.jsonl.gz --metrics quals qags
 
-Reads JSON lines (`.gz` or not) with `document` and `summary` or `summaries` (the first is taken); where there is a
-`consistency`, rows of less than 1 are left out. Each summary is changed in up to three ways, by spaCy's tags:
+The input is JSON lines (`.gz` or not) with `document` and `summary` or `summaries` (the first is used). Rows with a
+`consistency` below 1 are left out. Each summary is changed in up to three ways, by spaCy's tags:
 
     of the source     a noun, name, number, adjective or verb becomes another of its tag that the source has elsewhere
     from elsewhere    … one that the source does not have, of another row's source
     exchanged         two of the summary's own change places
 
-Reported for each way and metric: how often the original scores higher (ties count half), with a 95 % bootstrap
-interval; chance is .5. Counting copied n-grams, the floor, sees a foreign word but hardly one of the source's own. The
-labels are by construction: not every change makes a summary wrong, and people's summaries are not all faithful.
+The report has, for each way and metric, the share of pairs in which the original scores higher (ties count half), with
+a 95 % bootstrap interval; chance is .5. The floor, the share of copied n-grams, sees a foreign word, but rarely a word
+of the source. The labels are by construction: not every change makes a summary wrong, and people's summaries are not
+all faithful.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ WAYS = ("of the source", "from elsewhere", "exchanged")
 
 def read(path: str, rows: int | None) -> list[tuple[str, str]]:
     """Summaries and their sources: of the first rows whose summary nobody called inconsistent."""
-    found = []
+    pairs = []
     for _, row in records(Path(path)):
-        if row.get("consistency", 1) >= 1 and len(found) < (rows or math.inf):
-            found.append((row["summaries"][0] if "summaries" in row else row["summary"], row["document"]))
-    return found
+        if row.get("consistency", 1) >= 1 and len(pairs) < (rows or math.inf):
+            pairs.append((row["summaries"][0] if "summaries" in row else row["summary"], row["document"]))
+    return pairs
 
 
 def words(document: Any) -> Iterator[Any]:
@@ -53,11 +54,11 @@ def words(document: Any) -> Iterator[Any]:
 
 def by_tag(document: Any, without: Iterable[str]) -> dict[str, list[str]]:
     """Its words by spaCy's fine tag, without some, given in lower case."""
-    found: dict[str, dict[str, None]] = defaultdict(dict)
+    words_of_tag: dict[str, dict[str, None]] = defaultdict(dict)
     for token in words(document):
         if token.lower_ not in without:
-            found[token.tag_][token.text] = None
-    return {tag: list(each) for tag, each in found.items()}
+            words_of_tag[token.tag_][token.text] = None
+    return {tag: list(tag_words) for tag, tag_words in words_of_tag.items()}
 
 
 def replaced(document: Any, new: dict[int, str]) -> str:
@@ -66,24 +67,24 @@ def replaced(document: Any, new: dict[int, str]) -> str:
     return text[0].upper() + text[1:] if document.text[0].isupper() else text
 
 
-def changes(summary: Any, source: Any, other: Any, draw: random.Random) -> dict[str, str]:
+def changes(summary: Any, source: Any, foreign: Any, draw: random.Random) -> dict[str, str]:
     """A parsed summary in each of the `WAYS` that are possible."""
     own, there = {token.lower_ for token in summary}, {token.lower_ for token in source}
-    found = {}
-    for way, choices in (("of the source", by_tag(source, own)), ("from elsewhere", by_tag(other, own | there))):
+    changed = {}
+    for way, choices in (("of the source", by_tag(source, own)), ("from elsewhere", by_tag(foreign, own | there))):
         places = [token for token in words(summary) if token.tag_ in choices]
         if places:
             token = draw.choice(places)
-            found[way] = replaced(summary, {token.i: draw.choice(choices[token.tag_])})
+            changed[way] = replaced(summary, {token.i: draw.choice(choices[token.tag_])})
     pairs = [
-        (one, two) for one in words(summary) for two in words(summary)
-        if one.i < two.i and one.tag_ == two.tag_ and one.lower_ != two.lower_
+        (first, second) for first in words(summary) for second in words(summary)
+        if first.i < second.i and first.tag_ == second.tag_ and first.lower_ != second.lower_
     ]  # fmt: skip
     if pairs:
-        one, two = draw.choice(pairs)
-        first = one.text if one.i or one.pos_ == "PROPN" else one.lower_
-        found["exchanged"] = replaced(summary, {one.i: two.text, two.i: first})
-    return found
+        first, second = draw.choice(pairs)
+        first_text = first.text if first.i or first.pos_ == "PROPN" else first.lower_
+        changed["exchanged"] = replaced(summary, {first.i: second.text, second.i: first_text})
+    return changed
 
 
 def accuracy(original: Sequence[float], changed: Sequence[float]) -> dict[str, Any]:
@@ -107,37 +108,37 @@ def evaluate(pairs: Sequence[tuple[str, str]], scorers: dict[str, Any], model: s
     rows = []  # row number, way, summary
     for number, (summary, source) in enumerate(zip(summaries, sources, strict=True)):
         draw = random.Random(zlib.crc32(summary.text.encode()))
-        other = sources[(number + 1 + draw.randrange(max(1, len(sources) - 1))) % len(sources)]
+        foreign = sources[(number + 1 + draw.randrange(max(1, len(sources) - 1))) % len(sources)]
         rows.append((number, "", summary.text))
-        rows += ((number, way, text) for way, text in changes(summary, source, other, draw).items())
+        rows += ((number, way, text) for way, text in changes(summary, source, foreign, draw).items())
     texts = {"summaries": [text for *_, text in rows], "sources": [pairs[number][1] for number, *_ in rows]}
     columns = {name: scorer.score(**texts).scores for name, scorer in scorers.items()}
     for n in NGRAMS:
         columns[f"copied {n}-grams"] = [copied_share(s, t, n) for s, t in zip(*texts.values(), strict=True)]
-    found = {}
+    results = {}
     for name, column in columns.items():
         scores = {(number, way): score for (number, way, _), score in zip(rows, column, strict=True)}
-        found[name] = {
+        results[name] = {
             way: accuracy(*zip(*((scores[n, ""], score) for (n, w), score in scores.items() if w == way), strict=True))
             for way in WAYS
             if any(w == way for _, w in scores)
         }
-    return found
+    return results
 
 
-def show(name: str, found: dict[str, Any], count: int) -> str:
+def show(name: str, results: dict[str, Any], count: int) -> str:
     """A Markdown table of one file."""
     lines = [f"**{name}**: {count} summaries", "", f"| metric | {' | '.join(WAYS)} |", f"|---|{'---|' * len(WAYS)}"]
-    for metric, ways in found.items():
+    for metric, ways in results.items():
         lines.append(f"| {metric} | {' | '.join(_cell(ways.get(way)) for way in WAYS)} |")
     return "\n".join(lines)
 
 
-def _cell(one: dict[str, Any] | None) -> str:
-    if one is None:
+def _cell(result: dict[str, Any] | None) -> str:
+    if result is None:
         return ""
-    undefined = f", {one['undefined']} undefined" if one["undefined"] else ""
-    return f"{cell(one)} ({one['rows']}{undefined})"
+    undefined = f", {result['undefined']} undefined" if result["undefined"] else ""
+    return f"{cell(result)} ({result['rows']}{undefined})"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,17 +1,17 @@
-"""How near QUALS comes to what the machine can do.
+"""Compare the time of QUALS with the least time that the machine needs for its matrix products.
 
     python benchmarks/limit.py --data rows.jsonl [--limit 32] [--dtype float32 bfloat16] [--threads 1]
     python benchmarks/limit.py --data rows.jsonl --model FOLDER --groups 60     a decoder-only model too
     python benchmarks/limit.py --data rows.jsonl --search-dtype float32         scoring alone in bfloat16
 
-A row holds `document` and `summary`. For every dtype: the floating-point operations of the call, counted by torch as
-they are carried out, in each stage; the rate at which this machine multiplies matrices of the shapes that occurred,
-measured right after; and the ratio of the time of the call to the time those operations take at that rate. 1 would be a
-call that does nothing but multiply, and multiplies as fast as the machine can. Operations that are no product of
-matrices (softmax, norms, choosing) count as none, so they are part of the distance.
+A row holds `document` and `summary`. The report has three numbers for every dtype: the floating-point operations of the
+call in each stage, which torch counts; the rate at which this machine multiplies matrices of the same shapes, measured
+right after the call; and the time of the call relative to the time of those operations at that rate. The ratio is 1 for
+a call that only multiplies, and as fast as the machine can. Other operations (softmax, norms, choices) are not counted,
+so their time raises the ratio.
 
-The time is the processor's, which a busy machine stretches less than the clock's; both are given. With a second dtype,
-also how far its scores lie from the first's.
+The time is the processor's, which a busy machine changes less than the wall clock's; the report has both. With a second
+dtype, it also has the distance of its scores from those of the first.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Do several processes score as many times faster, and the same? QUALS spread over processes of one thread each.
+"""Measure the speed-up of QUALS on several processes of one thread each, and compare the scores.
 
     python benchmarks/processes.py --data rows.jsonl [more.jsonl] [--rows 400] [--processes 1 2] [--repeats 1]
     python benchmarks/processes.py --data rows.jsonl --machines     each process a "machine" of its own, over loopback
 
-A row holds `document` and `summary`; rows begin again where there are too few, with their sentences turned round, so
-that no text repeats. Every number of processes is run in turns, as `torchrun` and `accelerate launch` start them; the
-seconds are the clock's, from when all processes have loaded the model until the last has the whole result. Reported:
-summaries a second, the ratio to the first number of processes repeat by repeat, and how far the scores are apart.
+A row holds `document` and `summary`. If there are too few rows, they are used again with their sentences in another
+order, so that no text repeats. The numbers of processes take turns; the processes are started as `torchrun` and
+`accelerate launch` start them. The seconds are wall-clock time, from when all processes have loaded the model until the
+last one has the whole result. The report has the summaries per second, the ratio to the first number of processes in
+each repeat, and the largest difference of scores.
 """
 
 from __future__ import annotations
@@ -32,13 +33,15 @@ def texts(paths: Sequence[str], rows: int) -> tuple[list[str], list[str]]:
     """So many summaries and sources, no two alike."""
     from quals_metric.files.tables import records
 
-    found = [row for path in paths for _, row in records(Path(path))]
+    source_rows = [row for path in paths for _, row in records(Path(path))]
     turned = (
-        tuple(_turned(row[column], turn) for column in ("summary", "document")) for turn in count() for row in found
+        tuple(_turned(row[column], turn) for column in ("summary", "document"))
+        for turn in count()
+        for row in source_rows
     )
     distinct = dict.fromkeys(islice(turned, rows))
     if len(distinct) < rows:
-        raise SystemExit(f"{rows} different rows cannot be made of {len(found)}; give more data or fewer --rows")
+        raise SystemExit(f"{rows} different rows cannot be made of {len(source_rows)}; give more data or fewer --rows")
     summaries, sources = zip(*distinct, strict=True)
     return list(summaries), list(sources)
 
@@ -53,7 +56,7 @@ def _turned(text: str, turn: int) -> str:
 
 
 def child(args: argparse.Namespace) -> None:
-    """What every process does: load, wait for the others, score, and on the first write what came of it."""
+    """The work of every process: load, wait for the others, score, and, on the first one, write the result."""
     import torch
     from accelerate import PartialState
 
@@ -70,8 +73,8 @@ def child(args: argparse.Namespace) -> None:
     result = scorer.score(summaries=summaries, sources=sources, spread=True)
     state.wait_for_everyone()
     if state.is_main_process:
-        found = {"seconds": time.monotonic() - began, "scores": json_ready(result.scores), "of": result.signature}
-        Path(args.result).write_text(json.dumps(found), encoding="utf-8")
+        outcome = {"seconds": time.monotonic() - began, "scores": json_ready(result.scores), "of": result.signature}
+        Path(args.result).write_text(json.dumps(outcome), encoding="utf-8")
     state.destroy_process_group()  # left to the interpreter's end, its threads may abort the process
 
 
@@ -91,34 +94,34 @@ def run(processes: int, args: argparse.Namespace, folder: Path) -> dict[str, Any
         commands = [[*launch, "--standalone", f"--nproc-per-node={processes}"]]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     running = [subprocess.Popen([*command, *own], env=environment) for command in commands]
-    codes = [each.wait() for each in running]
+    codes = [process.wait() for process in running]
     if any(codes):
         raise SystemExit(f"{processes} processes: one failed; its error is above")
     return json.loads(result.read_text(encoding="utf-8"))
 
 
-def apart(one: Sequence[float | None], other: Sequence[float | None]) -> float:
+def apart(first: Sequence[float | None], second: Sequence[float | None]) -> float:
     """The largest difference of two lists of scores; infinity if one has a score where the other has none."""
-    if [a is None for a in one] != [b is None for b in other]:
+    if [a is None for a in first] != [b is None for b in second]:
         return float("inf")
-    return max((abs(a - b) for a, b in zip(one, other, strict=True) if a is not None and b is not None), default=0.0)
+    return max((abs(a - b) for a, b in zip(first, second, strict=True) if a is not None and b is not None), default=0.0)
 
 
-def report(found: dict[int, list[dict[str, Any]]], rows: int) -> str:
+def report(runs_of: dict[int, list[dict[str, Any]]], rows: int) -> str:
     """The table."""
-    first = next(iter(found))
+    first = next(iter(runs_of))
     lines = ["| processes | seconds, median (range) | summaries a second | ratio (range) | scores apart |"]
     lines += ["| ---: | ---: | ---: | ---: | ---: |"]
-    for processes, runs in found.items():
-        seconds = [one["seconds"] for one in runs]
-        ratios = [base["seconds"] / one["seconds"] for base, one in zip(found[first], runs, strict=True)]
-        distance = max(apart(one["scores"], found[first][0]["scores"]) for one in runs)
+    for processes, runs in runs_of.items():
+        seconds = [outcome["seconds"] for outcome in runs]
+        ratios = [base["seconds"] / outcome["seconds"] for base, outcome in zip(runs_of[first], runs, strict=True)]
+        distance = max(apart(outcome["scores"], runs_of[first][0]["scores"]) for outcome in runs)
         middle = statistics.median(seconds)
         lines.append(
             f"| {processes} | {middle:.1f} ({min(seconds):.1f} to {max(seconds):.1f}) | {rows / middle:.2f} "
             f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {distance:.0e} |"
         )
-    return "\n".join([*lines, "", found[first][0]["of"]])
+    return "\n".join([*lines, "", runs_of[first][0]["of"]])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -137,15 +140,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.result:
         return child(args)
-    found: dict[int, list[dict[str, Any]]] = {processes: [] for processes in args.processes}
+    runs_of: dict[int, list[dict[str, Any]]] = {processes: [] for processes in args.processes}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "texts.json").write_text(json.dumps(texts(args.data, args.rows)), encoding="utf-8")
         for _ in range(args.repeats):
             for processes in args.processes:
-                found[processes].append(run(processes, args, folder))
-                print(f"{processes} processes: {found[processes][-1]['seconds']:.1f} s", flush=True)
-    print(report(found, args.rows))
+                runs_of[processes].append(run(processes, args, folder))
+                print(f"{processes} processes: {runs_of[processes][-1]['seconds']:.1f} s", flush=True)
+    print(report(runs_of, args.rows))
 
 
 if __name__ == "__main__":

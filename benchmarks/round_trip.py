@@ -1,11 +1,11 @@
-"""How often does the reader answer a generated question as it was meant? The question generator's own measure.
+"""Measure how often the reader gives the intended answer to a generated question.
 
     python benchmarks/round_trip.py --data scitldr_dev.jsonl.gz --column document --rows 40
 
-For each text (a column of JSON lines, `.gz` or not): its names and noun phrases, a question to each of the first ten by
-the best of ten beams, and the reader's answer from the same text. Reports the share of candidates that got a question,
-and of these questions the shares that the reader answers with the intended answer (after SQuAD's normalization), with
-another one, and not at all; and the mean token F1.
+The texts are a column of JSON lines (`.gz` or not). The best of ten beams is the question for each of the first ten
+names and noun phrases of a text, and the reader answers it from the same text. The report has the share of candidates
+that have a question. Of these questions, it has the shares that the reader answers with the intended answer (after
+SQuAD's normalization), with another answer, and not at all; and the mean token F1.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def measure(scorer: QagsScorer, texts: Sequence[str]) -> dict[str, float]:
                 inputs.append(marked[0])
                 owners.append((text, candidate))
     search = BeamSearch(config.beam_width, config.min_question_tokens, config.max_question_tokens)
-    found = map_batches(lambda batch: generator.generate(batch, search), inputs, len)
+    hypotheses_of_input = map_batches(lambda batch: generator.generate(batch, search), inputs, len)
     asked = [
-        (text, one)
-        for (text, candidate), hypotheses in zip(owners, found, strict=True)
-        for one in parse_questions(hypotheses[:1], candidate, generator.text)
+        (text, question)
+        for (text, candidate), hypotheses in zip(owners, hypotheses_of_input, strict=True)
+        for question in parse_questions(hypotheses[:1], candidate, generator.text)
     ]
-    answers = scorer.reader.read([one.question for _, one in asked], [text for text, _ in asked])
-    pairs = [(answer, one.answer.text) for answer, (_, one) in zip(answers, asked, strict=True)]
+    answers = scorer.reader.read([question.question for _, question in asked], [text for text, _ in asked])
+    pairs = [(answer, question.answer.text) for answer, (_, question) in zip(answers, asked, strict=True)]
     intended = sum(exact_match(answer.text, meant) for answer, meant in pairs)
     nothing = sum(answer.is_null for answer, _ in pairs)
     return {

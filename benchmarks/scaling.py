@@ -52,7 +52,7 @@ SCORED = 10  # hypotheses of random weights that are scored
 
 @dataclass(frozen=True)
 class Point:
-    """What is measured; `value` is where it lies on its axis, `shape` (width, layers) a model of random weights."""
+    """A point to measure; `value` is its position on its axis, `shape` (width, layers) a model of random weights."""
 
     axis: str
     value: float
@@ -74,7 +74,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came out: seconds of processor and clock, peak memory and what there was before the work in MB."""
+    """The result of a measurement: processor and wall-clock seconds, memory in MB at its peak and before the work."""
 
     processor: float
     clock: float
@@ -109,12 +109,12 @@ class Sentences:
         total, rest = len(self.sentences), random.Random(number)
         first = number % total
         order = chain((first, (first + 1 + number // total) % total), iter(lambda: rest.randrange(total), None))
-        found: list[str] = []
-        for place in islice(order, skip, None):
-            found += self.sentences[place]
-            if len(found) >= words:
+        text_words: list[str] = []
+        for index in islice(order, skip, None):
+            text_words += self.sentences[index]
+            if len(text_words) >= words:
                 break
-        return " ".join(found[:words])
+        return " ".join(text_words[:words])
 
 
 def texts(point: Point) -> tuple[list[str], list[str]]:
@@ -185,8 +185,8 @@ def _random(point: Point) -> tuple[Callable[[], int], Any]:
             if point.operations == "score":
                 targets = list(np.array(source)[np.arange(SCORED * 24).reshape(SCORED, 24) % len(source)])
             else:
-                found = model.generate([source if point.operations == "search" else summary], search)[0]
-                targets = [hypothesis.tokens for hypothesis in found[:SCORED]]
+                hypotheses = model.generate([source if point.operations == "search" else summary], search)[0]
+                targets = [hypothesis.tokens for hypothesis in hypotheses[:SCORED]]
             if point.operations != "search":
                 model.log_likelihood([ScoringRequest(source, targets)])
             pairs += len(targets)
@@ -240,12 +240,12 @@ def _resident() -> float:
 
 
 def alone(point: Point) -> Measured | None:
-    """Measure a point in a process of its own; None if that was killed, say for want of memory."""
+    """Measure a point in a process of its own; None if it was killed, for example for lack of memory."""
     return _in_a_process(run, point)
 
 
 def _in_a_process(function: Callable[[Point], Any], point: Point) -> Any:
-    """What `function` gives in a process of its own, None if that ended without."""
+    """The result of `function` in a process of its own; None if the process ended without a result."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_send, args=(theirs, function, point))
@@ -286,46 +286,48 @@ def table(rows: Sequence[Row]) -> str:
     lines = [f"| {axis} | n | seconds (clock) | growth | ms a summary | pairs | peak MB | growth | of it work |"]
     lines.append("|" + " ---: |" * 9)
     before: Row | None = None
-    for point, found in rows:
-        if found is None:
+    for point, measured in rows:
+        if measured is None:
             lines.append(f"| {point.value:,} | {point.summaries:,} | was killed | | | | | | |")
             continue
-        name = f"{found.parameters:.1f} M" if axis == "size" else f"{point.value:,}"
-        grown = ["", ""] if before is None else _growth(before, (point, found))
+        name = f"{measured.parameters:.1f} M" if axis == "size" else f"{point.value:,}"
+        grown = ["", ""] if before is None else _growth(before, (point, measured))
         lines.append(
-            f"| {name} | {point.summaries:,} | {found.processor:.2f} ({found.clock:.2f}) | {grown[0]} | "
-            f"{1000 * found.processor / point.summaries:.0f} | {found.pairs:,} | {found.peak:,.0f} | {grown[1]} | "
-            f"{found.peak - found.loaded:,.0f} |"
+            f"| {name} | {point.summaries:,} | {measured.processor:.2f} ({measured.clock:.2f}) | {grown[0]} | "
+            f"{1000 * measured.processor / point.summaries:.0f} | {measured.pairs:,} | {measured.peak:,.0f} | "
+            f"{grown[1]} | {measured.peak - measured.loaded:,.0f} |"
         )
-        before = point, found
+        before = point, measured
     return "\n".join(lines)
 
 
 def _growth(before: Row, after: Row) -> list[str]:
     """The exponents by which time and memory grew between two points."""
-    (point, one), (other_point, other) = before, after
-    if one is None or other is None or point.value == other_point.value:
+    (point, earlier), (later_point, later) = before, after
+    if earlier is None or later is None or point.value == later_point.value:
         return ["", ""]
     is_size = point.axis == "size"
-    ends = (one.parameters, other.parameters) if is_size else (point.value, other_point.value)
+    ends = (earlier.parameters, later.parameters) if is_size else (point.value, later_point.value)
     apart = math.log(ends[1] / ends[0])
-    return [f"{math.log(b / a) / apart:.2f}" for a, b in ((one.processor, other.processor), (one.peak, other.peak))]
+    return [
+        f"{math.log(b / a) / apart:.2f}" for a, b in ((earlier.processor, later.processor), (earlier.peak, later.peak))
+    ]
 
 
 def plot(rows: Sequence[Row]) -> str:
     """Time (blue) and peak memory (orange) of one axis as SVG: logarithmic, on one scale, each from its least on."""
-    known = [(point, found) for point, found in rows if found is not None]
+    known = [(point, measured) for point, measured in rows if measured is not None]
     names = [f"{point.value:,}" for point, _ in known]
     values_across = [point.value for point, _ in known]
     across = _scale(values_across, 60, 420, _span(values_across))
-    span = max(_span([found.processor for _, found in known]), _span([found.peak for _, found in known]))
+    span = max(_span([measured.processor for _, measured in known]), _span([measured.peak for _, measured in known]))
     parts = [f'<text x="60" y="16">{escape(rows[0][0].axis)}</text>']
     parts += [
         f'<text x="{x:.0f}" y="226" text-anchor="middle">{name}</text>' for x, name in zip(across, names, strict=True)
     ]
     for colour, unit, values in (
-        ("#1f77b4", "s", [found.processor for _, found in known]),
-        ("#d95f02", "MB", [found.peak for _, found in known]),
+        ("#1f77b4", "s", [measured.processor for _, measured in known]),
+        ("#d95f02", "MB", [measured.peak for _, measured in known]),
     ):
         places = list(zip(across, _scale(values, 200, 40, span), strict=True))
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
@@ -361,15 +363,15 @@ def large(base: Point, measure: Measure) -> str:
     for operation in ("search", "score"):
         work = {}
         for sharing in ("shared", "expanded"):
-            found = measure(replace(base, axis=operation, value=1, sharing=sharing, operations=operation, **shape))
-            if found is None:
+            measured = measure(replace(base, axis=operation, value=1, sharing=sharing, operations=operation, **shape))
+            if measured is None:
                 lines.append(f"| {operation} | {sharing} | was killed | | | | |")
                 continue
-            work[sharing] = found.peak - found.loaded
+            work[sharing] = measured.peak - measured.loaded
             ratio = f"{work['shared'] / work['expanded']:.3f}" if len(work) == 2 else ""
             lines.append(
-                f"| {operation} | {sharing} | {found.processor:.1f} | {found.peak:,.0f} | {found.loaded:,.0f} | "
-                f"{work[sharing]:,.0f} | {ratio} |"
+                f"| {operation} | {sharing} | {measured.processor:.1f} | {measured.peak:,.0f} | "
+                f"{measured.loaded:,.0f} | {work[sharing]:,.0f} | {ratio} |"
             )
     return "\n".join(lines)
 
@@ -382,7 +384,7 @@ def epochs(point: Point) -> list[tuple[str, float, float, float]]:
 
     torch.set_num_threads(point.threads)
     summaries, sources = texts(point)
-    found = []
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         plain, cached = (
             QualsScorer(QualsConfig(point.model, dtype=point.dtype, groups=point.groups, cache=cache))
@@ -392,8 +394,8 @@ def epochs(point: Point) -> list[tuple[str, float, float, float]]:
         for name, scorer in (("no cache", plain), ("first epoch", cached), ("second epoch", cached)):
             processor, clock = time.process_time(), time.perf_counter()
             result = scorer.score(summaries=summaries, sources=sources)
-            found.append((name, time.process_time() - processor, time.perf_counter() - clock, result.score))
-    return found
+            rows.append((name, time.process_time() - processor, time.perf_counter() - clock, result.score))
+    return rows
 
 
 def epochs_table(rows: Sequence[tuple[str, float, float, float]], summaries: int) -> str:
@@ -408,7 +410,7 @@ def epochs_table(rows: Sequence[tuple[str, float, float, float]], summaries: int
 
 
 def about(base: Point) -> str:
-    """What was measured where."""
+    """The setting of the measurements."""
     from importlib.metadata import version
 
     return (
@@ -464,20 +466,23 @@ def main(argv: Sequence[str] | None = None, measure: Measure = alone) -> None:
         print(large(base, measure))
         return
     if args.cache:
-        found = epochs(base) if measure is not alone else _in_a_process(epochs, base)
-        print(epochs_table(found, base.summaries))
+        epoch_rows = epochs(base) if measure is not alone else _in_a_process(epochs, base)
+        print(epochs_table(epoch_rows, base.summaries))
         return
     for axis in args.axes:
         values = getattr(args, axis.replace("-", "_"))
         rows: list[Row] = [(point, measure(point)) for point in points(axis, base, values)]
         print(f"{table(rows)}\n", flush=True)
-        if args.plots and any(one for _, one in rows):
+        if args.plots and any(measured for _, measured in rows):
             args.plots.mkdir(parents=True, exist_ok=True)
             (args.plots / f"{axis}.svg").write_text(plot(rows), encoding="utf-8")
         if args.out:
             with args.out.open("a", encoding="utf-8") as lines:
-                for point, one in rows:
-                    print(json.dumps({**asdict(point), **(asdict(one) if one else {"killed": True})}), file=lines)
+                for point, measured in rows:
+                    print(
+                        json.dumps({**asdict(point), **(asdict(measured) if measured else {"killed": True})}),
+                        file=lines,
+                    )
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python benchmarks/speed.py --data rows.jsonl [--rows 4] [--repeats 5] [--threads 1] [--out speed.json]
     python benchmarks/speed.py --limit --data rows.jsonl …      how near QUALS is to the machine's limit: limit.py
 
-A row holds `document` and `summary`. Five contenders score the same texts with the same checkpoints and dtype, each
-in a process of its own, in turns, so that whatever slows the machine slows them alike:
+A row holds `document` and `summary`. Five contenders score the same texts with the same checkpoints and dtype. Each has
+its own process. They take turns, so that a busy machine slows all of them alike:
 
     (a)   QAGS, published: one text at a time is asked about, by transformers' own beam search; the reader takes batches
           of 8: all questions on the summary, the kept ones on the source and on the summary again
@@ -14,9 +14,9 @@ in a process of its own, in turns, so that whatever slows the machine slows them
           groups on the whole vocabulary; every pair scored by encoding its source again
     (d)   QUALS: ours
 
-Deviations from the published programs: they fill up questions and candidates at random, where we are deterministic;
-they run other checkpoints on fairseq. (a) and (b), (c) and (d) must give the same scores, which is checked.
-Reports seconds per summary (median, range), ratios within each repeat, shares of the stages and peak memory.
+Deviations from the published programs: those add random questions and candidates if there are too few, and they run
+other checkpoints on fairseq. The program checks that (a) and (b), and (c) and (d), give the same scores. It reports
+seconds per summary (median, range), ratios within each repeat, shares of the stages and peak memory.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class PublishedQags(Contender):
             from qa_inference.batching import map_batches
 
             return map_batches(function, items, cost)
-        return [found for i in range(0, len(items), size) for found in function(items[i : i + size])]
+        return [result for i in range(0, len(items), size) for result in function(items[i : i + size])]
 
     def score(self, summaries: Texts, sources: Texts) -> list[float]:
         """One score per summary."""
@@ -137,15 +137,15 @@ class PublishedQags(Contender):
         for i, summary in enumerate(summaries):
             with self.stage("candidates"):
                 (candidates,) = parts.finder.find([summary], parts.config.num_candidates)
-            for each in candidates:
-                marked = parts.format.input(parts.generator.text, summary, each.start, each.end, parts.window)
+            for candidate in candidates:
+                marked = parts.format.input(parts.generator.text, summary, candidate.start, candidate.end, parts.window)
                 if marked is not None:
                     inputs.append(marked[0])
-                    owners.append((i, each))
+                    owners.append((i, candidate))
         with self.stage("generate"):
-            found = self.map(self.generate, inputs, BEAMS_AT_ONCE, lambda ids: 10 * (len(ids) + 32))
+            hypotheses_of_input = self.map(self.generate, inputs, BEAMS_AT_ONCE, lambda ids: 10 * (len(ids) + 32))
         asked: list[list[Any]] = [[] for _ in summaries]
-        for (i, answer), hypotheses in zip(owners, found, strict=True):
+        for (i, answer), hypotheses in zip(owners, hypotheses_of_input, strict=True):
             asked[i] += parse_questions(hypotheses, answer, parts.generator.text)
         with self.stage("read"):
             return self.compare(summaries, sources, asked)
@@ -156,27 +156,38 @@ class PublishedQags(Contender):
         from qags_metric.selection import select_questions, token_f1
 
         config = self.parts.config
-        own = self.answers([(one.question, text) for text, each in zip(summaries, asked, strict=True) for one in each])
+        own = self.answers(
+            [
+                (question.question, text)
+                for text, questions in zip(summaries, asked, strict=True)
+                for question in questions
+            ]
+        )
         kept = []
-        for each in asked:
-            read = {one.question: own.pop(0) for one in each}
-            kept.append([one.question for one in select_questions(each, read, config.max_questions, config.exact)])
+        for questions in asked:
+            read = {question.question: own.pop(0) for question in questions}
+            kept.append(
+                [
+                    question.question
+                    for question in select_questions(questions, read, config.max_questions, config.exact)
+                ]
+            )
         both = [
-            self.answers([(q, text) for text, each in zip(texts, kept, strict=True) for q in each])
+            self.answers([(q, text) for text, questions in zip(texts, kept, strict=True) for q in questions])
             for texts in (sources, summaries)
         ]
         agreements = [token_f1(b.text, a.text) for a, b in zip(*both, strict=True)]
-        return [mean([agreements.pop(0) for _ in each]) for each in kept]
+        return [mean([agreements.pop(0) for _ in questions]) for questions in kept]
 
-    def answers(self, places: list[tuple[str, str]]) -> list[Any]:
+    def answers(self, questions_and_texts: list[tuple[str, str]]) -> list[Any]:
         """The reader's answer to each question on a text."""
         reader = self.parts.reader
-        windows = [reader.windows(*place) for place in places]
-        flat = [window for each in windows for window in each]
-        found = self.map(reader.spans, flat, READER_BATCH, lambda window: window.cost)
+        windows = [reader.windows(*question_and_text) for question_and_text in questions_and_texts]
+        flat = [window for of_question in windows for window in of_question]
+        spans = self.map(reader.spans, flat, READER_BATCH, lambda window: window.cost)
         return [
-            reader.answer(text, each, [found.pop(0) for _ in each])
-            for (_, text), each in zip(places, windows, strict=True)
+            reader.answer(text, of_question, [spans.pop(0) for _ in of_question])
+            for (_, text), of_question in zip(questions_and_texts, windows, strict=True)
         ]
 
     def generate(self, inputs: list[Any]) -> list[Any]:
@@ -199,12 +210,12 @@ class PublishedQags(Contender):
             scores = self.network.compute_transition_scores(
                 output.sequences, output.scores, output.beam_indices, normalize_logits=False
             )
-        found = []
+        hypotheses = []
         for row, log_probs in zip(output.sequences[:, 1:].tolist(), scores.numpy(), strict=True):
             end = next((i for i, token in enumerate(row) if token in vocabulary.ends), None)
             length = len(row) if end is None else end + 1
-            found.append(Hypothesis(np.array(row[:length]), log_probs[:length], end is not None))
-        return [found[i : i + config.hypotheses] for i in range(0, len(found), config.hypotheses)]
+            hypotheses.append(Hypothesis(np.array(row[:length]), log_probs[:length], end is not None))
+        return [hypotheses[i : i + config.hypotheses] for i in range(0, len(hypotheses), config.hypotheses)]
 
 
 class PublishedQuals(Contender):
@@ -227,18 +238,20 @@ class PublishedQuals(Contender):
             batch = summaries[i : i + SUMMARIES_AT_ONCE]
             inputs = [window for text in batch for window in texts[text].inputs()]
             with self.stage("generate"):
-                found = self.search(inputs)
+                hypotheses_of_window = self.search(inputs)
             for text, source in zip(batch, sources[i : i + SUMMARIES_AT_ONCE], strict=True):
-                pairs = self.kept(text, texts[text], [found.pop(0) for _ in texts[text].windows])
+                pairs = self.kept(text, texts[text], [hypotheses_of_window.pop(0) for _ in texts[text].windows])
                 with self.stage("score"):
                     scores.append(mean(self.pair_scores(pairs, source)))
         return scores
 
-    def kept(self, summary: str, text: Any, found: list[list[Any]]) -> list[Any]:
+    def kept(self, summary: str, text: Any, hypotheses_of_window: list[list[Any]]) -> list[Any]:
         """Step 2, which costs little and is ours."""
         from quals_metric.selection import SummaryText, locate_answers, parse_pairs, select_pairs
 
-        parsed = parse_pairs([h for each in found for h in each], self.parts.format, self.parts.model.text)
+        parsed = parse_pairs(
+            [h for hypotheses in hypotheses_of_window for h in hypotheses], self.parts.format, self.parts.model.text
+        )
         located = locate_answers(parsed, SummaryText(summary, text.encoded, self.parts.model.text))
         return select_pairs(located, self.parts.config.max_pairs)
 
@@ -315,7 +328,7 @@ class PublishedQuals(Contender):
         return torch.stack(choices, 1)
 
     def hypotheses(self, tokens: Any, log_probs: Any) -> list[list[Any]]:
-        """What each group wrote [S, G, T], up to its end."""
+        """The tokens of each group [S, G, T], up to its end."""
         from qa_inference.decoding import Hypothesis
 
         def cut(row: Any, scores: Any) -> Any:
@@ -323,7 +336,9 @@ class PublishedQuals(Contender):
             length = int(ends[0]) + 1 if len(ends) else len(row)
             return Hypothesis(row[:length], scores[:length], len(ends) > 0)
 
-        return [[cut(*row) for row in zip(*each, strict=True)] for each in zip(tokens, log_probs, strict=True)]
+        return [
+            [cut(*row) for row in zip(*of_source, strict=True)] for of_source in zip(tokens, log_probs, strict=True)
+        ]
 
 
 def make(name: str, args: argparse.Namespace) -> Contender:
@@ -360,43 +375,45 @@ def read(path: str, count: int) -> list[dict[str, Any]]:
 def measure(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Every contender's runs, in turns."""
     context = multiprocessing.get_context("spawn")
-    ends, found = {}, {}
+    ends, runs_of = {}, {}
     for name in args.contenders:
         ours, theirs = context.Pipe()
         context.Process(target=work, args=(theirs, name, args), daemon=True).start()
         theirs.close()
-        ends[name], found[name] = ours, []
+        ends[name], runs_of[name] = ours, []
     for repeat in range(args.repeats):
         order = list(ends) if repeat % 2 == 0 else list(ends)[::-1]
         for name in order:
             ends[name].send(True)
-            found[name].append(ends[name].recv())
-            seconds = found[name][-1]["seconds"] / args.rows
+            runs_of[name].append(ends[name].recv())
+            seconds = runs_of[name][-1]["seconds"] / args.rows
             print(f"repeat {repeat + 1}, {NAMES[name]}: {seconds:.2f} s a summary", flush=True)
     for end in ends.values():
         end.send(False)
-    return found
+    return runs_of
 
 
-def check(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+def check(runs_of: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Lines that say how far the scores of each two that must agree are apart. Raises ValueError if they do not."""
     lines = []
-    for one, other in SAME:
-        if one in found and other in found:
-            a, b = (np.array(found[name][0]["scores"], float) for name in (one, other))
+    for first, second in SAME:
+        if first in runs_of and second in runs_of:
+            a, b = (np.array(runs_of[name][0]["scores"], float) for name in (first, second))
             apart = float(np.nanmax(np.abs(a - b), initial=0.0))
             if apart > TOLERANCE or (np.isnan(a) != np.isnan(b)).any():
-                raise ValueError(f"({one}) and ({other}) must give the same scores; got {a.tolist()} and {b.tolist()}")
-            lines.append(f"Scores of ({one}) and ({other}) are at most {apart:.0e} apart.")
+                raise ValueError(
+                    f"({first}) and ({second}) must give the same scores; got {a.tolist()} and {b.tolist()}"
+                )
+            lines.append(f"Scores of ({first}) and ({second}) are at most {apart:.0e} apart.")
     return lines
 
 
-def show(found: dict[str, list[dict[str, Any]]], args: argparse.Namespace) -> str:
+def show(runs_of: dict[str, list[dict[str, Any]]], args: argparse.Namespace) -> str:
     """Markdown tables."""
-    seconds = {name: np.array([run["seconds"] for run in runs]) / args.rows for name, runs in found.items()}
+    seconds = {name: np.array([run["seconds"] for run in runs]) / args.rows for name, runs in runs_of.items()}
     lines = ["| | seconds a summary, median (range) | processor | shares of the stages | peak memory, MB |"]
     lines += ["| --- | --- | --- | --- | --- |"]
-    for name, runs in found.items():
+    for name, runs in runs_of.items():
         total: Counter[str] = Counter()
         for run in runs:
             total.update(run["stages"])
@@ -405,10 +422,10 @@ def show(found: dict[str, list[dict[str, Any]]], args: argparse.Namespace) -> st
         peak = max(run["peak"] for run in runs)
         lines.append(f"| ({name}) {NAMES[name]} | {_range(seconds[name])} | {processor:.2f} | {shares} | {peak:.0f} |")
     lines += ["", "| ratio, repeat by repeat | median (range) |", "| --- | --- |"]
-    for one, other in RATIOS:
-        if one in seconds and other in seconds:
-            lines.append(f"| ({one}) / ({other}) | {_range(seconds[one] / seconds[other])} |")
-    return "\n".join([*lines, "", *check(found)])
+    for first, second in RATIOS:
+        if first in seconds and second in seconds:
+            lines.append(f"| ({first}) / ({second}) | {_range(seconds[first] / seconds[second])} |")
+    return "\n".join([*lines, "", *check(runs_of)])
 
 
 def _range(values: Any) -> str:
@@ -416,7 +433,7 @@ def _range(values: Any) -> str:
 
 
 def about(args: argparse.Namespace) -> str:
-    """What ran where."""
+    """The setting of the measurements."""
     import torch
     import transformers
 
@@ -447,10 +464,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", help="also write every run as JSON")
     args = parser.parse_args(arguments)
     args.rows = len(read(args.data, args.rows))
-    found = measure(args)
-    print(f"\n{about(args)}\n\n{show(found, args)}")
+    runs_of = measure(args)
+    print(f"\n{about(args)}\n\n{show(runs_of, args)}")
     if args.out:
-        Path(args.out).write_text(json.dumps({"about": about(args), "runs": found}, indent=1), encoding="utf-8")
+        Path(args.out).write_text(json.dumps({"about": about(args), "runs": runs_of}, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""What it takes until quals-metric begins to work: imports, the command's help, evaluate's door, the embedded model.
+"""Measure the start of quals-metric: imports, the command's help, `evaluate.load` and the embedded model.
 
     python benchmarks/startup.py --rouge evaluate/metrics/rouge --repeats 5
 
-`--rouge` is the folder of evaluate's own ROUGE, of a checkout of github.com/huggingface/evaluate (it needs the package
-rouge_score). Each line of the table is a Python of its own, started in turns with the others; seconds are the clock's,
-with those of the processor beside them. The last line is the time that `QualsScorer()` takes in such a process after
-its imports.
+`--rouge` is the folder of evaluate's own ROUGE, in a checkout of github.com/huggingface/evaluate (it needs the package
+rouge_score). Each line of the table is a new Python process; the processes take turns. The table has wall-clock and
+processor seconds. The last line is the time that `QualsScorer()` takes in such a process after its imports.
 """
 
 from __future__ import annotations
@@ -75,16 +74,16 @@ def measure(rouge: str | None, repeats: int) -> dict[str, list[Taken]]:
     return {name: [turn[name] for turn in turns[1:]] for name in programs}
 
 
-def table(found: Mapping[str, Sequence[Taken]]) -> str:
+def table(runs_of: Mapping[str, Sequence[Taken]]) -> str:
     """Medians and ranges, and each as a share of `import transformers`."""
     lines = ["| | seconds, median (range) | processor | ÷ import transformers |", "| --- | ---: | ---: | ---: |"]
-    base = [one.clock for one in found["import transformers"]]
-    for name, runs in found.items():
-        clock = [one.clock for one in runs]
+    base = [taken.clock for taken in runs_of["import transformers"]]
+    for name, runs in runs_of.items():
+        clock = [taken.clock for taken in runs]
         ratio = statistics.median(a / b for a, b in zip(clock, base, strict=True))
         lines.append(
             f"| {name} | {statistics.median(clock):.2f} ({min(clock):.2f} to {max(clock):.2f}) "
-            f"| {statistics.median(one.processor for one in runs):.2f} | {ratio:.2f} |"
+            f"| {statistics.median(taken.processor for taken in runs):.2f} | {ratio:.2f} |"
         )
     return "\n".join(lines)
 

@@ -1,15 +1,18 @@
-"""Ask, answer and score questions with Hugging Face models, fast; names no metric.
+"""Ask, answer and score questions with Hugging Face models. This package names no metric.
 
-- `models`: loads, searches and scores with an encoder-decoder or a decoder-only model; reads answers with a reader
+- `models/`: loads models, generates with them and computes likelihoods; reads answers
 - `decoding`: diverse beam search, beam search and sampling over a step function
-- `tokenization`: texts as data: ids with offsets, a long text as overlapping windows, padded rows of ids
-- `formats`, `presets`: how a checkpoint reads a text and writes a question; the known checkpoints
-- `batching`, `distributed`: batches by token budget, on one process or spread over many
-- `cache`: results kept on disk
+- `tokenization`: texts as data: ids with offsets, overlapping windows of long texts, padded rows of ids
+- `formats`, `presets`: the formats of checkpoints; the known checkpoints
+- `batching`, `distributed`: batches by token budget; one map on several processes
+- `cache`: results on disk
 - `answer_candidates`: the names and noun phrases of a text
-- `significance`: bootstrap and randomization
-- `metric_base`, `evaluate_metric`: what every metric is: options, results, its key and signature; its face for evaluate
-- `lazy`: public names that cost nothing until they are used
+- `language`: a guess whether texts are English
+- `significance`: bootstrap and randomization tests
+- `metric_base`: the options, results, key and signature that all metrics have
+- `evaluate_metric`: the class for evaluate that all metrics extend
+- `lazy`: names of a package that are imported when they are first used
+- `checkpoints/`: the embedded models
 
 Importing this package imports none of them.
 """

@@ -1,4 +1,4 @@
-"""Answer candidates: the names and noun phrases of a text, with their positions; the one door to spaCy.
+"""Answer candidates: the names and noun phrases of a text, with their positions. Only this file uses spaCy.
 
 Importing this file is fast; spaCy is imported when a model is loaded.
 """
@@ -99,9 +99,9 @@ class AnswerFinder:
     def find(self, texts: Sequence[str], limit: int | None = 10) -> list[list[AnswerCandidate]]:
         """The candidates of every text: its named entities, then its noun chunks, both in the order of the text.
 
-        Candidates that are equal after `normalize_answer` are one: the first stays. Candidates that it leaves empty,
-        and noun chunks whose head is a pronoun ("it", "everyone who came"), are left out. A text of more than 10,000
-        characters is read in pieces, cut at lines, sentences or words. Lone surrogates are read as U+FFFD.
+        Of candidates that are equal after `normalize_answer`, only the first is kept. Candidates that are empty after
+        it, and noun chunks whose head is a pronoun ("it", "everyone who came"), are left out. A text of more than
+        10,000 characters is read in pieces, cut at lines, sentences or words. Lone surrogates are read as U+FFFD.
 
         Args:
             texts: the texts, in any number.
@@ -181,7 +181,7 @@ def _pieces(text: str) -> Iterator[tuple[int, str]]:
 
 def _readable(text: str) -> str:
     """`text` without lone surrogates, which spaCy cannot encode; the length stays."""
-    from qa_inference.tokenization import without_surrogates  # imports transformers
+    from qa_inference.tokenization import without_surrogates  # imports numpy and tokenizers
 
     return without_surrogates(text)
 

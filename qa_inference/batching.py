@@ -1,4 +1,4 @@
-"""One function over many items, in batches that fit the memory, on one process or on several.
+"""Apply a function to many items, in batches that fit into memory, on one process or on several.
 
 `map_batches` sorts the items by cost, fills batches up to a budget, halves a batch that runs out of memory, and returns
 the results in the order of the items. It knows no model: the function takes a list of items and returns a list of
@@ -33,7 +33,7 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory",
 
 
 def plan_batches(costs: Sequence[int], token_budget: int, num_processes: int = 1) -> list[list[int]]:
-    """Batches of item indices, the costliest item first, equal ones in input order.
+    """Batches of item indices, the costliest item first, and items of equal cost in input order.
 
     A batch takes items until its largest cost times its number of items would exceed the budget. It takes at least one
     item. An item costs at least 1.
@@ -160,7 +160,7 @@ class _BatchedWork(Generic[Item, Result]):
             if len(part) == 1:
                 subject = f"item {part[0]} (cost {self.costs[part[0]]})"
                 raise MemoryError(f"{subject} does not fit in memory even alone; shorten it") from error
-        # Only here is the error gone, and with its traceback the tensors of the failed attempt.
+        # Here the error is gone, and with its traceback the tensors of the failed attempt.
         self.too_costly = min(self.too_costly, self._batch_cost(part))
         _release_memory()
         return None
@@ -191,7 +191,7 @@ def _heap() -> Any:
 
 
 def _trim_heap() -> None:
-    """Return free pieces of the C heap to the system: with batches of different shapes they add up."""
+    """Return free pieces of the C heap to the system; batches of different shapes leave many of them."""
     if (library := _heap()) is not None:
         library.malloc_trim(0)
 

@@ -3,10 +3,10 @@
 An entry holds the hypotheses of one summary window, or the log-probabilities of one target on one source window. Its
 key is a digest of the token ids, the search, the weights and everything else that changes a number. Its value is plain
 numbers behind a checksum. Nothing is pickled and no path is read from the file, so a foreign or damaged file runs no
-code, and the time it can cost is bounded. The checksum finds damage, not forgery: whoever can write to the folder can
-forge scores.
+code, and the time that it can take is bounded. The checksum finds damage, not forgery: whoever can write to the folder
+can forge scores.
 
-This is the one door to diskcache (the extra `cache`): a SQLite file that the processes of one machine share.
+This is the only file that uses diskcache (the extra `cache`): a SQLite file that the processes of one machine share.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ENCODING = "2"  # the version of the entries and of their keys; part of every k
 _CHECKSUM = 16  # bytes
 _TIMEOUT = 10.0  # seconds to wait for another process's transaction
 _LONGEST = 10.0  # seconds that a transaction of our own may take
-_PAUSE = 600.0  # seconds that a file is not used after either
+_PAUSE = 600.0  # seconds for which a file is not used after either of these
 _LARGEST = 2**24  # bytes of an entry; 60 hypotheses of 60 tokens take 30,000
 _TROUBLE = (sqlite3.Error, diskcache.Timeout)
 
@@ -112,8 +112,8 @@ class ResultCache:
 
     Args:
         folder: the folder; it is made if it does not exist.
-        size: the most bytes of its file, beside which a log of a few MB may lie; the process that opened it last
-            decides for all.
+        size: the most bytes of its file; a log of a few MB may lie beside it. The process that opened the folder last
+            sets the size for all.
 
     Raises:
         OSError: if the folder cannot be written to, or holds something else.
@@ -142,10 +142,10 @@ class ResultCache:
         """The values of `keys`: stored ones are read; `compute` makes the others, which are then stored.
 
         Args:
-            keys: one per value.
+            keys: a key for every value.
             compute: takes the positions in `keys` of the missing values, in order, at least one; returns as many.
             pack: a value as bytes.
-            unpack: the value again; raises ValueError if the bytes cannot be one.
+            unpack: the value from its bytes; raises ValueError if they cannot hold a value.
         """
         # 1. Read what is stored.
         stored = self._attempt(self._store.get, keys)
@@ -185,10 +185,10 @@ class ResultCache:
                 self._warn(f"the file cannot be used ({type(error).__name__}: {error})")
             if len(items) == 1 or end < self._paused_until:
                 return [None] * len(items)
-        return [self._attempt(operation, [item])[0] for item in items]  # a damaged page costs only what lies on it
+        return [self._attempt(operation, [item])[0] for item in items]  # a damaged page loses only its own entries
 
     def _pause(self, now: float, trouble: str) -> None:
-        """Stop using the file for a while: to wait again at every call would cost more than the cache saves."""
+        """Stop using the file for a while: waiting again at every call would cost more than the cache saves."""
         self._paused_until = now + _PAUSE
         self._warn(f"{trouble}, so the file is not used for {_PAUSE / 60:.0f} minutes")
 
@@ -203,7 +203,7 @@ class ResultCache:
             return None
 
     def _warn(self, trouble: str) -> None:
-        """Warn once in the life of this object."""
+        """Warn, but only once for this object."""
         if not self._warned:
             self._warned = True
             warnings.warn(

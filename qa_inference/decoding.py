@@ -63,8 +63,9 @@ class DiverseBeamSearch:
     At each step the groups choose in order; a group takes the token with the highest
     `log p(token) - strength * (number of earlier groups that chose it at this step)`. It agrees token for token with
     `generate(num_beams=groups, num_beam_groups=groups, diversity_penalty=strength, early_stopping=True)` of
-    transformers 4.53: a group that ends now counts as having chosen its runner-up, one that ended earlier as choosing
-    the padding. Before `min_new_tokens` the end has probability zero; `max_new_tokens` includes the end.
+    transformers 4.53: a group that ends at this step counts as having chosen its runner-up, and a group that ended
+    earlier counts as having chosen the padding. Before `min_new_tokens` the end has probability zero; `max_new_tokens`
+    includes the end.
     """
 
     groups: int = 60
@@ -174,7 +175,7 @@ class TopKSampling:
         draws = np.stack([generator.random((self.max_new_tokens, self.samples)) for generator in generators])
 
         def choose(t: int, log_probs: Array, ids: Array) -> Array:
-            # the candidate in whose share of the candidates' probability [S, R, K] the draw [S, R] falls
+            # A candidate has an interval as long as its probability [S, R, K]; the draw [S, R] falls into one interval.
             cumulative = np.exp(log_probs.astype(np.float64)).cumsum(-1)
             uniform = draws[layout.sources[:, None], t, layout.groups]
             below = cumulative <= (uniform * cumulative[..., -1])[..., None]
@@ -237,7 +238,7 @@ def _run(
 
 
 class _Layout:
-    """Which groups of which sources still search, and the row of the batch that each has written so far.
+    """The groups that still search, for every source, and the row of the batch that holds a group's tokens so far.
 
     Groups of a source that have written the same share a row until they choose differently. The batch is a rectangle of
     S sources by P rows. `sources` [S] and `groups` [S, R] are numbers in the whole search, the groups of a source in
@@ -264,7 +265,7 @@ class _Layout:
     def rows_read(self) -> tuple[Array, Array]:
         """The rows that living groups have written [N], numbered through the batch, and the index of each group's.
 
-        The indices are [S, R]; a group that has ended has any.
+        The indices are [S, R]; that of a group that has ended has no meaning.
         """
         rows = self.group_rows + self.rows * np.arange(len(self.group_rows))[:, None]
         needed, index = np.unique(rows[self.alive], return_inverse=True)
@@ -275,8 +276,8 @@ class _Layout:
     def advance(self, chosen: Array, pad: int) -> tuple[Array, Array, Array]:
         """Part the groups of a row by the tokens [S, R] they chose; drop ended ones where that clearly saves rows.
 
-        Returns the kept sources [S'], the row that each new one continues [S', P'], both as numbers in the layout
-        before, and the tokens to append to the new rows [S', P']: `pad` in rows that no living group has.
+        Returns the kept sources [S'], the old row that each new row continues [S', P'], both as numbers in the old
+        layout, and the tokens to append to the new rows [S', P']: `pad` in rows that no living group has.
         """
         # 1. Number the distinct pairs of old row and chosen token within a source: the new rows.
         before = self.group_rows

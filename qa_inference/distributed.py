@@ -1,4 +1,4 @@
-"""The one door to accelerate: what several processes do together.
+"""Work that several processes share; the only file of this package that uses accelerate.
 
 `map_spread` shares one `map_batches` among them. Each process draws its next batch from a counter that all share, so
 that one long item does not hold up the rest. The counter lives on rank 0 in a `TCPStore` of our own, on a free port of
@@ -7,7 +7,7 @@ waits for one that has stopped.
 
 `try_on_all`, `on_every_rank` and `on_first_rank` exchange values and failures: an error on one rank is raised on all.
 
-Of accelerate only `PartialState` and the gathering of objects are used.
+This file uses `PartialState` and `gather_object` of accelerate and nothing else.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 if torch.distributed.is_available():
-    # torch documents both but leaves them out of what it exports by name.
+    # torch documents both, but does not export them by name.
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class SpreadWork(Protocol):
 
     @property
     def costs(self) -> list[int]:
-        """One per item."""
+        """The cost of every item."""
 
     def plan(self, num_processes: int) -> list[list[int]]:
         """Batches of item indices for several processes."""
@@ -72,7 +72,7 @@ def process_state() -> PartialState:
 
     has_backend = torch.accelerator.is_available() and not torch.mps.device_count()
     connected = torch.distributed.is_available() and torch.distributed.is_initialized()
-    # Without cpu=True accelerate takes each process on a machine without GPUs for the only one.
+    # Without cpu=True, accelerate treats each process on a machine without GPUs as the only process.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not has_backend)
     if not connected and state.num_processes > 1:
         atexit.register(_disconnect)
@@ -80,7 +80,7 @@ def process_state() -> PartialState:
 
 
 def _disconnect() -> None:
-    """Close the process group that `process_state` opened: its threads may abort an interpreter that ends with it."""
+    """Close the process group that `process_state` opened; otherwise its threads may abort the ending interpreter."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -159,14 +159,14 @@ def map_spread(work: SpreadWork, on_batch: OnBatch | None) -> list[Any]:
     queue = _Queue(openings[0][1], rank, size)
     on_every_rank(queue.connect, subject)
     batches = work.plan(size)
-    # 3. Each draws batches until none is left. A failure is told through the queue, as the others do not wait here.
+    # 3. Each draws batches until none is left. A failure is reported through the queue: the others do not wait here.
     try:
         own_results = pickle.dumps(_draw_and_run(work, batches, queue, on_batch))
         queue.arrive()
     except BaseException as error:
         queue.leave(error)
         raise
-    # 4. All get all results.
+    # 4. Every process gets all results.
     results: dict[int, Any] = {}
     for rank_results in gather_object([own_results]):
         results.update(pickle.loads(rank_results))
@@ -228,7 +228,7 @@ class _PlainPickler(pickle.Pickler):
 
 
 def _fingerprint(work: SpreadWork) -> str:
-    """The same on two processes only if budget, costs and items are the same: SHA-256 of their pickles.
+    """A digest that two processes share only if their budget, costs and items are the same: SHA-256 of the pickles.
 
     Items may hold text, numbers, arrays, tensors, lists, dicts in the same order, and dataclasses of these. They may
     not hold sets of strings, whose order differs from process to process.

@@ -1,6 +1,6 @@
-"""The face that every metric of this package shows to evaluate: checks and translation, no arithmetic.
+"""The base of the metrics' classes for evaluate: it checks the texts and options and calls the scorer.
 
-Imports evaluate, which takes seconds: only the metrics' own `metric.py` import this file.
+Importing evaluate takes seconds, so only the metrics' own `metric.py` import this file.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class QuestionMetric(evaluate.Metric):
 
     @classmethod
     def outputs(cls, result: CorpusResult[Any]) -> dict[str, Any]:
-        """What `compute` returns for a result, without the questions."""
+        """The dict that `compute` returns for a result, without the questions."""
         return {
             cls.metric: result.score,
             "scores": result.scores,
@@ -108,7 +108,7 @@ class QuestionMetric(evaluate.Metric):
         )
 
     def _download_and_prepare(self, dl_manager: Any) -> None:
-        """Load the models when `evaluate.load` asks for it, so that a wrong name shows there."""
+        """Load the models when `evaluate.load` asks for it, so that a wrong name is an error there."""
         loaded(self.make_scorer, self.config)
 
     def add_batch(self, *, predictions: Iterable[str] = (), sources: Iterable[str] = (), **unknown: Any) -> None:
@@ -133,14 +133,14 @@ class QuestionMetric(evaluate.Metric):
 
 @lru_cache(maxsize=8)
 def loaded(load: Callable[[Any], Loaded], options: Any) -> Loaded:
-    """The model or scorer that `load` makes of `options`: one per process, whatever the number of metrics."""
+    """The model or scorer that `load` makes from `options`. All metrics of a process share it."""
     return load(options)
 
 
 def choose_model(metric: str, config_name: str | None, model: str | None, presets: Mapping[str, Any]) -> str:
-    """The model meant: a preset by `config_name`, or any other by `model`; "embedded" if neither is given.
+    """The name of the model: `config_name`, which is a preset, or `model`; "embedded" if both are None.
 
-    Raises ValueError if both are given, or `config_name` is no preset.
+    Raises ValueError if neither is None, or `config_name` is no preset.
     """
     if config_name in (None, "default"):
         return "embedded" if model is None else model
@@ -157,9 +157,9 @@ def choose_model(metric: str, config_name: str | None, model: str | None, preset
 
 
 def storable_texts(predictions: Iterable[str], sources: Iterable[str]) -> dict[str, list[str]]:
-    """Both under evaluate's names, checked, and as its Arrow file can hold them: without lone surrogates.
+    """The checked texts under evaluate's names, without lone surrogates, which its Arrow file cannot hold.
 
-    evaluate itself looks at the first text only, and would take a string for a list of its characters.
+    evaluate itself checks the first text only, and would read a string as a list of its characters.
     """
     names = ("predictions", "sources")
     columns = check_texts(predictions, sources, names)
@@ -172,7 +172,7 @@ def _per_call(config_type: type[ModelOptions]) -> list[tuple[Any, Option]]:
 
 
 def _evaluate_names(config_type: type[ModelOptions]) -> dict[str, str]:
-    """The options that evaluate's door takes: its name for each, and the field's name."""
+    """The options that evaluate has: their names there, each with the name of its field."""
     offered = [(field, about) for field, about in options_of(config_type) if about.evaluate_name is not None]
     return {about.evaluate_name or field.name: field.name for field, about in offered}
 
@@ -198,7 +198,7 @@ def _constructor_help(config_type: type[ModelOptions]) -> str:
     errors = [
         "TypeError: if an option is unknown.",
         "ValueError: if `config_name` is no preset or stands beside a `model`, or an option is out of its range.",
-        "ImportError, OSError: on loading or the first `compute`, if a model or the cache cannot be had.",
+        "ImportError, OSError: on loading or the first `compute`, if a model or the cache cannot be loaded.",
     ]
     return f"Args:\n{_indented(lines)}\n\nRaises:\n{_indented(errors)}\n"
 

@@ -1,4 +1,4 @@
-"""How a checkpoint reads a text and writes a question: with its answer, or to a marked answer."""
+"""Formats of checkpoints: the input that a model reads for a text, and the question that it writes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PairFormat:
     `template` is the input, with `{text}` once; it may name special tokens. The model writes
     `question_prefix question separator answer` and ends with end-of-sequence or, unless `end` is None, with the first
     token of `end`, whichever comes first. `separator` is an added token of the tokenizer, or plain text. `window` is
-    the most tokens of an input; None: as the checkpoint's configuration has it.
+    the most tokens of an input; None: the limit of the checkpoint's configuration.
     """
 
     template: str = TEXT
@@ -108,7 +108,7 @@ class CausalFormat(PairFormat):
     The model writes `question separator answer` on one line, ended by a line break or end-of-sequence; a pair with a
     line break inside is not well formed. With `chat`, the template without its last line is a user's message in the
     model's own chat template, and the last line begins the reply. A text's own line breaks are read as spaces, so that
-    none of its lines can pass for one of the prompt's. A pair is read from the model's output, never from the text.
+    none of its lines looks like a line of the prompt. A pair is read from the model's output, never from the text.
     """
 
     template: str = PROMPT
@@ -117,15 +117,15 @@ class CausalFormat(PairFormat):
     chat: bool = False
 
     def encode(self, tokenizer: TextTokenizer, text: str) -> EncodedText:
-        """A text as the model reads it, without the tokens that the tokenizer puts behind a finished text.
+        """A text as the model reads it, without the tokens that the tokenizer puts after a finished text.
 
-        Raises ValueError if `chat` is asked of a model without a chat template.
+        Raises ValueError if `chat` is set and the tokenizer has no chat template.
         """
         template = self._chat_template(tokenizer) if self.chat else self.template
         return encode_prompt(tokenizer, _LINE_BREAK.sub(" ", text), template)
 
     def end_ids(self, tokenizer: TextTokenizer) -> tuple[int, ...]:
-        """The tokens that a line break after an answer can be: alone, or merged with line breaks behind it."""
+        """The tokens that may stand for a line break after an answer, alone or merged with the line breaks after it."""
         if self.end is None:
             return ()
         ends = []
@@ -155,12 +155,12 @@ class CausalFormat(PairFormat):
 
 @dataclass(frozen=True)
 class QuestionFormat:
-    """Input of a generator of questions to marked answers: a text with the answer between two marks.
+    """Input of a model that writes the question for a marked answer: a text with the answer between two marks.
 
     `template` is the input, with `{text}` once; it may name special tokens. `opening` and `closing` stand before and
     after the answer; each is an added token of the tokenizer, with the spaces the checkpoint was trained with. The
-    model writes the question and ends with end-of-sequence. `window` is the most tokens of an input; None: as the
-    checkpoint's configuration has it.
+    model writes the question and ends with end-of-sequence. `window` is the most tokens of an input; None: the limit of
+    the checkpoint's configuration.
     """
 
     template: str = TEXT
@@ -177,7 +177,7 @@ class QuestionFormat:
     def mark_ids(self, tokenizer: TextTokenizer) -> tuple[int, int]:
         """The ids of the two marks.
 
-        Raises ValueError if one is no added token: a text that contains its characters would be taken for marked.
+        Raises ValueError if a mark is no added token: a text that contains its characters would look marked.
         """
         ids = []
         for name in ("opening", "closing"):
@@ -185,8 +185,8 @@ class QuestionFormat:
             mark_id = tokenizer.special_id(mark)
             if mark_id is None:
                 raise ValueError(
-                    f"format: `{name}` must be an added token of the tokenizer; {mark!r} is none. Name the one the "
-                    f"checkpoint was trained with, or choose a checkpoint that writes questions to marked answers"
+                    f"format: `{name}` must be an added token of the tokenizer; {mark!r} is not one. Name the token "
+                    f"that the checkpoint was trained with, or use a checkpoint that reads marked answers"
                 )
             ids.append(mark_id)
         return ids[0], ids[1]
@@ -196,9 +196,9 @@ class QuestionFormat:
     ) -> tuple[Array, bool] | None:
         """The model's input for the answer at the characters [start, end) of a text: int32 ids, at most `window`.
 
-        The second value tells whether only a window of the text is read: the one that holds the answer with most text
-        on its shorter side, or one centred on the answer if `split_into_windows` cut it in two. None if the answer is
-        too long for any window.
+        The second value is true if the model reads only a window of the text. Of the windows that hold the answer, it
+        is the one with the most text on its shorter side. If `split_into_windows` cuts the answer in two, the window is
+        centred on the answer. The result is None if the answer is too long for any window.
         """
         encoded = tokenizer.encode(text, self.template, ((start, self.opening), (end, self.closing)))
         opening, closing = self.mark_ids(tokenizer)
@@ -212,9 +212,9 @@ class QuestionFormat:
 
 
 def encode_prompt(tokenizer: TextTokenizer, text: str, template: str = TEXT) -> EncodedText:
-    """A text in a template that a decoder-only model continues: without the tokens that end a text in some tokenizers.
+    """Encode a text in a template that a decoder-only model continues; see `TextTokenizer.encode`.
 
-    See `TextTokenizer.encode`.
+    The tokens that some tokenizers put at the end of a text are left out.
     """
     encoded = tokenizer.encode(text, template)
     behind = len(tokenizer.encode("a").tail)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable
 from itertools import islice
 
-# Two in five words of English prose are among these. In other languages few are, by accident.
+# Two in five words of English prose are in this list, and few words of other languages.
 _FUNCTION_WORD_LIST = """
 a about after all also an and are as at be been before but by can could did do down for from had has have he her his how
 if in into is it its more most no not of on one or other our out over said she so some such than that the their them
@@ -15,8 +15,8 @@ then there they this to two up us was we were what when where which who will wit
 """
 _FUNCTION_WORDS = frozenset(_FUNCTION_WORD_LIST.split())
 _LEAST_SHARE = 0.15
-_LEAST_WORDS = 50  # fewer words tell nothing: headlines, names, tables
-_MOST_TEXTS = 200  # that are looked at
+_LEAST_WORDS = 50  # fewer words show nothing, for example headlines, names and tables
+_MOST_TEXTS = 200  # the number of texts that are read
 _WORD = re.compile(r"\w+")
 
 
@@ -29,7 +29,7 @@ def looks_english(texts: Iterable[str]) -> bool:
 
 
 def warn_unless_english(model: str, sources: Iterable[str]) -> None:
-    """Warn if the sources look like another language than English, the only one that `model` reads."""
+    """Warn if the sources do not look English, for a `model` that reads only English."""
     if not looks_english(sources):
         warnings.warn(
             f"model {model!r} reads only English, and the sources look like another language: the scores mean little. "

@@ -1,11 +1,13 @@
-"""What every metric of this package is: its options, its results, and the key that a result depends on.
+"""The base of every metric: its options, its results, and the key that a result depends on.
 
-- Options: `ModelOptions`, which the metrics' configurations extend; `option` declares a field with its help, its check
-  and where it may be given. evaluate's door, the command line and the documentation are derived from these fields.
-- Results: `ScoredSummary` and `CorpusResult`, with the inputs' check and means that leave undefined values out.
-- Key: `ResultKey` names all that a number depends on; the signature shows it, and the cache hashes its model part.
+- Options: `ModelOptions`, which the metrics' configurations extend. `option` declares a field with its help, its check
+  and the place where users set it. The class for evaluate, the command line and the documentation are derived from
+  these fields.
+- Results: `ScoredSummary` and `CorpusResult`, the check of the inputs, and a mean that leaves undefined values out.
+- Key: `ResultKey` names everything that a number depends on. The signature shows it, and the cache hashes its model
+  part.
 
-Light to import: neither torch nor transformers.
+This file is fast to import: it imports neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -33,17 +35,21 @@ DEFAULT_WINDOW = 512  # tokens, where neither the format nor the checkpoint says
 # ---- options --------------------------------------------------------------------------------------------------------
 
 Check = Callable[[str, Any], None]
-"""Raises ValueError, naming the option, for a value that it does not allow."""
+"""Takes an option's name and value. Raises ValueError, which names the option, if the value is not allowed."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """What is known of one field of a configuration, beside its type and default.
+    """One option of a configuration: the facts about a field beside its type and default.
 
-    `help` is one or two sentences. `checks` run when a configuration is made. `kind` is the type of its value on the
-    command line; None keeps it off there. `choices` are all values it may have. `models` names the loaded models that
-    depend on it; empty: none does, and the option may change from call to call of `compute`. `evaluate_name` is its
-    name as an option of `evaluate.load`, None: it is none; `default_help` says in words what the default is.
+    Attributes:
+        help: one or two sentences.
+        checks: run when a configuration is made.
+        kind: the type of its value on the command line; None: the command line does not have the option.
+        choices: all values that it may have; empty: any.
+        models: the loaded models that depend on it; empty: none does, and every call of `compute` may change it.
+        evaluate_name: its name as an option of `evaluate.load`; None: evaluate does not have it.
+        default_help: the default in words; "": as it is in the code.
     """
 
     help: str
@@ -77,7 +83,7 @@ def option(
     default_help: str = "",
     kw_only: bool = True,
 ) -> Any:
-    """A dataclass field that is an option of a metric; see `Option`. `evaluate_name` "": the field's own name."""
+    """Declare a dataclass field as an option of a metric; see `Option`. `evaluate_name` "": the field's own name."""
     checks = (check,) if callable(check) else tuple(check)
     if choices:
         checks = (*checks, one_of(*choices))
@@ -108,7 +114,7 @@ def finite_from(least: float) -> Check:
 
 
 def one_of(*choices: str) -> Check:
-    """A check: the value is one of some strings."""
+    """A check: the value is one of the strings `choices`."""
 
     def check(name: str, value: Any) -> None:
         if value not in choices:
@@ -118,7 +124,7 @@ def one_of(*choices: str) -> Check:
 
 
 def check_integers(owner: object, **least: int) -> None:
-    """Raise ValueError unless each named attribute of `owner` is an integer of at least so much."""
+    """Raise ValueError unless every attribute of `owner` named in `least` is an integer of at least that value."""
     for name, low in least.items():
         integer_from(low)(name, getattr(owner, name))
 
@@ -131,9 +137,9 @@ def check_folder_name(name: str, value: Any) -> None:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Options of every metric: which model asks, where it comes from, and on what it computes.
+    """Options of every metric: the model that asks, its origin, and the device and type of its computation.
 
-    A metric's configuration extends this class; its constructor stays flat.
+    A metric's configuration extends this class and adds its own fields to the same flat constructor.
     """
 
     model: str = option(
@@ -193,19 +199,21 @@ class ModelOptions:
     )
 
     def __post_init__(self) -> None:
-        for each_field, about in options_of(type(self)):
+        for config_field, about in options_of(type(self)):
             for check in about.checks:
-                check(each_field.name, getattr(self, each_field.name))
+                check(config_field.name, getattr(self, config_field.name))
 
     def model_options(self, part: str = "generator") -> Self:
-        """The options that one loaded model depends on, all others at their defaults: the key of that model.
+        """A copy in which only the options of one loaded model are set: the key of that model.
+
+        All other options have their defaults.
 
         Args:
-            part: the model: "generator", or another that a metric has, such as "reader".
+            part: the model: "generator", or another model of the metric, for example "reader".
         """
         kept = {
-            each_field.name: getattr(self, each_field.name)
-            for each_field, about in options_of(type(self))
+            config_field.name: getattr(self, config_field.name)
+            for config_field, about in options_of(type(self))
             if about.models == EVERY_MODEL or part in about.models
         }
         return type(self)(**kept)
@@ -215,25 +223,25 @@ Config = TypeVar("Config", bound=ModelOptions)
 
 
 def options_of(config_type: type) -> tuple[tuple[Field[Any], Option], ...]:
-    """The options of a configuration, in the order of its fields: each field with what is known of it."""
-    declared = ((each_field, each_field.metadata.get("option")) for each_field in fields(config_type))
-    return tuple((each_field, about) for each_field, about in declared if about is not None)
+    """The fields of a configuration that are options, each with its `Option`, in the order of the fields."""
+    declared = ((config_field, config_field.metadata.get("option")) for config_field in fields(config_type))
+    return tuple((config_field, about) for config_field, about in declared if about is not None)
 
 
-def default_text(each_field: Field[Any], about: Option) -> str:
+def default_text(config_field: Field[Any], about: Option) -> str:
     """The default of an option in words, for a help text."""
     if about.default_help:
         return about.default_help
-    return "" if each_field.default in (None, MISSING) else str(each_field.default)
+    return "" if config_field.default in (None, MISSING) else str(config_field.default)
 
 
 def with_options(config: Config, options: Mapping[str, Any]) -> Config:
-    """A configuration with those options in place that are not None."""
+    """A copy of `config` with those `options` that are not None."""
     return replace(config, **{name: value for name, value in options.items() if value is not None})
 
 
 def as_config(config: Config | str | None, config_type: type[Config]) -> Config:
-    """The configuration meant: a preset's name stands for the model, None for the defaults.
+    """`config` as a configuration: a str is the name of a model, and None means the defaults.
 
     Raises TypeError for anything else.
     """
@@ -250,7 +258,7 @@ def as_config(config: Config | str | None, config_type: type[Config]) -> Config:
 
 
 def refuse_unknown(metric: str, options: Iterable[str], known: Collection[str]) -> None:
-    """Raise TypeError if there are options beside the known ones."""
+    """Raise TypeError if an option is not among the known ones."""
     unknown = sorted(set(options) - set(known))
     if unknown:
         plural = "s" * (len(unknown) > 1)
@@ -261,10 +269,10 @@ def refuse_unknown(metric: str, options: Iterable[str], known: Collection[str]) 
 
 
 class ScoredSummary:
-    """A summary's score with the questions behind it: what such a score of every metric offers.
+    """A summary's score with the questions behind it: the base of such a class in every metric.
 
-    `metric` is the metric's name and `items_field` the field that holds the questions. `score` is NaN if undefined,
-    with the reason in `note`.
+    `metric` is the metric's name and `items_field` the field that holds the questions. An undefined `score` is NaN, and
+    `note` gives the reason.
     """
 
     metric: ClassVar[str]
@@ -296,7 +304,7 @@ class ScoredSummary:
 
     @classmethod
     def columns(cls) -> tuple[str, ...]:
-        """The names of what `row` holds."""
+        """The keys of `row`."""
         return ("score", "score_01", f"num_{cls.items_field}", "note", cls.items_field)
 
     def row(self, pairs: bool = True) -> dict[str, Any]:
@@ -307,7 +315,7 @@ class ScoredSummary:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """The scored summary that `row` describes, read back from a file: null is NaN, lists are tuples.
+        """The scored summary that a row of a file describes. A null becomes NaN, and a list becomes a tuple.
 
         Raises KeyError if the row has no questions.
         """
@@ -316,7 +324,7 @@ class ScoredSummary:
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    """`value` as JSON or Parquet has it, in the annotated type: float, str, int, a tuple, or a dataclass."""
+    """A value read from JSON or Parquet, in the annotated type: float, str, int, a tuple, or a dataclass."""
     if hint is float:
         return math.nan if value is None else float(value)
     if is_dataclass(hint):
@@ -331,10 +339,10 @@ Summary_co = TypeVar("Summary_co", bound=ScoredSummary, covariant=True)
 
 @dataclass(frozen=True, repr=False)
 class CorpusResult(Generic[Summary_co]):
-    """The scores of a corpus. Undefined summaries have NaN, are left out of the means and counted.
+    """The scores of a corpus. An undefined score is NaN, is left out of the means, and is counted.
 
-    `signature` names all that could change a number; `num_windowed_summaries` and `num_windowed_sources` count the
-    distinct texts that were longer than a model's window.
+    `signature` names everything that could change a number. `num_windowed_summaries` and `num_windowed_sources` count
+    the distinct texts that were longer than a model's window.
     """
 
     kind: ClassVar[type[ScoredSummary]] = ScoredSummary
@@ -370,7 +378,7 @@ class CorpusResult(Generic[Summary_co]):
         return sum(math.isnan(score) for score in self.scores)
 
     def to_dict(self, pairs: bool = True) -> dict[str, Any]:
-        """The result as JSON has it (undefined: None), with or without the questions and answers."""
+        """The result as a dict for JSON, with or without the questions and answers. An undefined score is None."""
         names = ("score", "score_01", "num_undefined", "num_windowed_summaries", "num_windowed_sources", "signature")
         whole = {name: getattr(self, name) for name in names}
         as_json: dict[str, Any] = json_ready({**whole, "summaries": [summary.row(pairs) for summary in self.summaries]})
@@ -391,9 +399,9 @@ Result_co = TypeVar("Result_co", bound=CorpusResult[Any], covariant=True)
 
 
 class QuestionScorer(ABC, Generic[Result_co]):
-    """Scores summaries against their sources: the part that every metric's scorer shares.
+    """Scores summaries against their sources: the base of every metric's scorer.
 
-    A subclass has the key of its results, says which model reads only English, if one does, and scores checked texts.
+    A subclass has a `key` and defines `_score` and `_english_model`.
     """
 
     key: ResultKey
@@ -456,16 +464,16 @@ class QuestionScorer(ABC, Generic[Result_co]):
 def check_texts(
     summaries: Iterable[str], sources: Iterable[str], names: tuple[str, str] = TEXT_NAMES
 ) -> tuple[list[str], list[str]]:
-    """Both as lists of str, after a check: not empty, and of the same length.
+    """Check the summaries and the sources, and return both as lists of str of the same length.
 
     Args:
         summaries: any one-dimensional collection of str: a list, tuple, generator, pandas Series, NumPy or Arrow array,
             or a column of a data set.
         sources: the same, a source for each summary.
-        names: what the caller's user knows the two by.
+        names: the names of the two arguments, for the errors.
 
     Raises:
-        TypeError: if one of them is a single text, no such collection, or holds anything but str.
+        TypeError: if an argument is a single text, is no such collection, or holds anything but str.
         ValueError: if the lengths differ or are 0.
     """
     first, second = (_text_list(name, texts) for name, texts in zip(names, (summaries, sources), strict=True))
@@ -485,12 +493,12 @@ def _text_list(name: str, texts: Any) -> list[str]:
         raise TypeError(
             f"{name}: must be a list of str; got {type(texts).__name__}. Put a single text into a list: [text]"
         )
-    # 1. Arrays convert themselves: their own items are scalars of theirs, and a two-dimensional one gives lists.
+    # 1. Arrays convert themselves to lists, because their items are scalars of their own types.
     for convert in ("to_pylist", "tolist"):
         if hasattr(texts, convert):
             texts = getattr(texts, convert)()
             break
-    # 2. Mappings and sets have no order that a summary could share with its source.
+    # 2. Mappings and sets are refused: they do not pair the n-th summary with the n-th source.
     if isinstance(texts, Mapping | AbstractSet) or not isinstance(texts, Iterable):
         raise TypeError(
             f"{name}: must be a list of str; got {type(texts).__name__}. Pass one text per summary, in order"
@@ -512,7 +520,7 @@ def mean_of_defined(values: Iterable[float]) -> float:
 
 
 def json_ready(value: Any) -> Any:
-    """`value` as JSON has it: undefined numbers become None, tuples lists; dicts and lists are walked."""
+    """`value` for JSON, nested values included: NaN and infinity become None, and tuples become lists."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -527,10 +535,10 @@ def json_ready(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class ResultKey:
-    """All that a result depends on, as named settings in the order in which the signature shows them.
+    """Everything that a result depends on, as named settings in the order of the signature.
 
-    `model` holds the settings that one log-probability of the model depends on. `choice` names the others: they say
-    what is searched for and which results count, so results of the model are shared between them.
+    `choice` names the settings that a log-probability of the model does not depend on: those of the search, and those
+    that say which of its results count. Runs that differ in these settings alone share cached results of the model.
     """
 
     metric: str
@@ -538,14 +546,14 @@ class ResultKey:
     choice: frozenset[str] = frozenset()
 
     def signature(self) -> str:
-        """One line that names everything a number depends on, as sacreBLEU's: `metric|key:value|…`."""
+        """Everything that a number depends on in one line, in the form of sacreBLEU: `metric|key:value|…`."""
         return "|".join([self.metric, *(f"{name}:{value}" for name, value in self._all().items())])
 
     def model_part(self, **settings: object) -> str:
-        """The settings that a model's log-probabilities depend on, as JSON: what a cache hashes.
+        """The settings that a model's log-probabilities depend on, as JSON, for the key of a cache.
 
         Args:
-            settings: what is different for this model, such as the `dtype` of a copy that searches.
+            settings: the settings that differ for this model, for example the `dtype` of a copy that searches.
         """
         of_model = {name: str(value) for name, value in self._all().items() if name not in self.choice}
         return json.dumps([self.metric, of_model | {name: str(value) for name, value in settings.items()}])
@@ -564,9 +572,10 @@ def installed_version(distribution: str) -> str:
 
 
 def checkpoint_version(name: str, model: Any, file: str | None = None) -> str:
-    """The weights of a loaded `model` in a few letters: a folder's fingerprint, or the commit that the Hub gave.
+    """A short identifier of a loaded model's weights: the fingerprint of a folder, or the commit on the Hub.
 
-    If all came from one `file`, that file's name and, in a folder, the first 12 hex digits of its SHA-256.
+    For weights in one `file`, it is the file's name after the commit or, in a folder, after the first 12 hex digits of
+    the file's SHA-256.
     """
     folder = Path(name)
     if file is not None:
@@ -589,5 +598,5 @@ def fingerprint(folder: Path) -> str:
 
 
 def short_digest(value: object) -> str:
-    """The first 8 hex digits of the SHA-256 of `repr(value)`: a setting that is too long to show."""
+    """The first 8 hex digits of the SHA-256 of `repr(value)`, for a setting that is too long to show."""
     return hashlib.sha256(repr(value).encode()).hexdigest()[:8]

@@ -21,9 +21,9 @@ class Preset(Generic[Format]):
 
     `tried` is "yes" if this project has scored with these weights, "as GGUF" if with a quantized file of them, and "no"
     if the format is from the model's card alone. `revision` pins a commit of a Hub repository. `is_gated`: users have
-    to agree to terms on the Hub first. `gguf` names the file of weights in `model`, where there are several files or no
-    other. `package` is the distribution on the package index that has the checkpoint if the Hub has not; `model` is
-    then the name it is imported by. `reads_only_english`: texts in another language get scores that mean little.
+    to agree to terms on the Hub first. `gguf` names the GGUF file of weights in `model`. `package` is the distribution
+    on the package index that contains the checkpoint, if the Hub does not have it; `model` is then the name to import.
+    `reads_only_english`: texts in another language get scores that mean little.
     """
 
     name: str
@@ -171,7 +171,7 @@ QUESTION_PRESETS: dict[str, Preset[QuestionFormat]] = {
         ),
     )
 }
-"""Checkpoints that write a question to a marked answer."""
+"""Checkpoints that write the question for a marked answer."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ AnyPreset = TypeVar("AnyPreset", Preset[PairFormat], Preset[QuestionFormat], Rea
 
 
 def find_preset(name_of_option: str, name: str, presets: Mapping[str, AnyPreset]) -> AnyPreset | None:
-    """The preset that `name` means by its name or its checkpoint; None for another checkpoint.
+    """The preset that has `name` as its own name or as its checkpoint's; None for another checkpoint.
 
     Raises ValueError, naming the option, if it is no preset, no Hub name (`owner/name`) and no folder.
     """
@@ -238,7 +238,7 @@ def find_preset(name_of_option: str, name: str, presets: Mapping[str, AnyPreset]
 def preset_of(
     name: str, presets: Mapping[str, Preset[Format]], chosen_format: Format | None, default_format: Format
 ) -> Preset[Format]:
-    """The preset that the option `model` means by its name or its checkpoint, or one made for another checkpoint.
+    """The preset that the option `model` names (`find_preset`); a new preset for any other checkpoint.
 
     Args:
         name: the value of the option.

@@ -1,8 +1,9 @@
 """Text as data: token ids and character offsets of a text inside a template, overlapping windows, padded rows of ids.
 
-A text that contains `<sep>`, `</s>` or `[SEP]` must not become a special token, and its tokens must map to its own
-characters. So texts are encoded by a copy of the checkpoint's tokenizer in which every special token has a random name
-that no text contains; templates, which are ours, may use the real names. Needs neither torch nor transformers.
+The characters `<sep>`, `</s>` or `[SEP]` of a text must not become a special token, and every token must map to
+characters of the text. So texts are encoded by a copy of the checkpoint's tokenizer in which every special token has a
+random name that no text contains. Templates, which do not come from users' texts, may use the real names. This file
+needs neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -30,16 +31,17 @@ Ids = Sequence[int] | NDArray[Any]
 """Token ids, in a list or an array."""
 
 Marks = Sequence[tuple[int, str]]
-"""Strings of ours to put into a text, each before the character of that number, in ascending order; they may name
-special tokens, which the same characters in the text do not."""
+"""Strings to insert into a text, each with the offset of the character that follows it, in ascending order. They may
+name special tokens; the same characters in the text do not."""
 
 
 @dataclass(frozen=True)
 class EncodedText:
     """One text as the model reads it.
 
-    `ids` are the text's own tokens, `offsets` the characters [start, end) of each ([p, p), no character, for a mark put
-    in at p); `head` and `tail` are the tokens that the template and the model put around them.
+    `ids` are the text's own tokens, and `offsets` the characters [start, end) of each token. A mark inserted at p has
+    no character: its offsets are [p, p). `head` and `tail` are the tokens that the template and the model put around
+    them.
     """
 
     ids: tuple[int, ...]
@@ -60,14 +62,14 @@ class EncodedText:
 class TextTokenizer:
     """Encodes texts as data and decodes a model's output.
 
-    Tokenizers written in Python (Marian's) have no library behind them that could be copied: they are asked to split
-    special tokens, and their offsets are found by looking the pieces up in the text, one after the other.
+    A tokenizer written in Python, for example Marian's, cannot be copied with other names. It is asked to split special
+    tokens instead, and the offsets are those at which its pieces occur in the text, one after the other.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self._special = {token.content: int(i) for i, token in tokenizer.added_tokens_decoder.items()}
-        # Gemma's runs of line breaks and spaces are added tokens too, and mark nothing
+        # Gemma's runs of line breaks and spaces are added tokens too, but have no special meaning
         marks = [content for content in self._special if content.replace("\u2581", " ").strip()]
         self._names = {content: f"s{secrets.token_hex(16)}" for content in marks}
         backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -98,7 +100,7 @@ class TextTokenizer:
         return EncodedText(ids[a:b], offsets, (*self._before, *ids[:a]), (*ids[b:], *self._after))
 
     def _encoded_in_pieces(self, before: str, text: str, after: str, marks: Marks) -> EncodedText:
-        """The result of `encode` by a tokenizer written in Python: part by part, since marks cannot be renamed."""
+        """The result of `encode` for a tokenizer written in Python, part by part, because marks cannot be renamed."""
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         for part, position, is_data in _parts(text, marks):
@@ -109,9 +111,9 @@ class TextTokenizer:
         return EncodedText(tuple(ids), tuple(offsets), (*self._before, *head), (*tail, *self._after))
 
     def _pieces(self, text: str, is_data: bool) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
-        """Ids and offsets by a tokenizer written in Python; a piece that is not in the text gets the next character.
+        """Ids and offsets by a tokenizer written in Python. A piece that is not in the text gets the next character.
 
-        `is_data`: the names of special tokens are text.
+        With `is_data`, the names of special tokens are plain text.
         """
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=is_data)["input_ids"]
         offsets, cursor = [], 0
@@ -128,11 +130,11 @@ class TextTokenizer:
         return str(self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
 
     def pieces(self, ids: Ids) -> tuple[str, ...]:
-        """Each token's own text, as in a figure's axis."""
+        """The text of every token, for the axis of a figure."""
         return tuple(str(self.tokenizer.convert_ids_to_tokens(int(i))) for i in ids)
 
     def special_id(self, token: str) -> int | None:
-        """The id of a special or added token; None if `token` is not one."""
+        """The id of a special or added token; None for any other string."""
         return self._special.get(token)
 
     def fold(self, text: str) -> tuple[str, list[int]]:
@@ -154,7 +156,7 @@ class TextTokenizer:
         return str(self._normalizer.normalize_str(character))
 
     def _disguised(self, template: str) -> str:
-        """A piece of a template with the special tokens it names under the names the data tokenizer knows."""
+        """A piece of a template in which every special token has its name in the data tokenizer."""
         for token in sorted(self._names, key=len, reverse=True):
             template = template.replace(token, self._names[token])
         return template
@@ -171,7 +173,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def without_surrogates(text: str) -> str:
-    """`text` with every lone surrogate, which no encoding can carry, as U+FFFD: of the same length."""
+    """`text` of the same length with U+FFFD for every lone surrogate, which no encoding can represent."""
     return _SURROGATE.sub("\ufffd", text)
 
 
@@ -183,8 +185,8 @@ def _encode(tokenizer: Tokenizer, text: str) -> Any:
         if type(error).__name__ != "PanicException":
             raise
         raise ValueError(
-            f"tokenizer: must be able to split every text; it failed ({error}) on one of {len(text)} characters. Use "
-            f"another checkpoint, or leave this text out"
+            f"tokenizer: must be able to split every text; it failed ({error}) on a text of {len(text)} characters. "
+            f"Use another checkpoint, or leave out this text"
         ) from error
 
 
@@ -201,7 +203,10 @@ def _parts(text: str, marks: Marks) -> list[tuple[str, int, bool]]:
 
 
 def _origins(parts: Sequence[str]) -> Callable[[int], int]:
-    """Maps a character of the joined parts (text, mark, text, …) to its character of the text, a mark's to the next."""
+    """A function from offsets in the joined parts (text, mark, text, …) to offsets in the text.
+
+    It maps the characters of a mark to the character of the text after it.
+    """
     marks, start = [], 0
     for number, part in enumerate(parts):
         if number % 2:
@@ -225,7 +230,7 @@ def _disguise(backend: Tokenizer, names: dict[str, str]) -> Tokenizer:
     for token in spec["added_tokens"]:
         token["content"] = names.get(token["content"], token["content"])
     model = spec["model"]
-    if "merges" in model:  # none may lead to a token that has another name now
+    if "merges" in model:  # no merge may lead to a renamed token
         pairs = [(merge, merge if isinstance(merge, list) else merge.split(" ")) for merge in model["merges"]]
         model["merges"] = [merge for merge, (a, b) in pairs if not {a, b, a + b} & names.keys()]
     if isinstance(model["vocab"], dict):

@@ -1,6 +1,6 @@
-"""QAGS: how far a summary and its source give the same answers to questions about the summary.
+"""QAGS measures how far a summary and its source give the same answers to questions about the summary.
 
-Nothing is imported and nothing happens until a name is used: `import qags_metric` costs no torch.
+A name is imported when it is first used, so `import qags_metric` does not import torch.
 
 >>> from qags_metric import QagsScorer
 >>> scorer = QagsScorer()  # doctest: +SKIP

@@ -29,7 +29,7 @@ class QagsConfig(ModelOptions):
 
     format: QuestionFormat | None = option(
         None,
-        help="What the model reads: a QuestionFormat.",
+        help="Format of the model's input: a QuestionFormat.",
         models=LOADING,
         default_help="the preset's, else the text with <hl> around the answer",
         kw_only=False,
@@ -39,7 +39,7 @@ class QagsConfig(ModelOptions):
     )
     reader_config: ReaderConfig = option(
         default_factory=_default_reading,
-        help="How the reader reads: a ReaderConfig with window, stride and the longest answer.",
+        help="Settings of the reader: a ReaderConfig, with the window, the stride and the longest answer.",
         models=("reader",),
     )
     reader_revision: str | None = option(
@@ -57,10 +57,10 @@ class QagsConfig(ModelOptions):
         default_help="the first English one that is installed",
     )
     num_candidates: int = option(
-        10, help="How many names and noun phrases of a summary are asked for: the first ones.", check=integer_from(1)
+        10, help="Answer candidates of a summary: its first names and noun phrases.", check=integer_from(1)
     )
     beam_width: int = option(10, help="Beams of the search for questions.", check=integer_from(1))
-    hypotheses: int = option(10, help="How many results of a search count: the best ones.", check=integer_from(1))
+    hypotheses: int = option(10, help="Results of a search that are used: the best ones.", check=integer_from(1))
     min_question_tokens: int = option(5, help="The fewest tokens of a question before its end.", check=integer_from(0))
     max_question_tokens: int = option(
         32, help="The most tokens of a question, its end included.", check=integer_from(1)
@@ -95,9 +95,9 @@ class QagsConfig(ModelOptions):
             )
 
     def preset(self) -> Preset[QuestionFormat]:
-        """The preset that `model` names by its name or its checkpoint, or one made for another checkpoint.
+        """The preset that `model` names, by its own name or its checkpoint's; a new preset for any other checkpoint.
 
-        Raises ValueError if `model` is no preset, no `owner/name` and no folder.
+        Raises ValueError if `model` is neither a preset, nor an `owner/name`, nor a folder.
         """
         from qa_inference.formats import QuestionFormat
         from qa_inference.presets import QUESTION_PRESETS, preset_of
@@ -105,7 +105,7 @@ class QagsConfig(ModelOptions):
         return preset_of(self.model, QUESTION_PRESETS, self.format, QuestionFormat())
 
     def reader_preset(self) -> ReaderPreset:
-        """The same for `reader`."""
+        """The preset that `reader` names, or a new one; see `preset`."""
         from qa_inference.presets import READERS, ReaderPreset, find_preset
 
         return find_preset("reader", self.reader, READERS) or ReaderPreset(self.reader, self.reader, "see its card", "")

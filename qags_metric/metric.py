@@ -37,7 +37,7 @@ _RETURNS = """\
 """
 
 _EXAMPLES = """\
-    A summary that is its own source gives the same answers:
+    A summary that is equal to its source gives the same answers:
 
     >>> from qags_metric import Qags
     >>> qags = Qags()
@@ -52,7 +52,7 @@ _EXAMPLES = """\
     >>> results["scores"][1], results["num_undefined"]
     (nan, 1)
 
-    The questions explain a score; the spans are places in the summary:
+    The questions explain a score; `start` and `end` count the summary's characters:
 
     >>> results = qags.compute(predictions=[text], sources=[text], return_questions=True)
     >>> sorted(results["questions"][0][0])
@@ -74,7 +74,7 @@ class Qags(QuestionMetric):
 
     @classmethod
     def make_scorer(cls, config: QagsConfig) -> QagsScorer:
-        """A scorer on the loaded models; only the options of a model itself need another one."""
+        """A scorer that shares the loaded models. Only a change of a model's own options loads another model."""
         return QagsScorer(
             config,
             finder=loaded(AnswerFinder.load, config.spacy_model),

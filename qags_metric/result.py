@@ -1,4 +1,4 @@
-"""The result of a scoring: questions with their answers, summaries, the corpus. All are read-only."""
+"""Results of QAGS for a question, a summary and a corpus. All are read-only."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class QuestionScore:
 
 @dataclass(frozen=True, repr=False)
 class SummaryScore(ScoredSummary):
-    """QAGS of one summary: the mean F1 of its questions, which stand in order of likelihood.
+    """QAGS of one summary: the mean F1 of its questions, which are in order of likelihood.
 
     Without a question it is NaN, with the reason in `note`: "blank summary", "blank source", "no answer candidate" (no
     name and no noun phrase) or "no question kept".

@@ -1,4 +1,4 @@
-"""QAGS (Wang, Cho and Lewis 2020, arXiv 2004.04228): the procedure in order."""
+"""QAGS (Wang, Cho and Lewis 2020, arXiv 2004.04228): the steps of the procedure in order."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from qags_metric.config import QagsConfig
 from qags_metric.result import FoundAnswer, QagsResult, QuestionScore, SummaryScore
 from qags_metric.selection import AskedQuestion, by_likelihood, parse_questions, select_questions, token_f1
 
-TOKENS_PER_BEAM = 8  # cost of one beam of a search beside its input, in tokens
-CHARACTERS_PER_TOKEN = 4  # an estimate: candidates are searched in texts that have no tokens yet
-WINDOWS_AT_ONCE = 4096  # windows of the reader in memory at a time, give or take those of one question
+TOKENS_PER_BEAM = 8  # the cost of one beam of a search, in tokens, in addition to its input
+CHARACTERS_PER_TOKEN = 4  # an estimate, for texts that are not yet tokenized
+WINDOWS_AT_ONCE = 4096  # windows of the reader in memory at a time; the last question may add a few
 STAGES = 4
 
 QuestionOfText = tuple[str, str]
@@ -63,7 +63,7 @@ class QagsScorer(QuestionScorer[QagsResult]):
     Args:
         config: the options, or the name of a question-generation model: a preset, a Hub name or a folder; None: the
             defaults.
-        finder: what finds names and noun phrases, used instead of `config.spacy_model`.
+        finder: a loaded finder of names and noun phrases, used instead of `config.spacy_model`.
         generator: a loaded model that writes questions, used instead of `config.model`.
         reader: a loaded reader, used instead of `config.reader`. It reads as its own configuration says.
     """
@@ -82,7 +82,7 @@ class QagsScorer(QuestionScorer[QagsResult]):
         self.finder = finder or AnswerFinder.load(config.spacy_model)
         self.generator = generator or load_generator(config)
         self.reader = reader or load_reader(config)
-        self.format.mark_ids(self.generator.text)  # an answer that cannot be marked is an error here, not later
+        self.format.mark_ids(self.generator.text)  # a format that cannot mark answers raises its error here, not later
         self.window = self.format.window or self.generator.window or DEFAULT_WINDOW
         self._map = partial(map_batches, token_budget=config.token_budget or DEFAULT_TOKEN_BUDGET)
         self._search = BeamSearch(config.beam_width, config.min_question_tokens, config.max_question_tokens)
@@ -149,7 +149,7 @@ class QagsScorer(QuestionScorer[QagsResult]):
     def _candidates(
         self, summaries: list[str], spread: bool, progress: _StageProgress
     ) -> dict[str, list[AnswerCandidate]]:
-        """Step 1: the names and noun phrases that are asked for, by summary."""
+        """Step 1: the answer candidates of every summary, its names and noun phrases."""
         candidates = self._map(
             lambda batch: self.finder.find(batch, self.config.num_candidates),
             summaries,
@@ -162,7 +162,7 @@ class QagsScorer(QuestionScorer[QagsResult]):
     def _questions(
         self, candidates: dict[str, list[AnswerCandidate]], spread: bool, progress: _StageProgress
     ) -> tuple[dict[str, list[AskedQuestion]], set[str]]:
-        """Step 2: the questions to every candidate, by summary, and the summaries longer than the window.
+        """Step 2: the questions for all candidates of every summary, and the summaries longer than the window.
 
         A candidate that is itself longer than the window has no question.
         """
@@ -199,8 +199,8 @@ class QagsScorer(QuestionScorer[QagsResult]):
     ) -> tuple[dict[str, list[AskedQuestion]], dict[QuestionOfText, ReaderAnswer]]:
         """Step 3: the kept questions of every summary, and the reader's answers from the summaries.
 
-        The likeliest questions are read first. Once enough of them are kept, the rest is not read: it could not be
-        among the likeliest.
+        The reader gets the likeliest questions first. Once enough of them are kept, it does not get the others, which
+        are less likely.
         """
         config = self.config
         waiting = {summary: by_likelihood(of_summary) for summary, of_summary in questions.items()}
@@ -252,7 +252,7 @@ class QagsScorer(QuestionScorer[QagsResult]):
         return answers
 
     def _parts(self, asked: Iterable[QuestionOfText]) -> Iterator[list[tuple[QuestionOfText, list[Window]]]]:
-        """The questions with their windows, as many at a time as are in memory together."""
+        """The questions with their windows, in parts that fit into memory."""
         part: list[tuple[QuestionOfText, list[Window]]] = []
         num_windows = 0
         for key in asked:
@@ -288,7 +288,7 @@ class QagsScorer(QuestionScorer[QagsResult]):
 
 @dataclass
 class _StageProgress:
-    """One count over the stages of a scoring: each of `num_rows` texts counts once in each stage."""
+    """The progress of a scoring: each of `num_rows` texts counts once in each stage."""
 
     on_batch: OnBatch | None
     num_rows: int
@@ -301,7 +301,7 @@ class _StageProgress:
         return lambda done, total: self._report(start + (end - start) * done / total)
 
     def reach(self, stage: int) -> None:
-        """Report that the stages before `stage` are done, unless that was reported: a stage may have nothing to do."""
+        """Report that the stages before `stage` are done, unless it was reported. A stage may have nothing to do."""
         if self.on_batch is not None and self.num_reported < stage * self.num_rows:
             self._report(stage)
 

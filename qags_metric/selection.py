@@ -1,4 +1,4 @@
-"""The choice of questions: parse the hypotheses, keep those that the summary answers; and how two answers compare."""
+"""Selection of questions: parse the hypotheses, keep those that the summary answers; and the F1 of two answers."""
 
 from __future__ import annotations
 

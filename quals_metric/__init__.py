@@ -1,6 +1,6 @@
-"""QUALS: how far a summary says what its source says, measured by asking questions.
+"""QUALS measures how well a source supports its summary, by asking questions about the summary.
 
-Nothing is imported and nothing happens until a name is used: `import quals_metric` costs no torch.
+A name is imported when it is first used, so `import quals_metric` does not import torch.
 """
 
 from __future__ import annotations

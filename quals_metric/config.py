@@ -88,7 +88,7 @@ class QualsConfig(ModelOptions):
     )
     cache_size: int = option(
         DEFAULT_CACHE_SIZE,
-        help="The most bytes of the cache.",
+        help="Largest size of the cache, in bytes.",
         check=integer_from(LEAST_CACHE_SIZE),
         models=LOADING,
         default_help="1 GiB",
@@ -103,9 +103,9 @@ class QualsConfig(ModelOptions):
             )
 
     def preset(self) -> Preset[PairFormat]:
-        """The preset that `model` names by its name or its checkpoint, or one made for another checkpoint.
+        """The preset that `model` names, by its own name or its checkpoint's; a new preset for any other checkpoint.
 
-        Raises ValueError if `model` is no preset, no `owner/name` and no folder.
+        Raises ValueError if `model` is neither a preset, nor an `owner/name`, nor a folder.
         """
         from qa_inference.formats import PairFormat
         from qa_inference.presets import PRESETS, preset_of

@@ -42,7 +42,7 @@ _RETURNS = """\
 """
 
 _EXAMPLES = """\
-    A summary that is its own source is supported entirely:
+    A source supports a summary that is equal to it:
 
     >>> from quals_metric import Quals
     >>> quals = Quals()
@@ -57,7 +57,7 @@ _EXAMPLES = """\
     >>> results["scores"][1], results["num_undefined"]
     (nan, 1)
 
-    The pairs explain a score; the spans are places in the summary:
+    The pairs explain a score; `start` and `end` count the summary's characters:
 
     >>> results = quals.compute(predictions=[text], sources=[text], return_pairs=True)
     >>> sorted(results["pairs"][0][0])
@@ -79,7 +79,7 @@ class Quals(QuestionMetric):
 
     @classmethod
     def make_scorer(cls, config: QualsConfig) -> QualsScorer:
-        """A scorer on the loaded model; only the options of the model itself need another one."""
+        """A scorer that shares the loaded model. Only a change of the model's own options loads another model."""
 
         def shared_model(options: QualsConfig) -> Any:
             return loaded(load_model, options.model_options())
@@ -89,6 +89,6 @@ class Quals(QuestionMetric):
 
     @classmethod
     def outputs(cls, result: CorpusResult[Any]) -> dict[str, Any]:
-        """The mean score and its 0-to-1 view, then what every metric returns."""
+        """The results of `compute`: the mean score, its 0-to-1 view, and the results that all metrics have."""
         common = super().outputs(result)
         return {"quals": common.pop("quals"), "quals_01": result.score_01, **common}

@@ -1,7 +1,7 @@
-"""THE table of metrics: what the command line, the files, the report, the app, the study and the callback ask.
+"""The table of metrics. The command line, the files, the report, the app, the study and the callback read it.
 
-A new metric is a package of five files and one row of `METRICS`. Light to import: a metric's own modules are imported
-when something of theirs is used.
+A new metric is a package of five files and one row of `METRICS`. This file is fast to import: a metric's own modules
+are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -21,21 +21,32 @@ BANDS = ("lowest", "low", "high", "highest")
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """What the product knows of one metric.
+    """Everything that the product has to know of one metric.
 
-    `name` is evaluate's; `title` is shown to people. `config`, `scorer`, `summary` and `evaluate_class` name the
-    metric's classes as "module:name". `unit` and `best` are the score's unit and greatest value; `shows_01`: its
-    0-to-1 view is shown too, because the score itself is not between 0 and 1. `band_limits` part the bands of a
-    question's score, `band_note` says what they were measured on. `meaning` says in two sentences how a score comes
-    about; `legend` explains the first column of the questions. `columns` are the titles of a question's columns in a
-    terminal, its score first; `cells` gives the texts of the others. `report_columns` and `report_cells` are the same
-    for the table of a report, which has a column for the question and one for the score's band already; the title of
-    the score is last. `presets` names the table of presets of every option that takes one; `extra` is the extra of
-    the package that the metric needs.
+    A question is an item of the scored summary. It may have `tokens` with `summary_log_probs` and `source_log_probs`,
+    which a figure shows. It may have a `source_answer` with `text`, `start` and `end`, which is marked in the source.
 
-    A question (an item of the scored summary) may also have `tokens` with `summary_log_probs` and `source_log_probs`,
-    of which a figure is drawn, and a `source_answer` with its `text`, `start` and `end` in the source, which is marked
-    there.
+    Attributes:
+        name: the metric's name in evaluate.
+        title: the metric's name for people.
+        config: its class of options, as "module:name".
+        scorer: its class of scorers, likewise.
+        summary: its class of scored summaries, likewise.
+        evaluate_class: its class for evaluate, likewise.
+        unit: the unit of a score.
+        best: the greatest value of a score.
+        shows_01: whether the 0-to-1 view is shown too, because the score itself is not between 0 and 1.
+        band_limits: the limits between the bands of a question's score, ascending.
+        meaning: two sentences on how a score is computed.
+        legend: an explanation of the first column of the questions.
+        columns: the titles of a question's columns in a terminal; the first is the score's.
+        cells: returns the texts of a question's other columns.
+        report_columns: the titles of a question's columns in a report; the last is the score's. The report itself adds
+            a column for the question and one for the band.
+        report_cells: returns the texts of the columns before the score.
+        band_note: the data on which the bands were set.
+        presets: for every option that takes a preset, its table of presets as "module:name".
+        extra: the extra of the package that the metric needs.
     """
 
     name: str
@@ -70,14 +81,14 @@ class MetricSpec:
 
     def options(self) -> dict[str, Option]:
         """Its options by name."""
-        return {each_field.name: about for each_field, about in options_of(self.config_type())}
+        return {config_field.name: about for config_field, about in options_of(self.config_type())}
 
     def preset_tables(self) -> dict[str, Mapping[str, Any]]:
         """The presets of every option that takes one, by option and name."""
         return {name: _named(table) for name, table in self.presets.items()}
 
     def load_scorer(self, **options: Any) -> Any:
-        """A scorer with those options that are not None. It loads its models, without a bar for reading files."""
+        """A scorer with the options that are not None. It loads its models, without a bar for reading files."""
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # downloads keep theirs
@@ -159,7 +170,7 @@ METRICS: dict[str, MetricSpec] = {
 
 
 def metric_spec(name: str) -> MetricSpec:
-    """The row of a metric. Raises ValueError for a name that is none."""
+    """The row of a metric. Raises ValueError if no metric has that name."""
     if name not in METRICS:
         raise ValueError(f"metric: must be one of {', '.join(METRICS)}; got {name!r}")
     return METRICS[name]
@@ -171,7 +182,7 @@ def metric_of_row(row: Mapping[str, Any]) -> MetricSpec | None:
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """A number of so many decimals, never -0; the word undefined for NaN."""
+    """`value` with `digits` decimals, never -0; the word undefined for NaN."""
     return "undefined" if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"  # the sum makes -0.0 0.0
 
 

@@ -34,7 +34,7 @@ def script(name: str) -> str:
 def register(folder: str | os.PathLike[str] | None = None) -> list[Path]:
     """Let `evaluate.load("quals")` and `evaluate.load("qags")` find this package in later processes.
 
-    They have to use the same modules cache.
+    Those processes must use the same modules cache.
 
     `folder` is the modules cache; None: evaluate's own, `HF_MODULES_CACHE`. An older registration is replaced, and a
     reader never sees half a script. Returns the scripts' paths. Raises `OSError` if the folder cannot be written.
@@ -43,7 +43,7 @@ def register(folder: str | os.PathLike[str] | None = None) -> list[Path]:
 
 
 def unregister(folder: str | os.PathLike[str] | None = None) -> list[Path]:
-    """Take the registrations back. Returns the folders that were removed, those that were there."""
+    """Remove the registrations. Returns the removed folders."""
     removed = [cache for cache in (_cache(name, folder) for name in METRICS) if cache.is_dir()]
     for cache in removed:
         shutil.rmtree(cache)
@@ -51,14 +51,14 @@ def unregister(folder: str | os.PathLike[str] | None = None) -> list[Path]:
 
 
 def _cache(name: str, folder: str | os.PathLike[str] | None) -> Path:
-    """Where evaluate keeps the scripts of a canonical metric, one folder per content."""
+    """The folder where evaluate keeps the scripts of a canonical metric, in one folder per content."""
     modules = Path(evaluate.config.HF_MODULES_CACHE if folder is None else folder).expanduser()
     package: str = evaluate.config.MODULE_NAME_FOR_DYNAMIC_MODULES
     return modules / package / "metrics" / f"evaluate-metric--{name}"
 
 
 def _write(name: str, text: str, cache: Path) -> Path:
-    """Put the script in place in one step, then remove what was registered before."""
+    """Put the script in place in one step, then remove the older scripts."""
     digest = hashlib.sha256(text.encode()).hexdigest()
     cache.mkdir(parents=True, exist_ok=True)
     for package in (cache.parents[2], cache.parents[1], cache.parent, cache):

@@ -1,4 +1,4 @@
-"""The result of a scoring: pairs, summaries, the corpus. All are read-only."""
+"""Results of QUALS for a pair, a summary and a corpus. All are read-only."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ class PairScore:
     """One kept question-answer pair.
 
     `answer` is the summary's own characters [start, end). `score` is in nats per token: 0 if the source supports the
-    pair as well as the summary does. `tokens` [L] are the pair's tokens: question, separator, answer, end. The two
-    lists [L] are their log-probabilities in nats given the summary and given the source.
+    pair as well as the summary does. `tokens` [L] are the pair's tokens: question, separator, answer, end.
+    `summary_log_probs` [L] are the tokens' log-probabilities in nats given the summary, and `source_log_probs` [L]
+    those given the source.
     """
 
     question: str

@@ -1,4 +1,4 @@
-"""QUALS (Nan et al. 2021, arXiv 2105.04623): the formula in order."""
+"""QUALS (Nan et al. 2021, arXiv 2105.04623): the steps of the formula in order."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from quals_metric.selection import Candidate, SummaryText, locate_answers, parse
 if TYPE_CHECKING:
     from qa_inference.cache import Asker, ResultCache
 
-TOKENS_PER_ROW = 8  # cost of one hypothesis of a search beside its source, in tokens
+TOKENS_PER_ROW = 8  # the cost of one hypothesis of a search, in tokens, in addition to its source
 
 # Settings that a log-probability of the model does not depend on: those of the search and of the choice among results.
 NOT_OF_THE_MODEL = frozenset({"groups", "strength", "length", "tokens", "pairs", "answers", "search"})
@@ -61,26 +61,26 @@ Model = EncoderDecoder | DecoderOnly
 
 
 def load_model(config: QualsConfig) -> Model:
-    """The model a configuration names, of whichever kind its checkpoint is. Raises what that kind's `load` does."""
+    """Load the model that a configuration names, encoder-decoder or decoder-only. Raises the errors of its `load`."""
     preset = config.preset()
     options = LoadingOptions.from_config(config, config.revision or preset.revision)
     checkpoint, gguf, sharing = preset.place, config.gguf or preset.gguf, config.sharing
     if gguf is not None or is_decoder_only(checkpoint, options):
         return DecoderOnly.load(checkpoint, options, sharing=sharing, gguf_file=gguf, device_map=config.device_map)
     if config.device_map is not None:
-        raise ValueError(f"device_map: is for decoder-only models; {preset.name!r} is none. Use device")
+        raise ValueError(f"device_map: needs a decoder-only model; {preset.name!r} is not one. Use device")
     return EncoderDecoder.load(checkpoint, options, sharing=sharing)
 
 
 def load_searcher(config: QualsConfig, model: Model, load: Callable[[QualsConfig], Model] = load_model) -> Model:
-    """The loaded `model`, or a copy of it, by `load`, in the type that the search is to have."""
+    """The model for the search: `model` itself, or a copy that `load` makes in `config.search_dtype`."""
     if config.search_dtype is None or config.search_dtype == dtype_of(model):
         return model
     return load(replace(config, dtype=config.search_dtype))
 
 
 def _open_cache(config: QualsConfig) -> ResultCache | None:
-    """The cache a configuration asks for. Raises ImportError without the extra `cache`, OSError as `ResultCache`."""
+    """The cache that a configuration names. Raises ImportError without the extra `cache`, OSError as `ResultCache`."""
     if config.cache is None:
         return None
     from qa_inference.cache import ResultCache
@@ -313,7 +313,7 @@ class _WindowProgress:
 
 
 def dtype_of(model: Model) -> str:
-    """The type of a model's weights, as `QualsConfig.dtype` says it."""
+    """The name of the type of a model's weights, as in `QualsConfig.dtype`."""
     return str(model.model.dtype).removeprefix("torch.")
 
 

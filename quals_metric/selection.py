@@ -1,4 +1,4 @@
-"""The choice of question-answer pairs: parse the hypotheses, keep those that the summary answers, select some."""
+"""Selection of question-answer pairs: parse the hypotheses, find their answers in the summary, keep the best pairs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from qa_inference.tokenization import EncodedText, Ids, TextTokenizer
 class Candidate:
     """A well-formed pair whose answer occurs in the summary.
 
-    `answer` is the summary's own characters [start, end); `tokens` [L] are the ids the search produced, `log_probs`
-    [L] their log-probabilities given the summary in nats; the answer's tokens begin at `answer_start`.
+    `answer` is the summary's own characters [start, end). `tokens` [L] are the ids that the search produced, and
+    `log_probs` [L] their log-probabilities in nats given the summary. The answer's tokens begin at `answer_start`.
     """
 
     question: str
@@ -35,7 +35,7 @@ class Candidate:
 
 
 class SummaryText:
-    """A summary prepared to look answers up in it: its token ids with offsets, and its folded characters."""
+    """A summary in which answers are looked up, by its token ids and by its folded characters."""
 
     def __init__(self, text: str, encoded: EncodedText, tokenizer: TextTokenizer) -> None:
         self.text, self.encoded, self.tokenizer = text, encoded, tokenizer
@@ -100,9 +100,9 @@ def select_pairs(candidates: Iterable[Candidate], max_pairs: int = 10) -> list[C
     """Keep about `max_pairs` pairs, spread over the answers: the published selection.
 
     The candidates are sorted by total log-probability and grouped by case-folded answer, in the order of each answer's
-    best pair. In a round every answer gives up its next candidate. The candidate is kept unless the same case-folded
-    question was kept for that answer before; its turn is then lost. The selection stops after the round that reaches
-    `max_pairs`, or after a round that keeps nothing, even if candidates remain.
+    best pair. Each round considers the next candidate of every answer. The candidate is kept unless the same
+    case-folded question was kept for that answer before; then the answer keeps nothing in this round. The selection
+    stops after the round that reaches `max_pairs`, or after a round that keeps nothing, even if candidates remain.
     """
     by_answer: dict[str, list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda c: -c.total):

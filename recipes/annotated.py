@@ -22,8 +22,8 @@ from transformers import PreTrainedTokenizerFast
 
 SEPARATOR, HIGHLIGHT, NO_ANSWER = "<sep>", "<hl>", "<none>"
 WINDOW, LONGEST_TARGET = 512, 60
-FUNCTION_WORDS = 250  # entries of a BERT vocabulary from "the" on: what follows tells something
-RARE = 6_000  # words behind so many in the order of frequency are mostly names
+FUNCTION_WORDS = 250  # entries of a BERT vocabulary from "the" on; later entries are content words
+RARE = 6_000  # words after so many in the order of frequency are mostly names
 COMMON_WORDS = 16_000  # of a BERT vocabulary, which is in the order of frequency, so many entries are kept
 
 Encode = Callable[[str], list[int]]
@@ -34,9 +34,9 @@ Ids = tuple[int, ...]
 class Pair:
     """Token ids of a question and its answer; `answer_start` is the answer's token offset in the context.
 
-    -1: its place is not known; an answer without a place is said in other words there (`recipes.reword_contexts`).
-    `names` are slices [start, end) of the question that are a name or a number which the context has too. `written`:
-    the question is not a person's (`recipes.write_questions`).
+    An `answer_start` of -1 is unknown: the context has the answer in other words (`recipes.reword_contexts`). `names`
+    are the slices [start, end) of the question that hold a name or a number of the context. `written` is true if a rule
+    wrote the question, not a person (`recipes.write_questions`).
     """
 
     question: Ids
@@ -48,7 +48,7 @@ class Pair:
 
 @dataclass
 class Context:
-    """Token ids of one annotated text and its pairs; `reworded`: by `recipes.reword_contexts`."""
+    """Token ids of one annotated text and its pairs. `reworded`: whether it is from `recipes.reword_contexts`."""
 
     ids: list[int]
     pairs: list[Pair] = field(default_factory=list)
@@ -138,19 +138,19 @@ _NAME = re.compile(r"(?<=\s)(?:[A-Z][\w'’-]+(?:\s[A-Z][\w'’-]+)*|\d[\d.,]*\d
 
 
 def find_names(text: str, question: Ids, context: Sequence[int], encode: Encode) -> tuple[tuple[int, int], ...]:
-    """Where in a question's tokens there are names (by their capitals) and numbers that its context has too.
+    """The slices of a question's tokens with names (by their capitals) and numbers that its context has too.
 
-    In a question without any capital, rare words count as names: most are.
+    In a question without any capital, rare words count as names, because most of them are.
     """
-    found = []
+    spans = []
     for match in (_WORD if text.islower() else _NAME).finditer(text):
         run = encode(match.group())
         if text.islower() and len(run) == 1 and run[0] < RARE and not match.group()[0].isdigit():
             continue
         start = find_run(run, list(question))
         if start >= 0 and find_run(run, context) >= 0:
-            found.append((start, start + len(run)))
-    return tuple(found)
+            spans.append((start, start + len(run)))
+    return tuple(spans)
 
 
 def is_held_out(ids: list[int]) -> bool:
@@ -176,19 +176,19 @@ def whole_vocabulary(base: Path) -> Encode:
 
 
 def document(
-    contexts: Sequence[Context], place: int, length: int, draw: random.Random, *, without: bool = False
+    contexts: Sequence[Context], index: int, length: int, draw: random.Random, *, without: bool = False
 ) -> list[Context]:
-    """Contexts of up to `length` tokens in all, the one at `place` among them at a random position, or left out.
+    """Contexts of up to `length` tokens in all, among them the one at `index`, at a random position, or left out.
 
-    Half of the documents are made of neighbours in file order, half of contexts from anywhere.
+    Half of the documents consist of neighbours in file order, half of contexts from anywhere.
     """
-    chosen = [] if without else [contexts[place]]
+    chosen = [] if without else [contexts[index]]
     room, near, step = length - sum(len(c.ids) for c in chosen), draw.random() < 0.5, 0
     while room > 0 and step < 40:
         step += 1
-        index = (place + step) % len(contexts) if near else draw.randrange(len(contexts))
-        if index != place and len(contexts[index].ids) <= room:
-            chosen.append(contexts[index])
+        candidate = (index + step) % len(contexts) if near else draw.randrange(len(contexts))
+        if candidate != index and len(contexts[candidate].ids) <= room:
+            chosen.append(contexts[candidate])
             room -= len(chosen[-1].ids)
     draw.shuffle(chosen)
     return chosen
@@ -259,26 +259,26 @@ class Names:
             return None
         start, end = draw.choice(pair.names)
         for _ in range(8):
-            other = draw.choice(self._runs[self._kind(pair.question[start:end])])
-            if find_run(other, list(text)) < 0:
-                return (*pair.question[:start], *other, *pair.question[end:])
+            new_name = draw.choice(self._runs[self._kind(pair.question[start:end])])
+            if find_run(new_name, list(text)) < 0:
+                return (*pair.question[:start], *new_name, *pair.question[end:])
         return None
 
     def reworded(self, pair: Pair, text: Sequence[int], draw: random.Random) -> Ids | None:
-        """The question with one word that tells something replaced by a word of another that `text` does not have.
+        """The question with a content word replaced by a word of another question that `text` does not have.
 
         None if the question has no such word.
         """
         question, places = pair.question, self.whole_words(pair.question)
         if not places or not self._words:
             return None
-        place, present = draw.choice(places), set(text)
+        index, present = draw.choice(places), set(text)
         others = (draw.choice(self._words) for _ in range(8))
-        other = next((word for word in others if word not in present), None)
-        return None if other is None else (*question[:place], other, *question[place + 1 :])
+        new_word = next((word for word in others if word not in present), None)
+        return None if new_word is None else (*question[:index], new_word, *question[index + 1 :])
 
     def whole_words(self, ids: Sequence[int]) -> list[int]:
-        """Where in token ids there is a word of one token that tells something."""
+        """The indices of content words that are a single token."""
         return [
             i
             for i, (word, behind) in enumerate(zip(ids, [*ids[1:], -1], strict=True))
@@ -295,8 +295,8 @@ class Names:
             return None
         start, end = draw.choice(pair.names)
         kind = self._kind(pair.question[start:end])
-        others = {other.question[i:j] for each in document if each is not context for other in each.pairs
-                  for i, j in other.names}  # fmt: skip
+        neighbours = [pair for neighbour in document if neighbour is not context for pair in neighbour.pairs]
+        others = {neighbour.question[i:j] for neighbour in neighbours for i, j in neighbour.names}
         fitting = [run for run in sorted(others) if self._kind(run) == kind and find_run(run, context.ids) < 0]
         return (*pair.question[:start], *draw.choice(fitting), *pair.question[end:]) if fitting else None
 
@@ -311,9 +311,9 @@ class Names:
     ) -> Ids | None:
         """The question, altered so that `text`, that of `document`, does not answer it; None if that is not possible.
 
-        `confused` and `swapped` have these chances, `reworded` the rest; where one is not possible, the next is taken.
-        No word of a person's question is replaced: these are in other words than the text, which would then mean that
-        there is no answer.
+        `confused` and `swapped` have these chances, and `reworded` has the rest. If a way is not possible, the next one
+        is taken. No word of a person's question is replaced: people ask in other words than the text, and the model
+        would learn that such questions have no answer.
         """
         ways = (
             lambda: self.confused(pair, context, document, draw),
@@ -325,9 +325,9 @@ class Names:
         return next((question for way in ways[first:] if (question := way())), None)
 
     def renamed(self, context: Context, draw: random.Random) -> Context:
-        """The context and its pairs with a name that a question has replaced everywhere by another, or a made-up one.
+        """The context and its pairs, with a name of a question replaced everywhere by another or an invented name.
 
-        What is said of it stays true, so it can only be copied. The context as it is if no question has a name.
+        The statements about it stay true, so a model can only copy it. Without a name, the context is unchanged.
         """
         runs = sorted({pair.question[i:j] for pair in context.pairs for i, j in pair.names})
         runs = [run for run in runs if self._kind(run) != "number"]
@@ -352,18 +352,18 @@ class Names:
         return changed
 
     def _exchanged(self, ids: Sequence[int], old: Ids, new: Ids) -> tuple[list[int], int]:
-        """Token ids with the run `old`, where it is not the beginning of a longer word, as `new`; how many more."""
-        found: list[int] = []
-        place, width = 0, len(old)
-        while place < len(ids):
-            behind = ids[place + width] if place + width < len(ids) else None
-            if tuple(ids[place : place + width]) == old and behind not in self.continuing:
-                found += new
-                place += width
+        """Token ids with `new` for the run `old`, unless a longer word begins with it; and the number of added ids."""
+        exchanged: list[int] = []
+        index, width = 0, len(old)
+        while index < len(ids):
+            behind = ids[index + width] if index + width < len(ids) else None
+            if tuple(ids[index : index + width]) == old and behind not in self.continuing:
+                exchanged += new
+                index += width
             else:
-                found.append(ids[place])
-                place += 1
-        return found, len(found) - len(ids)
+                exchanged.append(ids[index])
+                index += 1
+        return exchanged, len(exchanged) - len(ids)
 
     def replaced(self, context: Context, pair: Pair, draw: random.Random) -> tuple[Context, Pair] | None:
         """Context and pair with the answer, where it is a number or a known name, replaced by another of its kind.
@@ -375,11 +375,11 @@ class Names:
         again = find_run(answer, context.ids[start + 1 :])
         if again >= 0 or answer not in self._known:
             return None
-        other = draw.choice(others)
-        if find_run(other, list(pair.question)) >= 0:
+        new_answer = draw.choice(others)
+        if find_run(new_answer, list(pair.question)) >= 0:
             return None
-        ids = [*context.ids[:start], *other, *context.ids[start + len(answer) :]]
-        return Context(ids), replace(pair, answer=other)
+        ids = [*context.ids[:start], *new_answer, *context.ids[start + len(answer) :]]
+        return Context(ids), replace(pair, answer=new_answer)
 
 
 # ---- vocabulary -----------------------------------------------------------------------------------------------------

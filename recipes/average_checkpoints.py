@@ -1,9 +1,9 @@
-"""Average the weights of two checkpoints, one of which was trained on from the other: what both do well is mostly kept.
+"""Average the weights of a checkpoint and of one trained further from it, which mostly keeps the strengths of both.
 
     python -m recipes.average_checkpoints OLD NEW --out runs/reader/averaged [--share 0.5]
 
-`--share` is NEW's part. Both must have the same architecture and vocabulary; what is no weight comes from NEW. Written
-in NEW's type as a plain `from_pretrained` folder.
+`--share` is the share of NEW. Both must have the same architecture and vocabulary. All other files are copied from NEW.
+The result is a plain `from_pretrained` folder in the floating-point type of NEW.
 """
 
 from __future__ import annotations

@@ -6,28 +6,28 @@ r"""Contrastive retraining of a summarizer with QUALS (CONSEQ), beside its basel
         --out runs/xsum --mle-epochs 10 --mle-lr 3e-5
 
 A row of the JSON-lines files (`.gz` or not) has `document` and `summaries`, a list, or `summary`. `--init` is the
-encoder-decoder the summarizer starts from (default: the embedded QAGen, whose decoder writes English already). What
-each seed goes through, every stage in a folder of its own under `--out`:
+encoder-decoder that the summarizer starts from (default: the embedded QAGen, whose decoder already writes English).
+Every seed has these stages, each in its own folder under `--out`:
 
 1. `mle`: maximum likelihood on the (first) summaries. If less than `--least-defined` of its greedy summaries of the
-   dev documents have a defined QUALS, the recipe stops and says where to look: nothing can be learned from noise.
+   dev documents have a defined QUALS, the recipe stops and names the folder to look at: noise teaches nothing.
 2. `set-quals`, `set-rouge`: six samples of every training document, scored by QUALS against the document or by ROUGE
    against the summary (the same samples: same seed, same model).
-3. Retrained from `mle`: `rouge` and `conseq` on the documents selected by the one and the other, `positives` on those
-   of `conseq` without their negatives. For each of `--lrs` x `--ratios` x `--updates`, the same for all; which is kept
-   is chosen on the dev documents by `--choose-by`, the same for all, for each seed or, with `--search-once`, for the
-   first and then taken by the others. With `--keep-ends` also `ends`: CONSEQ that unlearns the words of the negatives,
-   not that they end; with `--published` also CONSEQ with the published 3e-6, 0.3 and 2 epochs. A summary is its own
-   ROUGE reference, so all of them tie for S+ of `rouge`: its ratio counts for S- only.
-4. `test`: the summaries of the test documents by each, and what the metrics say of them: ROUGE-1, -2 and -L (against
-   the summary of several that suits best), QUALS, QAGS, FactCC (share called CORRECT), length in words, the share of
-   1- to 4-grams that the document has (contrastive training can win by copying). A metric whose model cannot be had
-   has an empty column, and the reason is under the table. QUALS and QAGS are not independent of each other, nor is
-   QUALS of the method it trains.
+3. Retraining from `mle`: `rouge` and `conseq` on the documents that each selects, and `positives` on those of `conseq`
+   without their negatives. Every method tries the same settings, `--lrs` x `--ratios` x `--updates`. The best setting
+   is chosen on the dev documents by `--choose-by`, for each seed or, with `--search-once`, once for all seeds.
+   With `--keep-ends` there is also `ends`: CONSEQ that unlearns the words of the negatives, but not their end. With
+   `--published` there is also CONSEQ with the published 3e-6, 0.3 and 2 epochs. A summary is its own ROUGE reference,
+   so all of them tie for S+ of `rouge`, and its ratio counts for S- only.
+4. `test`: each system's summaries of the test documents, and their scores: ROUGE-1, -2 and -L (against the best of
+   several references), QUALS, QAGS, FactCC (share called CORRECT), length in words, and the share of 1- to 4-grams that
+   the document has (contrastive training can win by copying). If the model of a metric cannot be loaded, its column is
+   empty, and the reason is under the table. QUALS and QAGS are not independent of each other, and QUALS is not
+   independent of the method that it trains.
 
 `table.md` in `--out` has the means over seeds and a paired bootstrap of CONSEQ against each other system (per document,
-the mean over seeds); `--results FILE` puts the same into FILE between two marks. The same command goes on where a kill
-stopped it; another setting needs another `--out`.
+the mean over seeds). `--results FILE` writes the same table into FILE between two marks. After a kill, the same command
+continues. Another setting needs another `--out`.
 """
 
 from __future__ import annotations
@@ -110,22 +110,30 @@ def read_hub(name: str, split: str, columns: Sequence[str]) -> list[Document]:
     path, _, config = name.partition(":")
     rows = load_dataset(path, config or None, split=split)
     pairs = zip(rows[columns[0]], rows[columns[1]], strict=True)
-    return [Document(text, tuple([one] if isinstance(one, str) else one)) for text, one in pairs]
+    return [
+        Document(text, tuple([summaries] if isinstance(summaries, str) else summaries)) for text, summaries in pairs
+    ]
 
 
 def load_splits(args: argparse.Namespace) -> dict[str, list[Document]]:
     """The documents of `train`, `dev` and `test`, at most `--limit` of each; blank ones left out."""
     splits = {}
     for name, hub in (("train", "train"), ("dev", "validation"), ("test", "test")):
-        found = read_hub(args.hub, hub, args.columns) if args.hub else read_documents(getattr(args, name))
-        kept = [each for each in found if each.text.strip() and each.summaries and each.summaries[0].strip()]
+        documents = read_hub(args.hub, hub, args.columns) if args.hub else read_documents(getattr(args, name))
+        kept = [
+            document
+            for document in documents
+            if document.text.strip() and document.summaries and document.summaries[0].strip()
+        ]
         splits[name] = kept[: args.limit]
     return splits
 
 
 def training_rows(documents: Sequence[Document]) -> Dataset:
-    """What the trainer and the collection read."""
-    return Dataset.from_list([{"document": each.text, "ground_truth": each.summaries[0]} for each in documents])
+    """The rows that the trainer and the collection read."""
+    return Dataset.from_list(
+        [{"document": document.text, "ground_truth": document.summaries[0]} for document in documents]
+    )
 
 
 # ---- training -------------------------------------------------------------------------------------------------------
@@ -166,7 +174,7 @@ def train(stage: Stage, start: str, rows: Dataset, folder: Path, seed: int, args
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state)) if state.is_dir() else None)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    found = {
+    outcome = {
         "lr": stage.lr,
         "ratio": stage.ratio,
         "documents": len(trainer.train_dataset),
@@ -175,13 +183,13 @@ def train(stage: Stage, start: str, rows: Dataset, folder: Path, seed: int, args
         "moved": moved(model, AutoModelForSeq2SeqLM.from_pretrained(start, dtype=torch.float32)),
         "log": trainer.state.log_history,
     }
-    write_json(done, found)
+    write_json(done, outcome)
     shutil.rmtree(state, ignore_errors=True)
     return folder
 
 
 def contrast(rows: Dataset) -> dict[str, float]:
-    """What the selected ground truths and their negatives score on average; NaN where none was scored."""
+    """The mean scores of the selected ground truths and of their negatives; NaN if none was scored."""
     chosen = [row for row in rows if row.get("selected")]
     return {
         "positive": mean_of_defined(row["ground_truth_score"] for row in chosen),
@@ -190,7 +198,7 @@ def contrast(rows: Dataset) -> dict[str, float]:
 
 
 def moved(model: Any, start: Any) -> float:
-    """How far the weights are from where they started, relative to their length."""
+    """The distance of the weights from their start, relative to their norm."""
     before = start.state_dict()
     pairs = [(w.cpu().double(), before[name].cpu().double()) for name, w in model.state_dict().items()]
     square = sum(float(((new - old) ** 2).sum()) for new, old in pairs)
@@ -230,8 +238,8 @@ def summarize(model: Path, documents: Sequence[Document], args: argparse.Namespa
         max_new_tokens=args.max_target_tokens, num_beams=beams, batch_size=args.batch,
         max_source_tokens=args.max_source_tokens, template=args.template,
     )  # fmt: skip
-    found = generate_summaries(loaded.to(device), tokenizer, [each.text for each in documents], settings)
-    return [texts[0] for texts in found]
+    summaries_of = generate_summaries(loaded.to(device), tokenizer, [document.text for document in documents], settings)
+    return [texts[0] for texts in summaries_of]
 
 
 class FactCC:
@@ -246,15 +254,15 @@ class FactCC:
     def scores(self, summaries: Sequence[str], sources: Sequence[str]) -> list[float]:
         """One number for each summary; the source loses its end if the two are too long together."""
         longest = min(512, self.model.config.max_position_embeddings, self.tokenizer.model_max_length)
-        found: list[float] = []
+        scores: list[float] = []
         for start in range(0, len(summaries), self.batch_size):
             part = slice(start, start + self.batch_size)
             batch = self.tokenizer(
                 list(sources[part]), list(summaries[part]), truncation="only_first", max_length=longest, padding=True,
                 return_tensors="pt",
             )  # fmt: skip
-            found += (self.model(**batch).logits.argmax(-1) == CORRECT).float().tolist()
-        return found
+            scores += (self.model(**batch).logits.argmax(-1) == CORRECT).float().tolist()
+        return scores
 
 
 class Scorers:
@@ -279,8 +287,8 @@ class Scorers:
         return self._loaded[name]
 
     def of(self, summaries: list[str], documents: Sequence[Document]) -> Scores:
-        """What needs no further model: ROUGE, QUALS, length, copied n-grams."""
-        sources = [each.text for each in documents]
+        """The scores that need no further model: ROUGE, QUALS, length, copied n-grams."""
+        sources = [document.text for document in documents]
         scores = self._rouge(summaries, documents)
         scores["quals"] = self.quals.score(summaries=summaries, sources=sources).scores
         scores["length"] = [float(len(words(text))) for text in summaries]
@@ -290,7 +298,7 @@ class Scorers:
 
     def by(self, name: str, summaries: list[str], documents: Sequence[Document]) -> list[float] | None:
         """The scores by QAGS or FactCC; None if it cannot be had."""
-        scorer, sources = self.optional(name), [each.text for each in documents]
+        scorer, sources = self.optional(name), [document.text for document in documents]
         if scorer is None:
             return None
         return (
@@ -301,10 +309,17 @@ class Scorers:
 
     def _rouge(self, summaries: Sequence[str], documents: Sequence[Document]) -> Scores:
         """ROUGE against that reference of each document whose mean of the three is highest; a blank summary: 0."""
-        pairs = [(text, one) for text, each in zip(summaries, documents, strict=True) for one in each.summaries]
-        found = iter(self.rouge.score(summaries=[a for a, _ in pairs], sources=[b for _, b in pairs]).summaries)
-        best = [max((next(found) for _ in each.summaries), key=lambda one: defined(one.score)) for each in documents]
-        return {kind: [defined(getattr(one, kind)) for one in best] for kind in ("rouge1", "rouge2", "rougeL")}
+        pairs = [
+            (text, summary)
+            for text, document in zip(summaries, documents, strict=True)
+            for summary in document.summaries
+        ]
+        scores = iter(self.rouge.score(summaries=[a for a, _ in pairs], sources=[b for _, b in pairs]).summaries)
+        best = [
+            max((next(scores) for _ in document.summaries), key=lambda summary: defined(summary.score))
+            for document in documents
+        ]
+        return {kind: [defined(getattr(summary, kind)) for summary in best] for kind in ("rouge1", "rouge2", "rougeL")}
 
 
 def defined(score: float) -> float:
@@ -326,9 +341,11 @@ def words(text: str) -> list[str]:
 
 def copied_share(summary: str, source: str, n: int) -> float:
     """The share of the summary's word n-grams that the source has; NaN if the summary has none."""
-    inside, given = (list(zip(*(words(text)[i:] for i in range(n)), strict=False)) for text in (summary, source))
-    known = set(given)
-    return sum(gram in known for gram in inside) / len(inside) if inside else math.nan
+    summary_grams, source_grams = (
+        list(zip(*(words(text)[i:] for i in range(n)), strict=False)) for text in (summary, source)
+    )
+    known = set(source_grams)
+    return sum(gram in known for gram in summary_grams) / len(summary_grams) if summary_grams else math.nan
 
 
 def evaluated(
@@ -338,18 +355,18 @@ def evaluated(
     if not path.exists():
         summaries = summarize(model, documents, scorers.args, beams)
         write_json(path, {"summaries": summaries, "scores": scorers.of(summaries, documents)})
-    found = json.loads(path.read_text(encoding="utf-8"))
+    kept = json.loads(path.read_text(encoding="utf-8"))
     for name in optional:
-        scores = found["scores"].get(name) or scorers.by(name, found["summaries"], documents)
-        if scores is not None and name not in found["scores"]:
-            found["scores"][name] = json_ready(scores)
-            write_json(path, found)
-    scores = {name: [math.nan if v is None else v for v in values] for name, values in found["scores"].items()}
-    return found["summaries"], scores
+        scores = kept["scores"].get(name) or scorers.by(name, kept["summaries"], documents)
+        if scores is not None and name not in kept["scores"]:
+            kept["scores"][name] = json_ready(scores)
+            write_json(path, kept)
+    scores = {name: [math.nan if v is None else v for v in values] for name, values in kept["scores"].items()}
+    return kept["summaries"], scores
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file whole or not at all; undefined: null."""
+    """Write a file whole or not at all. An undefined number is null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     durable.write_file(path, json.dumps(json_ready(value), indent=1).encode())
 
@@ -386,8 +403,8 @@ def run_seed(
         for lr, ratio, updates in grid:
             stage = Stage(f"{method}-lr{lr:g}-ratio{ratio:g}-updates{updates}", method, lr, ratio, updates)
             model = train(stage, str(mle), selected(method, data, ratio), out / stage.name, seed, args)
-            _, found = evaluated(model, dev, model / "dev.json", scorers, args.beams)
-            trials.append((criterion(found, args.choose_by), model, (lr, ratio, updates)))
+            _, dev_scores = evaluated(model, dev, model / "dev.json", scorers, args.beams)
+            trials.append((criterion(dev_scores, args.choose_by), model, (lr, ratio, updates)))
             say(f"seed {seed}: {stage.name}: {args.choose_by} on dev {trials[-1][0]:.4f}")
         _, systems[method], chosen = max(trials, key=lambda trial: trial[0])
         if args.search_once:
@@ -400,7 +417,7 @@ def run_seed(
 
 
 def criterion(scores: Scores, name: str) -> float:
-    """What a trial is chosen by: mean QUALS, or the mean of the three ROUGE; minus infinity if undefined."""
+    """The criterion of a trial: mean QUALS, or the mean of the three ROUGE; minus infinity if undefined."""
     kinds = ("quals",) if name == "quals" else ("rouge1", "rouge2", "rougeL")
     value = mean_of_defined(mean_of_defined(scores[kind]) for kind in kinds)
     return -math.inf if math.isnan(value) else value
@@ -409,11 +426,11 @@ def criterion(scores: Scores, name: str) -> float:
 def check_summaries(
     summaries: Sequence[str], scores: Scores, documents: Sequence[Document], out: Path, least: float
 ) -> None:
-    """Stop where too few of the first model's summaries have a QUALS."""
+    """Stop if too few of the first model's summaries have a QUALS."""
     share = sum(not math.isnan(score) for score in scores["quals"]) / len(summaries)
     shown = [
-        {"document": each.text, "summary": text, "quals": score}
-        for each, text, score in zip(documents, summaries, scores["quals"], strict=True)
+        {"document": document.text, "summary": text, "quals": score}
+        for document, text, score in zip(documents, summaries, scores["quals"], strict=True)
     ]
     write_json(out / "samples.json", shown[:20])
     if share < least:
@@ -455,7 +472,7 @@ def make_table(seeds: list[dict[str, Any]], missing: dict[str, str], args: argpa
     others = [name for name in systems if name != "conseq"]
     lines += ["| metric | " + " | ".join(NAMES[name] for name in others) + " |", "| --- " * (len(others) + 1) + "|"]
     for column in COLUMNS:
-        cells = [difference(*(per_document(seeds, name, column) for name in (other, "conseq"))) for other in others]
+        cells = [difference(*(per_document(seeds, name, column) for name in (system, "conseq"))) for system in others]
         lines.append(f"| {column} | " + " | ".join(cells) + " |")
     lines += [""] + [f"{name}: empty, because it cannot be had: {reason}" for name, reason in sorted(missing.items())]
     counts = f"seeds {', '.join(map(str, args.seeds))}"
@@ -477,11 +494,11 @@ def cell(scores: Scores, column: str) -> float | None:
 
 def spread_cell(values: Sequence[float | None]) -> str:
     """The mean over seeds with the seeds' range."""
-    found = [value for value in values if value is not None and not math.isnan(value)]
-    if not found:
+    defined_values = [value for value in values if value is not None and not math.isnan(value)]
+    if not defined_values:
         return ""
-    middle = f"{sum(found) / len(found):.3f}"
-    return middle if len(found) == 1 else f"{middle} ({min(found):.3f} to {max(found):.3f})"
+    middle = f"{sum(defined_values) / len(defined_values):.3f}"
+    return middle if len(defined_values) == 1 else f"{middle} ({min(defined_values):.3f} to {max(defined_values):.3f})"
 
 
 def per_document(seeds: Sequence[dict[str, Any]], name: str, column: str) -> list[float]:
@@ -490,14 +507,14 @@ def per_document(seeds: Sequence[dict[str, Any]], name: str, column: str) -> lis
     return [] if None in lists else [mean_of_defined(values) for values in zip(*lists, strict=True)]
 
 
-def difference(other: Sequence[float], conseq: Sequence[float]) -> str:
+def difference(baseline: Sequence[float], conseq: Sequence[float]) -> str:
     """A cell of the comparison; documents that one of the two leaves undefined are left out, and counted."""
-    pairs = [pair for pair in zip(other, conseq, strict=True) if not any(map(math.isnan, pair))]
+    pairs = [pair for pair in zip(baseline, conseq, strict=True) if not any(map(math.isnan, pair))]
     if not pairs:
         return ""
-    found = paired_bootstrap([a for a, _ in pairs], [b for _, b in pairs])
-    left_out = len(other) - len(pairs)
-    text = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}] p {found.p_value:.3f}"
+    bootstrap = paired_bootstrap([a for a, _ in pairs], [b for _, b in pairs])
+    left_out = len(baseline) - len(pairs)
+    text = f"{bootstrap.difference:+.3f} [{bootstrap.low:+.3f}, {bootstrap.high:+.3f}] p {bootstrap.p_value:.3f}"
     return f"{text}, {left_out} left out" if left_out else text
 
 
@@ -506,8 +523,8 @@ def put_between_marks(path: Path, text: str) -> None:
     begin, end = "<!-- recipes/conseq.py -->", "<!-- end of recipes/conseq.py -->"
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     section = f"{begin}\n\n{text}\n{end}"
-    head, found, rest = before.partition(begin)
-    new = head + section + rest.partition(end)[2] if found else f"{before.rstrip()}\n\n{section}\n".lstrip()
+    head, mark, rest = before.partition(begin)
+    new = head + section + rest.partition(end)[2] if mark else f"{before.rstrip()}\n\n{section}\n".lstrip()
     durable.write_file(path, new.encode())
 
 
@@ -519,10 +536,10 @@ def claim(args: argparse.Namespace, out: Path) -> None:
     free = ("out", "results", "seeds", "without")  # change nothing that is kept, or are seen in the table
     wanted = {key: value for key, value in vars(args).items() if key not in free}
     path = out / "settings.json"
-    if path.exists() and (found := json.loads(path.read_text(encoding="utf-8"))) != wanted:
-        changed = next(key for key in wanted if found.get(key) != wanted[key])
+    if path.exists() and (begun := json.loads(path.read_text(encoding="utf-8"))) != wanted:
+        changed = next(key for key in wanted if begun.get(key) != wanted[key])
         raise SystemExit(
-            f"{out}: was begun with --{changed.replace('_', '-')} {found.get(changed)!r}, not {wanted[changed]!r}. "
+            f"{out}: was begun with --{changed.replace('_', '-')} {begun.get(changed)!r}, not {wanted[changed]!r}. "
             f"Give that again, or another --out"
         )
     write_json(path, wanted)

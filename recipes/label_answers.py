@@ -1,11 +1,11 @@
-"""Find the answers of questions that come without: the reader marks them, and what it is sure of is kept.
+"""Find the answers of questions without answers: the reader marks them, and those that it is sure of are kept.
 
     python -m recipes.label_answers --data DATA/qa/squad_sentence_questions.jsonl.gz --reader runs/reader/checkpoint \
         --out runs/labelled.jsonl.gz
 
-Writes rows of `context, question, answer`; a question whose answer is doubtful is written without one, so that
-`recipes.train_qagen` still learns the question. `--margin` is how much the best span's score must exceed that of no
-answer, in logits, `--longest` the most tokens of an answer.
+The output has rows of `context, question, answer`. A question with a doubtful answer is written without an answer, so
+that `recipes.train_qagen` still learns the question. The best span's score must exceed that of no answer by `--margin`
+logits. `--longest` is the most tokens of an answer.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def read(model: BertForQuestionAnswering, tokenizer: PreTrainedTokenizerFast, ro
 
 
 def labelled(model, tokenizer, rows: Sequence[tuple[str, str]], args: argparse.Namespace) -> Iterator[dict]:
-    """The rows in order of length, each with the answer where there is no doubt about it."""
+    """The rows in order of length, with the answers that are not doubtful."""
     ranked = sorted(rows, key=lambda row: len(row[0]) + len(row[1]))
     for start in range(0, len(ranked), args.batch):
         batch = ranked[start : start + args.batch]
@@ -71,12 +71,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in args.data
         for row in annotated.read_rows(name)
     ]
-    found = 0
+    num_answered = 0
     with gzip.open(args.out, "wt", encoding="utf-8") as lines:
         for row in labelled(model, tokenizer, rows, args):
-            found += "answer" in row
+            num_answered += "answer" in row
             print(json.dumps(row, ensure_ascii=False), file=lines)
-    print(f"{found:,} of {len(rows):,} questions got an answer")
+    print(f"{num_answered:,} of {len(rows):,} questions got an answer")
 
 
 if __name__ == "__main__":

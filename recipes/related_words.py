@@ -1,7 +1,7 @@
-"""Which words say nearly the same: other forms, synonyms and derivations by WordNet, as a table over a vocabulary.
+"""Words of similar meaning: other forms, synonyms and derivations by WordNet, as a table over a vocabulary.
 
-A model that learns from these too (`recipes.train_qagen --related`) gives some probability to "killed" where it would
-write "murdered", as it does not to a name that is not in the text.
+A model that also learns from these (`recipes.train_qagen --related`) gives some probability to "killed" where it would
+write "murdered". To a name that is not in the text it gives none.
 """
 
 from __future__ import annotations
@@ -33,19 +33,17 @@ class RelatedWords(WordNet):
             return NUMBERS[int(word) :][:1]
         lemmas = [
             (lemma, part)
-            for upos, found in getAllLemmas(word).items()
+            for upos, lemmas_of_part in getAllLemmas(word).items()
             if (part := PARTS.get(upos))
-            for lemma in found
+            for lemma in lemmas_of_part
             if lemma in self._senses[part]
         ]
         forms = [form for lemma, part in lemmas for form in _forms(lemma, part)]
-        others = [
-            form for lemma, part in lemmas for other in self.synonyms(lemma, part) for form in _forms(other, part)
-        ]
+        others = [form for lemma, part in lemmas for near in self.synonyms(lemma, part) for form in _forms(near, part)]
         derived = [
-            form for lemma, part in lemmas for other, kind in self._derived(lemma, part) for form in _forms(other, kind)
+            form for lemma, part in lemmas for near, kind in self._derived(lemma, part) for form in _forms(near, kind)
         ]
-        return [other for other in dict.fromkeys(chain(forms, others, derived)) if other != word][:MOST]
+        return [near for near in dict.fromkeys(chain(forms, others, derived)) if near != word][:MOST]
 
     def _derived(self, lemma: str, part: str) -> Iterator[tuple[str, str]]:
         """Words derived from a lemma in its commonest senses, or that it is derived from, and their parts of speech."""
@@ -56,22 +54,22 @@ class RelatedWords(WordNet):
     def _derivations(self) -> dict[tuple[str, str, str], list[tuple[str, str]]]:
         """By part of speech, synset and word: the words it points to as derived, both ways."""
         letters = {"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}
-        found: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
-        rows = ((part, *each) for part, synsets in self._synsets.items() for each in synsets.items())
+        derivations: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+        rows = ((part, *entry) for part, synsets in self._synsets.items() for entry in synsets.items())
         for part, synset, row in rows:
             count = int(row[3], 16)
             words = [word.partition("(")[0].lower() for word in row[4 : 4 + 2 * count : 2]]
             first = 5 + 2 * count
-            for place in range(first, first + 4 * int(row[first - 1]), 4):
-                symbol, target, letter, places = row[place : place + 4]
+            for pointer in range(first, first + 4 * int(row[first - 1]), 4):
+                symbol, target, letter, places = row[pointer : pointer + 4]
                 if symbol in DERIVED and places != "0000":
                     kind = letters[letter]
                     name = self._synsets[kind][target][4 + 2 * (int(places[2:], 16) - 1)].partition("(")[0].lower()
                     here = words[int(places[:2], 16) - 1]
                     if name.isalpha() and here.isalpha():
-                        found.setdefault((part, synset, here), []).append((name, kind))
-                        found.setdefault((kind, target, name), []).append((here, part))
-        return found
+                        derivations.setdefault((part, synset, here), []).append((name, kind))
+                        derivations.setdefault((kind, target, name), []).append((here, part))
+        return derivations
 
 
 def _forms(lemma: str, part: str) -> list[str]:
@@ -92,9 +90,9 @@ def table(vocab: dict[str, int], words: RelatedWords) -> Tensor:
     Function words, word parts and marks have none. `vocab` is an uncased BERT's, in the order of frequency.
     """
     first = vocab.get("the", 0) + FUNCTION_WORDS
-    found = torch.full((len(vocab), MOST), -1)
+    related_ids = torch.full((len(vocab), MOST), -1)
     for token, index in vocab.items():
         if _is_number(token) or (token.isalpha() and index >= first and len(token) > 2):
-            ids = [vocab[other] for other in words.related(token) if vocab.get(other, 0) >= first or _is_number(other)]
-            found[index, : len(ids)] = torch.tensor(ids, dtype=torch.long)
-    return found
+            ids = [vocab[near] for near in words.related(token) if vocab.get(near, 0) >= first or _is_number(near)]
+            related_ids[index, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+    return related_ids

@@ -1,19 +1,19 @@
-"""Say the same in other words: annotated contexts with synonyms, their questions as they were, for training.
+"""Write annotated contexts in other words, for training: synonyms in the context, the same questions.
 
     apt-get install wordnet-base                       # or any folder with WordNet's index.* and data.* files
     python -m recipes.reword_contexts --data DATA/qa/qamr.jsonl.gz runs/written.jsonl.gz --out runs/reworded.jsonl.gz
 
-Reads what `recipes.annotated` reads; writes rows of `context, question, answer` with `original`, the context as it
-was (held out with it), and `loose: true`: the answer need not stand in the context word for word. spaCy has to be
-installed, with an English model. What is changed, drawn by each text's own hash:
+The input is as for `recipes.annotated`. The output has rows of `context, question, answer`, with the old context as
+`original` (both are held out together), and `loose: true`: the answer need not occur in the context word for word.
+spaCy must be installed, with an English model. These changes are made, drawn by a hash of the text:
 
 - verbs, nouns, adjectives and adverbs of the context become synonyms, inflected alike, where WordNet has the two
   words' commonest senses in one synset ("purchased" for "bought"); numbers up to twelve change between word and digit;
 - a person's name in a question or an answer becomes what the context calls the person by an apposition or a title
   ("the mayor" for "Ann Lee"), or "a man" or "a woman" where its pronouns tell.
 
-Why: a summary says in other words what its source says, and a model that has only seen questions in the words of
-their texts takes every other word for an invention.
+The reason: a summary often says in other words what its source says. A model that has seen only questions in the words
+of their texts treats every other word as an error.
 """
 
 from __future__ import annotations
@@ -60,19 +60,19 @@ class WordNet:
     @cached_property
     def _senses(self) -> dict[str, dict[str, list[str]]]:
         """Each lemma's synsets by part of speech, the commonest first; only those that occur in WordNet's corpus."""
-        found: dict[str, dict[str, list[str]]] = {}
+        senses: dict[str, dict[str, list[str]]] = {}
         for part in PARTS.values():
             rows = (line.split() for line in self._lines(f"index.{part}"))
             # lemma, part, number of senses, number of pointers, pointers, number again, how many occur, senses
-            found[part] = {row[0]: row[-int(row[2]) :][: int(row[5 + int(row[3])])] for row in rows}
-        return found
+            senses[part] = {row[0]: row[-int(row[2]) :][: int(row[5 + int(row[3])])] for row in rows}
+        return senses
 
     @cached_property
     def _words(self) -> dict[str, dict[str, list[str]]]:
         """Each synset's single words in lower case."""
         return {
             part: {
-                place: [w for w in row[4 : 4 + 2 * int(row[3], 16) : 2] if w.isalpha()] for place, row in rows.items()
+                offset: [w for w in row[4 : 4 + 2 * int(row[3], 16) : 2] if w.isalpha()] for offset, row in rows.items()
             }
             for part, rows in self._synsets.items()
         }
@@ -80,11 +80,11 @@ class WordNet:
     @cached_property
     def _synsets(self) -> dict[str, dict[str, list[str]]]:
         """The fields of each synset's line, without its gloss, by part of speech and place in the file."""
-        found: dict[str, dict[str, list[str]]] = {}
+        synsets: dict[str, dict[str, list[str]]] = {}
         for part in PARTS.values():
             rows = (line.partition("|")[0].split() for line in self._lines(f"data.{part}"))
-            found[part] = {row[0]: row for row in rows}
-        return found
+            synsets[part] = {row[0]: row for row in rows}
+        return synsets
 
     def _lines(self, name: str) -> Iterator[str]:
         with (self.folder / name).open(encoding="utf-8") as lines:
@@ -113,11 +113,11 @@ def _synonym(token: Any, wordnet: WordNet, draw: random.Random) -> str | None:
     part, lemma = PARTS.get(token.pos_), token.lemma_.lower()
     if part is None or lemma in LEFT_ALONE or len(lemma) < 3:
         return None
-    found = wordnet.synonyms(lemma, part)
-    if not found:
+    synonyms = wordnet.synonyms(lemma, part)
+    if not synonyms:
         return None
-    other = draw.choice(found)
-    forms = getInflection(other, token.tag_) if token.tag_ in INFLECTED else (other,)
+    synonym = draw.choice(synonyms)
+    forms = getInflection(synonym, token.tag_) if token.tag_ in INFLECTED else (synonym,)
     return forms[0] if forms else None
 
 
@@ -138,16 +138,20 @@ def _article(match: re.Match) -> str:
 
 
 def titles(document: Any) -> dict[str, str]:
-    """What a parsed text calls its people: "the mayor" for "Ann Lee"; "a man" or "a woman" where only pronouns tell."""
+    """The titles of a parsed text's people: "the mayor" for "Ann Lee"; "a man" or "a woman" if only pronouns tell."""
     genders = {"he": "a man", "his": "a man", "him": "a man", "she": "a woman", "her": "a woman"}
-    told = {genders[token.lower_] for token in document if token.lower_ in genders}
-    found = {}
+    pronoun_titles = {genders[token.lower_] for token in document if token.lower_ in genders}
+    title_of_name = {}
     for entity in document.ents:
         if entity.label_ == "PERSON":
-            title = _apposition(entity) or _title_before(entity) or (next(iter(told)) if len(told) == 1 else None)
+            title = (
+                _apposition(entity)
+                or _title_before(entity)
+                or (next(iter(pronoun_titles)) if len(pronoun_titles) == 1 else None)
+            )
             if title:
-                found.setdefault(entity.text, title)
-    return found
+                title_of_name.setdefault(entity.text, title)
+    return title_of_name
 
 
 def _apposition(entity: Any) -> str | None:
@@ -166,10 +170,10 @@ def _title_before(entity: Any) -> str | None:
     head, words = entity.root.head, []
     if entity.root.dep_ == "appos" and head.pos_ == "NOUN" and head.i == entity.start - 1:
         return _called([t for t in head.subtree if t.i <= head.i])
-    place = entity.start - 1
-    while place >= 0 and entity.doc[place].dep_ in ("compound", "amod") and entity.doc[place].pos_ in ("NOUN", "ADJ"):
-        words.insert(0, entity.doc[place])
-        place -= 1
+    index = entity.start - 1
+    while index >= 0 and entity.doc[index].dep_ in ("compound", "amod") and entity.doc[index].pos_ in ("NOUN", "ADJ"):
+        words.insert(0, entity.doc[index])
+        index -= 1
     return _called(words) if words and words[-1].pos_ == "NOUN" else None
 
 
@@ -216,11 +220,11 @@ def changed(
 
 def rows_by_context(names: Iterable[str]) -> dict[str, list[dict]]:
     """All rows of the files by their detokenized context."""
-    found: dict[str, list[dict]] = defaultdict(list)
+    rows_of_context: dict[str, list[dict]] = defaultdict(list)
     for name in names:
         for row in annotated.read_rows(name):
-            found[annotated.detokenize(row.get("context") or row["sentence"])].append(row)
-    return found
+            rows_of_context[annotated.detokenize(row.get("context") or row["sentence"])].append(row)
+    return rows_of_context
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -233,14 +237,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--unnamed", type=float, default=0.4, help="share of the rows whose people lose their names")
     parser.add_argument("--spacy", help="the spaCy model; default: the first English one that is installed")
     args = parser.parse_args(argv)
-    pipeline, wordnet, found = load_pipeline(args.spacy), WordNet(args.wordnet), rows_by_context(args.data)
+    pipeline, wordnet, rows_of_context = load_pipeline(args.spacy), WordNet(args.wordnet), rows_by_context(args.data)
     count = 0
     with gzip.open(args.out, "wt", encoding="utf-8") as lines:
-        for (text, rows), document in zip(found.items(), pipeline.pipe(found, batch_size=64), strict=True):
+        for (text, rows), document in zip(
+            rows_of_context.items(), pipeline.pipe(rows_of_context, batch_size=64), strict=True
+        ):
             for row in changed(rows, text, document, wordnet, args.share, args.unnamed):
                 count += 1
                 print(json.dumps(row, ensure_ascii=False), file=lines)
-    print(f"{count:,} questions for {len(found):,} texts")
+    print(f"{count:,} questions for {len(rows_of_context):,} texts")
 
 
 if __name__ == "__main__":

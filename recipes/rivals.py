@@ -1,7 +1,7 @@
 """False pairs beside true ones, and the odds between the two: for `recipes.train_qagen --rivals`.
 
-Likelihood alone teaches what a text says. That what it could as well say, and does not, has to cost more than the same
-in other words, only a comparison teaches.
+Likelihood alone teaches the statements of a text. Only a comparison teaches that a plausible but false statement must
+cost more than a true one in other words.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Rivals:
 
     @cached_property
     def _no_source(self) -> Tensor:
-        """What the prior's encoder makes of an input without a text, [1, 2, d_model]."""
+        """The output of the prior's encoder for an input without a text, [1, 2, d_model]."""
         empty = torch.tensor([[self.special["bos"], self.special["eos"]]])
         with torch.no_grad(), autocast():
             return self.prior.model.encoder(empty, attention_mask=torch.ones_like(empty)).last_hidden_state

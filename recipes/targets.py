@@ -1,4 +1,4 @@
-"""What the QAGen is trained on: sources with the targets decoded from them, and their batches."""
+"""The training data of the QAGen: sources with the targets decoded from them, and their batches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Example:
 
 
 class TokenLosses(NamedTuple):
-    """Of a block's targets, [N, T]: losses in nats by smoothed labels, zero at padding; without smoothing; labels."""
+    """For a block's targets, [N, T]: losses in nats by smoothed labels, zero at padding; without smoothing; labels."""
 
     losses: Tensor
     nats: Tensor

@@ -414,7 +414,7 @@ def pair_losses(model, batch: Sequence[Example], special: dict[str, int]) -> Ite
 
 
 def after(labels: Tensor, separator: int) -> Tensor:
-    """Which of the labels [N, T] are those of an answer and its end: all after the separator but padding."""
+    """A mask of the labels [N, T] of the answer and its end: all labels after the separator except padding."""
     found = labels == separator
     return found.cumsum(1).bool() & ~found & (labels >= 0)
 

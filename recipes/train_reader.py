@@ -36,7 +36,7 @@ LONGEST_ANSWER = 30
 
 @dataclass(frozen=True)
 class Example:
-    """A question's and a text's token ids; the answer is the text's [start, end), start -1: there is none."""
+    """Token ids of a question and a text. The answer is the text's tokens [start, end); a start of -1: no answer."""
 
     question: Sequence[int]
     text: Sequence[int]
@@ -57,49 +57,51 @@ class Examples:
             written: [[pair for pair in c.answered if pair.written == written] for c in self.contexts]
             for written in (False, True)
         }
-        self.weights = {written: [len(each) ** 0.5 for each in pairs] for written, pairs in self.pairs.items()}
+        self.weights = {
+            written: [len(of_context) ** 0.5 for of_context in pairs] for written, pairs in self.pairs.items()
+        }
 
     def draw(self) -> Example:
         """One training example."""
         written = self.random.random() < self.args.written
         if not any(self.weights[written]):
             written = not written
-        place = self.random.choices(range(len(self.contexts)), self.weights[written])[0]
-        pair = self.random.choice(self.pairs[written][place])
+        index = self.random.choices(range(len(self.contexts)), self.weights[written])[0]
+        pair = self.random.choice(self.pairs[written][index])
         long = self.random.random() < self.args.long
         length = self.random.randint(48, WINDOW - 3 - len(pair.question)) if long else 0
         if self.random.random() < self.args.unanswerable:
-            return self.unanswerable(place, pair, length)
-        context = self.contexts[place]
+            return self.unanswerable(index, pair, length)
+        context = self.contexts[index]
         if self.random.random() < self.args.replaced:
             context, pair = self.names.replaced(context, pair, self.random) or (context, pair)
-        return self.answerable(place, context, pair, length)
+        return self.answerable(index, context, pair, length)
 
-    def answerable(self, place: int, context: Context, pair: Pair, length: int) -> Example:
+    def answerable(self, index: int, context: Context, pair: Pair, length: int) -> Example:
         """The question of a document that has its context."""
-        document = annotated.document(self.contexts, place, length, self.random)
+        document = annotated.document(self.contexts, index, length, self.random)
         before = 0
-        for each in document:
-            if each is self.contexts[place]:
+        for part in document:
+            if part is self.contexts[index]:
                 break
-            before += len(each.ids)
-        text = [t for each in document for t in (context if each is self.contexts[place] else each).ids]
+            before += len(part.ids)
+        text = [t for part in document for t in (context if part is self.contexts[index] else part).ids]
         return fit(
             Example(pair.question, text, before + pair.answer_start, before + pair.answer_start + len(pair.answer))
         )
 
-    def unanswerable(self, place: int, pair: Pair, length: int) -> Example:
+    def unanswerable(self, index: int, pair: Pair, length: int) -> Example:
         """The question of a text that does not answer it: two in three with a name or a word replaced by another."""
         if self.random.random() < 0.65:
-            document = annotated.document(self.contexts, place, length, self.random)
-            text = [token for each in document for token in each.ids]
-            question = self.names.mistaken(pair, self.contexts[place], document, text, self.random, chances=(0.3, 0.4))
+            document = annotated.document(self.contexts, index, length, self.random)
+            text = [token for part in document for token in part.ids]
+            question = self.names.mistaken(pair, self.contexts[index], document, text, self.random, chances=(0.3, 0.4))
             if question:
                 return fit(Example(question, text))
-        document = annotated.document(self.contexts, place, max(length, 60), self.random, without=True)
+        document = annotated.document(self.contexts, index, max(length, 60), self.random, without=True)
         if not document:
             document = [self.random.choice(self.contexts)]
-        return fit(Example(pair.question, [token for each in document for token in each.ids]))
+        return fit(Example(pair.question, [token for part in document for token in part.ids]))
 
     def batches(self, tokens: int) -> Iterator[list[Example]]:
         """Endless batches of about `tokens` tokens, of like lengths."""
@@ -179,13 +181,13 @@ def evaluate(model, contexts: Sequence[Context], names: Names, tokenizer, args, 
     """Held-out exact match and token F1 of answerable questions, alone and in documents, and no-answer figures."""
     draw = Examples(contexts, names, args, seed=0)
     figures = Counter()
-    for index in range(rows):
-        place = index % len(draw.contexts)
-        context, pair = draw.contexts[place], draw.random.choice(draw.contexts[place].answered)
+    for number in range(rows):
+        index = number % len(draw.contexts)
+        context, pair = draw.contexts[index], draw.random.choice(draw.contexts[index].answered)
         for kind, example in (
-            ("alone", draw.answerable(place, context, pair, 0)),
-            ("long", draw.answerable(place, context, pair, 320)),
-            ("none", draw.unanswerable(place, pair, 0 if index % 2 else 320)),
+            ("alone", draw.answerable(index, context, pair, 0)),
+            ("long", draw.answerable(index, context, pair, 320)),
+            ("none", draw.unanswerable(index, pair, 0 if number % 2 else 320)),
         ):
             batch = collate([example], tokenizer)
             with torch.no_grad():
@@ -196,10 +198,10 @@ def evaluate(model, contexts: Sequence[Context], names: Names, tokenizer, args, 
             figures[f"f1_{kind}"] += overlap(predicted, truth)
             figures["said_none"] += margin <= 0
             figures["right_none"] += margin <= 0 and kind == "none"
-    found = {key: round(figures[key] / rows, 4) for key in ("exact_alone", "f1_alone", "exact_long", "f1_long")}
-    found["no_answer_recall"] = round(figures["right_none"] / rows, 4)
-    found["no_answer_precision"] = round(figures["right_none"] / max(figures["said_none"], 1), 4)
-    return found
+    results = {key: round(figures[key] / rows, 4) for key in ("exact_alone", "f1_alone", "exact_long", "f1_long")}
+    results["no_answer_recall"] = round(figures["right_none"] / rows, 4)
+    results["no_answer_precision"] = round(figures["right_none"] / max(figures["said_none"], 1), 4)
+    return results
 
 
 def overlap(predicted: Sequence[int], truth: Sequence[int]) -> float:

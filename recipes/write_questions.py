@@ -1,13 +1,13 @@
-"""Write questions for any English text by rules on its syntax: training data for the embedded models without people.
+"""Write questions for any English text by rules on its syntax: training data that needs no annotators.
 
     python -m recipes.write_questions --data DATA/qa/*.jsonl.gz --out runs/written.jsonl.gz
     python -m recipes.write_questions --data scitldr_train.jsonl.gz --rows 1200 --out runs/written_summaries.jsonl.gz
 
-Reads what `recipes.annotated` reads, and rows of `document, summaries`: there the questions on a summary are asked
-of the document too, so that a model learns to expect what is said in other words. Writes rows of `context, question,
-answer` with `source: "written"`. spaCy has to be installed, with an English model.
+The input is as for `recipes.annotated`, or rows of `document, summaries`. The questions about a summary are then also
+asked of the document, so that a model learns to expect other words. The output has rows of `context, question, answer`
+with `source: "written"`. spaCy must be installed, with an English model.
 
-Each named entity and noun phrase of a sentence is an answer, as for QAGS. Its question says all that its clause says:
+Each named entity and noun phrase of a sentence is an answer, as for QAGS. Its question contains the whole clause:
 
 - a subject gives way to who or what: "who approved the new bridge on Monday?";
 - of anything else the question word comes first, with the auxiliary, or a form of do: "what did the council approve?",
@@ -15,10 +15,10 @@ Each named entity and noun phrase of a sentence is an answer, as for QAGS. Its q
 - what stands elsewhere (an apposition, a later part of a list) is asked for in its place: "Ann Lee, the mayor of what,
   resigned?".
 
-Why: people who write questions for reading tests ask one thing and leave out the rest. Summaries are judged by whole
-statements, and a question that leaves out half of one ("who said?") has an answer in any text. These questions can
-also be written only by reading which answer is marked. They are stiff; they are for mixing with those of people.
-Long clauses lose subordinate parts; which, and which answers of a text are taken, is drawn by the text's own hash.
+The reason: people who write questions for reading tests ask for one thing and leave out the rest. But summaries are
+judged by whole statements, and a question that leaves out half of one ("who said?") has an answer in any text. Also, a
+model can write these questions only if it reads which answer is marked. They are stiff, so mix them with those of
+people. Long clauses lose subordinate parts. A hash of the text draws these parts and the answers of the text.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _EDGES = re.compile(r"^[\s,;:–—-]+|[\s,;:.!?–—-]+$")
 
 
 def question_word(span: Any, kind: str) -> str:
-    """What asks for a span of this kind of entity."""
+    """The question word for a span of this kind of entity."""
     if kind == NOUN_CHUNK:
         return "who" if span.root.lemma_.lower() in PEOPLE else "what"
     return WORDS_OF_KIND.get(kind, "what")
@@ -86,7 +86,7 @@ def kept_tokens(verb: Any, span: Any, draw: random.Random) -> list[Any]:
     protected = {t.i for t in span} | {verb.i}
     prune = draw.random() < PRUNED
     parts = [t for t in verb.subtree if t.dep_ in LOOSE and t != verb]
-    parts = [t for t in parts if not protected & {each.i for each in t.subtree}]
+    parts = [t for t in parts if not protected & {below.i for below in t.subtree}]
     parts.sort(key=lambda t: (LOOSE.index(t.dep_), -len(list(t.subtree))))
     for part in parts:
         if len(tokens) <= WORDS and not prune:
@@ -98,7 +98,7 @@ def kept_tokens(verb: Any, span: Any, draw: random.Random) -> list[Any]:
 
 
 def phrase(tokens: Iterable[Any]) -> str:
-    """The tokens as running text; a comma left alone between two removed parts goes."""
+    """The tokens as running text, without a comma that is left alone between two removed parts."""
     text = "".join(f"{_cased(t)}{t.whitespace_ or chr(0)}" for t in tokens)
     text = re.sub(r"\0(?=[\w])", "", text).replace("\0", "")
     text = re.sub(r"\s*,(\s*,)+", ",", " ".join(text.split()))
@@ -146,7 +146,7 @@ def _is_cut(span: Any) -> bool:
 
 
 def _word_in_place(span: Any, kind: str) -> str:
-    """What stands for a span within its clause: a noun may follow."""
+    """The question word that replaces a span within its clause; a noun may follow."""
     if span.root.dep_ == "nummod":
         return "how many"
     return "what" if span.root.dep_ in ("amod", "compound", "nmod") else question_word(span, kind)
@@ -253,8 +253,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     pipeline = load_pipeline(args.spacy)
     finder = AnswerFinder(pipeline)
     asked_of = read_texts(args.data, args.rows)
-    texts = [(each, context) for context, others in asked_of.items() for each in (context, *others)]
-    texts += [(each, each) for others in asked_of.values() for each in others]
+    texts = [(text, context) for context, others in asked_of.items() for text in (context, *others)]
+    texts += [(text, text) for others in asked_of.values() for text in others]
     count = 0
     with gzip.open(args.out, "wt", encoding="utf-8") as lines:
         for (text, context), document in zip(texts, pipeline.pipe(text for text, _ in texts), strict=True):

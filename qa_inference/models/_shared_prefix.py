@@ -1,9 +1,9 @@
 """Self-attention that keeps one copy of a prefix for all rows that continue it.
 
-A decoder-only model reads instruction, text and everything written so far as one sequence. Here the part that rows
-share is read once and kept once per source; a row brings its own tokens only. The attention function of this file
-attends to both: the rows of one source are folded into the query length over the source's keys, and every row sees its
-own. It changes nothing outside of `reading`.
+A decoder-only model reads the instruction, the text and all tokens written so far as one sequence. Here the part that
+rows share is read once and kept once per source; a row adds only its own tokens. The attention function of this file
+attends to both. Over the keys of a source, its rows are folded into one longer query; each row also sees its own keys.
+Outside of `reading`, the functions of this file are the library's own.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from qa_inference.models.shared_rows import count_folded_call
 
 @dataclass(frozen=True)
 class Prefix:
-    """The memory a model has of S sources it has read: `keys` and `values` of every layer, each [S, H, P, D].
+    """The `keys` and `values` of S sources that a model has read, for every layer a tensor [S, H, P, D].
 
-    `lengths` [S] are the sources' numbers of tokens; padding follows them. Without keys nothing has been read.
+    `lengths` [S] are the sources' numbers of tokens; padding follows them. Without keys, nothing has been read.
     """
 
     keys: tuple[Tensor, ...]
@@ -85,10 +85,10 @@ def shared_prefix_mask(
     device: torch.device | str = "cpu",
     **settings: Any,
 ) -> Tensor | None:
-    """The tokens of prefix and rows that the rows of a source see, [S, 1, T, P + L]; True: visible.
+    """The tokens of the prefix and of the rows that the rows of a source see, [S, 1, T, P + L]; True: visible.
 
-    The model's own rule (causal, a sliding window, chunks) is asked at the tokens' true positions, which padding
-    between prefix and rows does not shift. `kv_length` is L, the rows' tokens so far, the last `q_length` among them.
+    The model's own rule (causal, a sliding window, chunks) gets the tokens' true positions; padding between prefix and
+    rows does not shift them. `kv_length` is L, the number of the rows' tokens, of which the last `q_length` are new.
     """
     prefix = _prefix.get()
     if prefix is None:
@@ -131,7 +131,7 @@ def shared_prefix_attention(
     empty = key[:sources, :, :0], value[:sources, :, :0]
     of_prefix = (prefix.keys[layer], prefix.values[layer]) if prefix.keys else empty
     attention_mask = attention_mask.to(query.device)
-    if softcap is None and query.shape[2] >= prefix.width:  # to copy a prefix is cheaper than to write out the scores
+    if softcap is None and query.shape[2] >= prefix.width:  # copying the prefix is cheaper than storing all scores
         rows_per_source = len(query) // sources
         key, value = (
             torch.cat([shared.repeat_interleave(rows_per_source, 0), own], 2)

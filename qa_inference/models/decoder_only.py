@@ -1,8 +1,9 @@
 """A Hugging Face decoder-only model: read every input once, search from it, score targets on it.
 
-The same two operations as an encoder-decoder has, `generate` and `log_likelihood`, for one batch. An input is a prompt
-with a text. All but its last token, the *prefix*, is read once for all rows, which begin with that last token. Tokens
-that all inputs begin with, such as the worked examples of a prompt, are read once and remembered from batch to batch.
+This file has the same two operations as `encoder_decoder.py`, `generate` and `log_likelihood`, for one batch. An input
+is a prompt with a text. Its *prefix*, all tokens but the last, is read once for all rows; every row begins with the
+last token. Tokens that all inputs begin with, for example the examples in a prompt, are read once and remembered from
+batch to batch.
 """
 
 from __future__ import annotations
@@ -54,13 +55,13 @@ from qa_inference.models.shared_rows import (
 )
 from qa_inference.tokenization import Ids, TextTokenizer
 
-WINDOW = 2048  # tokens of an input: modern models allow many times more, but read long texts less well, and slowly
-RESERVED = 128  # positions left for the tokens to write, at most a quarter of all
+WINDOW = 2048  # tokens of an input; modern models allow many more, but are slower and less exact on long texts
+RESERVED = 128  # positions left for the tokens that the model writes, or a quarter of all if that is less
 
-# A probe at load reads two contexts of unlike length with a common beginning, and continues each by three rows,
+# A probe at load reads two contexts of different lengths with a common beginning, and continues each by three rows.
 PROBE_CONTEXTS = (list(range(3, 9)), [3, 4, 7])
 PROBE_ROWS = [[5, 3, 4], [6, 8, 3], [7, 7, 5]]
-PROBE_PARTS = ([2, 1], [1, 2])  # of which so many tokens are appended at once: many after none, and after some
+PROBE_PARTS = ([2, 1], [1, 2])  # the numbers of the rows' tokens that are appended together, in two trials
 
 
 class DecoderOnly:
@@ -190,7 +191,7 @@ class DecoderOnly:
             wrong, _ = attempt(lambda: self._probe(expected, shared=False))
             if wrong:
                 raise ValueError(
-                    f"model {type(self.model).__name__}: must be able to go on from what it has read; {wrong}. Use a "
+                    f"model {type(self.model).__name__}: must continue a prefix that it has read; {wrong}. Use a "
                     f"model with plain attention"
                 )
         self.decoder.forget()
@@ -210,7 +211,7 @@ class DecoderOnly:
             logits = self.decoder.projection.logits(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1).float()
             worst = max(worst, float((logits - torch.cat(list(expected)).to(logits.device)).abs().max()))
         allowed = probe_tolerance(self.model) * max(1.0, *(float(logits.abs().max()) for logits in expected))
-        return "" if worst <= allowed else f"going on and reading all at once differ by {worst:.1e}"
+        return "" if worst <= allowed else f"continuing a prefix and reading all at once differ by {worst:.1e}"
 
 
 class PrefixDecoder:
@@ -258,10 +259,10 @@ class PrefixDecoder:
     def continue_rows(
         self, ids: Tensor, positions: Tensor, cache: Cache, *, prefix: Prefix | None, mask: Tensor | None, scored: bool
     ) -> Tensor:
-        """What the projection takes for `ids` [N, T] at `positions` [N, T], after the tokens in `cache`: [N, T, D].
+        """The projection's input [N, T, D] for `ids` [N, T] at `positions` [N, T], after the tokens in `cache`.
 
-        The rows continue `prefix`; or `cache` holds that too, and `mask` [N, P + L] marks its real tokens. Not
-        `scored`: only the cache is wanted, and the result may be that of the last token alone.
+        The rows continue `prefix`. If that is None, `cache` holds the prefix too, and `mask` [N, P + L] marks its real
+        tokens. Without `scored`, only the cache is needed, and the result may be that of the last token alone.
         """
         settings: dict[str, Any] = {"past_key_values": cache, "use_cache": True, "attention_mask": mask}
         if self._takes_positions:
@@ -280,7 +281,7 @@ class PrefixDecoder:
         return output.last_hidden_state.to(self.projection.weight.device)  # type: ignore[no-any-return]  # untyped
 
     def _head(self, ids: list[int]) -> Prefix:
-        """A single source of the tokens `ids`; only those are read that the last one did not begin with."""
+        """A single source of the tokens `ids`. Tokens with which the last one began are not read again."""
         known, prefix = self._known
         common = _common_length([known, ids])
         if common < len(ids):
@@ -327,9 +328,9 @@ class PrefixRows(RunningRows):
                 self.cache.update(*states, layer)
 
     def append(self, ids: Tensor, *, scored: bool = True) -> Tensor:
-        """Append `ids` [S * R, T], R rows for every source from the first call on; returns what the projection takes.
+        """Append `ids` [S * R, T], R rows for every source from the first call on; returns the projection's input.
 
-        Not `scored`: the result may be that of the last token alone.
+        Without `scored`, the result may be that of the last token alone.
         """
         rows_per_source = len(ids) // len(self.lengths)
         if self.visible is not None:
@@ -366,14 +367,14 @@ def is_decoder_only(name: str, options: LoadingOptions = DEFAULT_LOADING) -> boo
     """Whether a Hub name or a folder is a checkpoint of a decoder-only language model; False if it cannot be read."""
     try:
         config = AutoConfig.from_pretrained(name, **options.reaching(name)[0].hub())
-    except Exception:  # the loader that is tried next says what is wrong
+    except Exception:  # the loader that is tried next raises an error with the reason
         return False
-    # an encoder such as BERT has a class for this too, whose weights it would lack
+    # The library can load an encoder such as BERT as a decoder-only model too, but weights would be missing.
     decoder_only = {str(kind) for kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()}
     return not config.is_encoder_decoder and bool(decoder_only & set(config.architectures or ()))
 
 
 def _common_length(rows: Sequence[Sequence[int]]) -> int:
     """How many tokens all rows begin with in common."""
-    first, last = min(map(list, rows)), max(map(list, rows))  # what these two share, all do
+    first, last = min(map(list, rows)), max(map(list, rows))  # the tokens that these two share, all rows share
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(map(len, rows)))

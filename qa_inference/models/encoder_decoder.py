@@ -1,11 +1,11 @@
 """A Hugging Face encoder-decoder: encode every input once, search from it, score targets on it.
 
-The two operations of a question-answer generator, `generate` and `log_likelihood`, for one batch (`batching.py` makes
-the batches). Inputs and targets are token ids; results are arrays on the CPU.
+This file has the two operations of a question-answer generator, `generate` and `log_likelihood`, for one batch
+(`batching.py` makes the batches). Inputs and targets are token ids; results are arrays on the CPU.
 
-An encoder-decoder layer computes keys and values of its cross-attention from the encoder's output, with that output's
-batch. Here the rows of one source are folded into the query length, so that 60 hypotheses of a summary, or ten pairs
-scored on a source, read one copy of it instead of sixty or ten.
+A decoder layer computes the keys and values of its cross-attention from the encoder's output, one copy for each row of
+the batch. Here the rows of one source are folded into one longer query, so that 60 hypotheses of a summary, or ten
+pairs scored on a source, read a single copy of it.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class EncoderDecoder:
 
     @inference_operation
     def _find_projection(self) -> None:
-        """Let the decoder use the model's matrix where that is all there is to its logits."""
+        """Let the decoder use the model's matrix if it alone gives the model's logits."""
         ids = torch.tensor([[*self.prefix, *PROBE_IDS[:2]]], device=self.device)
         self.decoder.find_projection(*self.encode([PROBE_IDS]), ids, probe_tolerance(self.model))
 
@@ -174,14 +174,14 @@ class EncoderDecoder:
     def _probe(self) -> str:
         """Switch shared attention on, and compare it with expanded sources; returns the difference in words, or ""."""
         use_attention(self.model, "shared_source", shared_source_attention, sdpa_mask)
-        # two sources of unlike length and three rows each, which differ in their last token
+        # Two sources of different lengths have three rows each, which differ in their last token.
         encoded, mask = self.encode([PROBE_IDS, PROBE_IDS[:3]])
         rows = torch.tensor([*self.prefix, *PROBE_IDS[:3]], device=self.device).expand(6, -1).clone()
         rows[:, -1] = torch.tensor(PROBE_IDS, device=self.device)
         outputs = []
         for is_shared in (True, False):
             self.decoder.shared = is_shared
-            # all tokens at once, and the last one from the cache: [6, T + 1, D]
+            # All tokens at once, and then the last one again from the cache: [6, T + 1, D].
             cache = new_cache()
             self.decoder(encoded, mask, rows[:, :-1], cache)
             last = self.decoder(encoded, mask, rows[:, -1:], cache)
@@ -201,9 +201,9 @@ class SourceDecoder:
         self.shared = False  # whether the rows of a source read one copy of it
 
     def __call__(self, encoded: Tensor, mask: Tensor, ids: Tensor, cache: EncoderDecoderCache | None = None) -> Tensor:
-        """What the projection takes, [S * R, T, D], for `ids` [S * R, T] over `encoded` [S, K, D], `mask` [S, K].
+        """The projection's input [S * R, T, D] for `ids` [S * R, T] over `encoded` [S, K, D] with `mask` [S, K].
 
-        `cache` holds what came before and is extended.
+        `cache` holds the tokens before `ids` and is extended.
         """
         if not self.shared and len(ids) != len(encoded):
             rows_per_source = len(ids) // len(encoded)
@@ -295,13 +295,13 @@ def shared_source_attention(
         position_bias = None  # T5's cross-attention passes zeros
     elif position_bias is not None:
         position_bias = position_bias.repeat(1, 1, rows_per_source, 1)
-    # 3. The mask of one position serves all.
+    # 3. The mask of one position is right for all positions.
     if attention_mask is not None:
         attention_mask = attention_mask[:, :, :1]
     kwargs["is_causal"] = False
     kwargs["position_bias"] = position_bias
     output, _ = sdpa_attention_forward(module, folded, key, value, attention_mask, **kwargs)
-    # 4. And back: [S, R * T, H, D] -> [S * R, T, H, D].
+    # 4. The long queries become rows again: [S, R * T, H, D] -> [S * R, T, H, D].
     return output.view(sources, rows_per_source, length, heads, width).flatten(0, 1), None
 
 

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CGROUP = Path("/sys/fs/cgroup")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_NEVER_USED = re.compile(r"(^|\.)pooler\.")  # checkpoints of question answering may keep it; their models have none
+_NEVER_USED = re.compile(r"(^|\.)pooler\.")  # a checkpoint of a reader may have these weights, but its model does not
 HUB_SECONDS = 5.0  # wait for the Hub's first answer
 
 
@@ -62,14 +62,14 @@ class LoadingOptions:
         return cls(revision=revision, **{name: getattr(config, name) for name in names})
 
     def hub(self) -> dict[str, Any]:
-        """The keyword arguments of the library's loaders. A repository's own code is refused without a question."""
+        """The keyword arguments of the library's loaders. The repository's own code never runs."""
         named = {name: value for name, value in asdict(self).items() if name not in ("device", "dtype")}
         return {**{name: value for name, value in named.items() if value is not None}, "trust_remote_code": False}
 
     def reaching(self, name: str) -> tuple[LoadingOptions, str]:
-        """These options, for downloads only if the Hub cannot be asked, and the reason that it cannot be, or "".
+        """Options that ask the Hub for `name` only if it answers; and the reason that it is not asked, or "".
 
-        The library itself repeats every request for a file until minutes have passed.
+        Without this test, the library repeats every request for a file until minutes have passed.
         """
         if Path(name).exists() or not _HUB_NAME.fullmatch(name):
             return self, ""
@@ -130,12 +130,12 @@ def load_pretrained(
             dtype=dtype,
             device_map=device_map,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are in the report then, all of them
+            ignore_mismatched_sizes=True,  # the report then lists all of them
             **settings,
         )
     except MemoryError:
         raise
-    except Exception as error:  # the library raises many kinds, some without the name
+    except Exception as error:  # the library raises errors of many types, and some do not name the checkpoint
         raise _failure(name, kind, hub_trouble, error) from error
     _check_weights(name, kind, report)
     if device_map is None and getattr(config, "quantization_config", None) is None:
@@ -145,13 +145,13 @@ def load_pretrained(
 
 
 def _failure(name: str, kind: str, hub_trouble: str, error: Exception) -> OSError | ValueError:
-    """The error that says, in one line, why a checkpoint cannot be loaded."""
+    """The error that explains in one line why a checkpoint cannot be loaded."""
     if hub_trouble and isinstance(error, OSError):
         return OSError(
-            f"model {name!r}: must be a folder, or a Hub name that is downloaded already or can be; it is not on this "
-            f"machine, and the Hub cannot be asked ({hub_trouble}). Check the network, or give a folder"
+            f"model {name!r}: must be a folder, or a Hub name that is downloaded or can be downloaded; it is not on "
+            f"this machine, and the Hub cannot be asked ({hub_trouble}). Check the network, or give a folder"
         )
-    if isinstance(error, pickle.UnpicklingError):  # torch's own words advise to read it all the same
+    if isinstance(error, pickle.UnpicklingError):  # torch's own message advises to load it anyway
         return ValueError(
             f"model {name!r}: its .bin files must hold weights and nothing else; they hold pickled Python objects, "
             f"which could run any code. Use a checkpoint in safetensors"
@@ -166,17 +166,18 @@ def _failure(name: str, kind: str, hub_trouble: str, error: Exception) -> OSErro
 def _check_weights(name: str, kind: str, report: dict[str, Any]) -> None:
     """Raise ValueError unless the checkpoint had every weight of the model, in its shape, and no others.
 
-    The library leaves tied weights out of its report, of which one is enough. It would replace others that are missing
-    by random numbers, and drop those that the model has not.
+    The library would give random numbers to missing weights and ignore unexpected ones. Of tied weights one is enough,
+    and its report leaves out the others.
     """
-    shapes = [f"{key} as {tuple(found)} instead of {tuple(wanted)}" for key, found, wanted in report["mismatched_keys"]]
+    mismatched = report["mismatched_keys"]
+    shapes = [f"{key} as {tuple(stored)} instead of {tuple(needed)}" for key, stored, needed in mismatched]
     unexpected = [key for key in report["unexpected_keys"] if not _NEVER_USED.search(key)]
-    faults = (("lacks", report["missing_keys"]), ("has", shapes), ("has also", unexpected))
+    faults = (("lacks", report["missing_keys"]), ("has", shapes), ("also has", unexpected))
     described = [f"{verb} {_listed(keys)}" for verb, keys in faults if keys]
     if described:
         raise ValueError(
-            f"model {name!r}: must be a complete checkpoint of {kind}; it {', and '.join(described)}. Use one that was "
-            f"trained for this and saved whole"
+            f"model {name!r}: must be a complete checkpoint of {kind}; it {', and '.join(described)}. Use a "
+            f"checkpoint that was trained for this task and saved with all its weights"
         )
 
 
@@ -211,28 +212,28 @@ def _listed(names: Sequence[str], shown: int = 4) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's own words, cut to their first line; its type if it has none."""
+    """The first line of an error's message; the name of its type if it has no message."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 # ---- computing ------------------------------------------------------------------------------------------------------
 
 _Model = TypeVar("_Model")
-_Given = ParamSpec("_Given")
+_Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
 def inference_operation(
-    operation: Callable[Concatenate[_Model, _Given], _Result],
-) -> Callable[Concatenate[_Model, _Given], _Result]:
-    """Let a model's operation run without gradients and in the precision it states, whatever its caller has set.
+    operation: Callable[Concatenate[_Model, _Arguments], _Result],
+) -> Callable[Concatenate[_Model, _Arguments], _Result]:
+    """Run a model's operation without gradients and in the types of its tensors, whatever the caller has set.
 
-    The operation's object has `model` and `device`. FloatingPointError, raised where numbers are not finite, becomes a
-    ValueError that names the model.
+    The operation's object has `model` and `device`. A FloatingPointError, which reports numbers that are not finite,
+    becomes a ValueError that names the model.
     """
 
     @functools.wraps(operation)
-    def run(self: Any, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+    def run(self: Any, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         try:
             with torch.inference_mode(), stated_precision(self.device):
                 return operation(self, *args, **kwargs)
@@ -245,7 +246,7 @@ def inference_operation(
 
 @contextmanager
 def stated_precision(device: torch.device) -> Iterator[None]:
-    """Compute in the types of the tensors inside the block: without autocast, float32 products in full float32."""
+    """Compute in the types of the tensors inside the block: no autocast, and full float32 for float32 products."""
     with ExitStack() as stack:
         for device_type in {"cpu", device.type}:
             if torch.is_autocast_enabled(device_type):
@@ -256,10 +257,10 @@ def stated_precision(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _full_float32() -> Iterator[None]:
-    """Multiply float32 matrices in float32 inside the block; what was set before is set again."""
+    """Multiply float32 matrices in float32 inside the block, and restore the earlier setting after it."""
     try:
         before = torch.get_float32_matmul_precision()
-    except RuntimeError:  # torch refuses to tell if it was set in the newer way, for each library of its own
+    except RuntimeError:  # torch cannot read it if the newer settings were used, which each backend has for itself
         backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
         settings = [backend.fp32_precision for backend in backends]
         try:
@@ -368,7 +369,7 @@ def ids_to_device(rows: Sequence[Ids], pad: int, embeddings: int | None, device:
 
 
 def check_ids(ids: NDArray[Any], embeddings: int | None) -> None:
-    """Raise ValueError for an id that is none of the `embeddings`; None: their number is unknown."""
+    """Raise ValueError if an id has no embedding. `embeddings` is the number of embeddings; None: unknown."""
     if embeddings is not None and ids.size and (ids.min() < 0 or ids.max() >= embeddings):
         wrong = int(ids.min() if ids.min() < 0 else ids.max())
         raise ValueError(
@@ -387,7 +388,7 @@ def count_embeddings(model: Any) -> int | None:
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """`array` as a tensor on `device`. A copy to a CUDA device goes through pinned memory, and nothing waits for it."""
+    """`array` as a tensor on `device`. A copy to a CUDA device goes through pinned memory and does not block."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
@@ -414,7 +415,7 @@ def find_end_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
 
 
 def find_pad_id(model: PreTrainedModel, tokenizer: Any) -> int:
-    """The id that pads; 0 where a checkpoint has none or one without an embedding, since padding is masked anyway."""
+    """The id of padding. It is 0 if the checkpoint has none with an embedding: padding is masked in any case."""
     pad = generation_setting(model, "pad_token_id")
     pad = tokenizer.pad_token_id if pad is None else pad
     embeddings = count_embeddings(model)
@@ -439,7 +440,7 @@ def parameter_bytes(task_class: Any, config: Any, dtype: torch.dtype) -> int | N
 def free_bytes(device: torch.device) -> int | None:
     """The memory that a process can still allocate on `device`, in bytes; None where it is unknown."""
     if device.type == "cuda":
-        stats = torch.cuda.memory_stats(device)  # torch keeps memory that it does not use, and hands it out again
+        stats = torch.cuda.memory_stats(device)  # torch keeps memory that it does not use, and reuses it
         unused = stats.get("reserved_bytes.all.current", 0) - stats.get("allocated_bytes.all.current", 0)
         return int(torch.cuda.mem_get_info(device)[0]) + int(unused)
     if device.type != "cpu":
@@ -469,7 +470,7 @@ def _machine_bytes() -> int | None:
 
 
 def _container_bytes(folder: Path = _CGROUP) -> int | None:
-    """The memory left below a control group's limit; None without a limit. File caches count as free: they give way."""
+    """The memory left below a control group's limit; None without a limit. File caches count as free memory."""
     try:
         limit, used = ((folder / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
         lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()

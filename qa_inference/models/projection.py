@@ -2,8 +2,9 @@
 
 Logits are as wide as the vocabulary and are needed for a moment only. So a few rows are projected at a time, into
 memory that stays near the processor; they are reduced to the row's top tokens, or to the log-probability of its target,
-and overwritten. Where only a few rows would fit, the vocabulary is taken in parts: otherwise the matrix of 262,144
-tokens is read anew for every few rows, which takes longer than multiplying by it. Needs torch and numpy only.
+and overwritten. Where only a few rows would fit, the vocabulary is taken in parts. Otherwise the whole matrix, of up to
+262,144 tokens, would be read again for every few rows, which takes longer than the multiplication. This file needs
+torch and numpy only.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from torch import Tensor
 
 BLOCKS = 16  # tokens per block in the search for the top tokens: about the root of vocabulary size over their number
 CPU_LOGITS, GPU_LOGITS = 1 << 22, 1 << 28  # logits that exist at a time: 16 MB on a CPU, 1 GB on a GPU, in float32
-FEW_ROWS = 64  # the vocabulary is taken in parts where fewer rows than this would fit,
-MANY_ROWS = 1024  # in parts so narrow that this many do
+FEW_ROWS = 64  # if fewer rows than this would fit, the vocabulary is taken in parts
+MANY_ROWS = 1024  # the parts are so narrow that this many rows fit
 WHOLE = slice(None)
 
 
@@ -103,7 +104,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class CappedProjection(Projection):
-    """A projection whose logits are bent to lie between -`cap` and `cap`, as those of Gemma 2 are."""
+    """A projection with soft-capped logits, between -`cap` and `cap`, as in Gemma 2."""
 
     cap: float = 30.0
 
@@ -116,8 +117,8 @@ def find_projection(model: Any, logits: Tensor, hidden_states: Callable[[], Tens
     """The projection that turns `hidden_states()` [S, T, D] into the model's own `logits` [S, T, V].
 
     The library's models project every row and position, and add a bias in a second copy of the result. A projection of
-    our own is applied only where its result is asked for. Returns `Projection()`, for which the model's logits are to
-    be used, unless a candidate's logits lie within `tolerance` of the model's, relative to the largest. Raises
+    this file is applied only where its result is needed. It must give the model's logits within `tolerance`, relative
+    to the largest logit. If none does, this returns `Projection()`, and the caller uses the model's own logits. Raises
     FloatingPointError if one of the model's logits is NaN.
     """
     if logits.isnan().any():
@@ -129,7 +130,7 @@ def find_projection(model: Any, logits: Tensor, hidden_states: Callable[[], Tens
             own = candidate.logits(hidden).float().view_as(logits)
             if float((own.to(logits.device) - logits).abs().max()) <= tolerance * largest:
                 return candidate
-    except Exception:  # an architecture's decoder may ask for anything, or return anything else
+    except Exception:  # a decoder of another architecture may need other inputs, or return another result
         return Projection()
     return Projection()
 
@@ -138,14 +139,14 @@ def _candidates(model: Any, size: int) -> list[Projection]:
     """The projections that a model with `size` logits may have; none if it has no plain matrix of that many rows.
 
     T5's family may scale hidden states by the root of their width, Cohere's scales logits, Granite's divides them,
-    Gemma 2 bends them.
+    Gemma 2 caps them.
     """
     head, config = model.get_output_embeddings(), model.config.get_text_config()
     weight = getattr(head, "weight", None)
     if weight is None or weight.ndim != 2 or len(weight) != size or not weight.is_floating_point():
         return []
     named = (getattr(head, "bias", None), getattr(model, "final_logits_bias", None))
-    # a bias that is zero and cannot change is not worth a pass over the logits
+    # A bias that is zero and cannot change is left out: adding it would cost a pass over the logits.
     biases = [bias.flatten().to(weight) for bias in named if bias is not None and (bias.requires_grad or bias.any())]
     bias = sum(biases[1:], start=biases[0]) if biases else None
     divisor = getattr(config, "logits_scaling", None)
@@ -166,14 +167,14 @@ def top_of_part(logits: Tensor, count: int, banned: Sequence[int], start: int) -
     `logits` [N, V'] are overwritten.
     """
     logits = logits.float()
-    # 1. Put the logits of banned tokens [N, B] aside, and minus infinity in their place.
+    # 1. Save the logits of banned tokens [N, B], and replace them by minus infinity.
     banned_columns = [token - start for token in banned if 0 <= token - start < logits.shape[-1]]
     columns = torch.tensor(banned_columns, dtype=torch.long).to(logits.device, non_blocking=True)
     saved = logits.index_select(1, columns)
     # 2. Find the best of the others.
     masked = logits.index_fill_(1, columns, -torch.inf)
     best, ids = _best(masked, min(count, logits.shape[-1] - len(banned_columns)))
-    # 3. Peak and total are those of all tokens, so the banned ones return first.
+    # 3. Peak and total are those of all tokens, so the logits of the banned tokens are put back first.
     peak = torch.cat([best[:, :1], saved], 1).amax(-1, keepdim=True)
     return best, ids + start, peak, _log_total(logits.index_copy_(1, columns, saved), peak)
 

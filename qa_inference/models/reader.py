@@ -1,4 +1,4 @@
-"""Extractive question answering: the span of a text that answers a question, or the decision that none does.
+"""Extractive question answering: the span of a text that answers a question, or the decision that no span does.
 
 A `Reader` cuts a text into overlapping windows, each with the question in front, and scores the spans of a batch of
 windows in one pass. Questions and texts are data (`tokenization.py`). Windows and their spans are plain arrays, which
@@ -34,7 +34,7 @@ Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
 SHORTEST_WINDOW = 16
-TEXTS_KEPT = 64  # texts whose tokens are remembered: all questions about one come in a row
+TEXTS_KEPT = 64  # texts whose tokens are remembered; questions about the same text come one after the other
 READ_BUDGET = 12_288  # tokens of a batch of `Reader.read`: 32 windows of 384
 
 
@@ -365,7 +365,7 @@ def _window_size(model: PreTrainedModel, tokenizer: Any, wanted: int) -> int:
     positions = getattr(model.config, "max_position_embeddings", None) or wanted
     positions = positions if positions > 0 else wanted  # XLNet, which has no such limit, gives -1
     for name, module in model.named_modules():
-        # RoBERTa counts positions from behind the padding's, so the first of its 514 are never used
+        # RoBERTa counts positions after that of the padding, so the first of its 514 positions are never used.
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             positions -= int(module.padding_idx) + 1
     size = int(min(wanted, positions, tokenizer.model_max_length))

@@ -34,7 +34,7 @@ from qa_inference.tokenization import Ids
 
 TARGETS_AT_ONCE = 8  # targets of one source decoded at a time
 EXTRA_POSITIONS = 8  # positions by which a full cache grows
-SPARE = 1.5  # how much more memory a cache takes than it needs now
+SPARE = 1.5  # the memory that a cache takes, relative to what it needs now
 PROBE_TOLERANCE = 1e-4  # in float32
 Sharing = Literal["auto", "shared", "expanded"]
 
@@ -51,7 +51,7 @@ class ScoringRequest:
 
 
 class TargetRounds:
-    """The targets of a batch of requests in rounds, the longest first: those of one round need little padding.
+    """The targets of a batch of requests in rounds, the longest first, so that a round needs little padding.
 
     Iterating gives the indices of the requests that have targets left, and up to `TARGETS_AT_ONCE` targets of each.
     """
@@ -87,8 +87,8 @@ class TargetRounds:
 class TargetBatch:
     """Targets of S sources as a rectangle of labels [S * R, T]: R adjacent rows for each source.
 
-    R is the largest number of targets of a source. A source with fewer repeats its first one; of such a row, and of
-    padding, nothing is scored.
+    R is the largest number of targets of a source. A source with fewer targets repeats its first one. These repeated
+    rows and padding are not scored.
     """
 
     targets: Sequence[Sequence[Ids]]
@@ -111,12 +111,12 @@ class TargetBatch:
     def log_probs(self, hidden: Tensor, projection: Projection) -> list[list[Array]]:
         """Token log-probabilities in nats: for every source, for every target an array [its length].
 
-        `hidden` [S * R, T, D] is what the model computes for the positions that predict `labels`.
+        `hidden` [S * R, T, D] is the projection's input for the positions that predict `labels`.
         """
         most, width = self.rows_per_source, self.labels.shape[1]
         lengths = [len(row) for of_source in self.targets for row in [*of_source, *[()] * (most - len(of_source))]]
-        # 1. Rows and columns [N] of all tokens to score. They are found on the CPU: a GPU would have to report how many
-        #    there are, and the CPU to wait for it.
+        # 1. Rows and columns [N] of all tokens to score. The CPU computes them: otherwise it would have to wait until
+        #    the GPU reports their number.
         is_scored = np.arange(width) < np.array(lengths)[:, None]
         rows, columns = to_device(np.stack(np.nonzero(is_scored)), self.labels.device)
         # 2. Only these are projected. With a device map, hidden states may lie on another device than the labels.
@@ -138,7 +138,7 @@ class RunningRows(ABC):
     A subclass appends tokens to the rows and sets `last`.
     """
 
-    last: Tensor  # what the projection takes for the last token of every row, [S * P, D]
+    last: Tensor  # the projection's input for the last token of every row, [S * P, D]
 
     def __init__(self, projection: Projection, sources: int, device: torch.device) -> None:
         self.projection, self.sources, self.device = projection, sources, device
@@ -171,16 +171,16 @@ class RunningRows(ABC):
 
 
 def new_cache() -> EncoderDecoderCache:
-    """An empty cache of an encoder-decoder, whose self-attention reuses its memory as rows part and end."""
+    """An empty cache of an encoder-decoder. Its self-attention reuses memory when rows part and end."""
     layer: Any = functools.partial(_GrowingLayer, _MemoryPool())  # Any: the library asks for a class and only calls it
     return EncoderDecoderCache(Cache(layer_class_to_replicate=layer), DynamicCache())
 
 
 class _MemoryPool:
-    """Memory that the layers of one cache hand on to each other.
+    """Memory that the layers of one cache reuse.
 
-    At every step keys and values have another size. Taken from the system's heap anew each time, they leave gaps there
-    that fit nothing: several times as much as is in use, and more with every batch.
+    Keys and values have another size at every step. If each came from the system's heap, unusable gaps would remain
+    there: several times the memory in use, and more with every batch.
     """
 
     def __init__(self) -> None:
@@ -269,7 +269,7 @@ def counting_folded_calls() -> Iterator[list[int]]:
 
 
 def use_attention(model: PreTrainedModel, name: str, attention: Any, mask: Any) -> None:
-    """Let a model that only infers compute attention and its mask by these functions, registered under `name`.
+    """Let a model compute attention and its mask by these functions, registered under `name`; for inference only.
 
     Only the library's public registration is used (`AttentionInterface`, `AttentionMaskInterface`).
     """
@@ -279,7 +279,7 @@ def use_attention(model: PreTrainedModel, name: str, attention: Any, mask: Any) 
 
 
 def enable_sharing(model: Any, sharing: Sharing, probe: Callable[[], str]) -> str:
-    """Let the rows of a source read one copy of it, if that is wanted and changes nothing.
+    """Let the rows of a source read one copy of it, if `sharing` allows it and no result changes.
 
     Args:
         model: the model, whose own attention is restored if rows cannot share.
@@ -287,7 +287,7 @@ def enable_sharing(model: Any, sharing: Sharing, probe: Callable[[], str]) -> st
         probe: switches sharing on and compares results; returns the difference in words, or "".
 
     Returns:
-        The reason sharing is off against the wish of "auto"; "" else.
+        The reason why "auto" left sharing off, or "".
 
     Raises:
         ValueError: for "shared", if rows cannot share.
@@ -310,7 +310,7 @@ def enable_sharing(model: Any, sharing: Sharing, probe: Callable[[], str]) -> st
 
 
 def attempt(probe: Callable[[], str]) -> tuple[str, bool]:
-    """The result of a probe, or its error in one line, and whether it failed: attention may fail anywhere inside."""
+    """The result of a probe, or its error in one line, and whether it failed. A model may raise any error inside."""
     try:
         return probe(), False
     except Exception as error:

@@ -38,7 +38,7 @@ def main() -> None:
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no reason to stop
+            stream.reconfigure(errors="replace")  # a terminal may be unable to show a character
     try:
         app()
     except (ImportError, MemoryError, OSError, TypeError, ValueError) as error:
@@ -148,8 +148,8 @@ def serve_command(
 def models_command(as_json: JsonOption = False) -> None:
     """List the presets: checkpoints known to work.
 
-    Each is listed with the option that takes it and with its licence. Tried: whether this package was tested with
-    these weights; if not, the format is that of the model's card.
+    The list shows the option that takes a preset, and its licence. "tried" shows whether this package was tested with
+    these weights; otherwise the format is from the model's card.
     """
     from quals_metric.cli.terminal import rows_block
 

@@ -45,7 +45,7 @@ def score_command(
         typer.Option(help="Also write a page that explains the scores: .html. Implies --pairs.", dir_okay=False),
     ] = None,
     details: Annotated[
-        int, typer.Option(help="Rows shown in the report: so many of the lowest, highest and undefined.", min=1)
+        int, typer.Option(help="Rows in each list of the report: lowest, highest and undefined.", min=1)
     ] = 50,
     shard_rows: Annotated[
         int, typer.Option(help="Rows scored and written at once; a killed run loses at most these.", min=1)
@@ -73,7 +73,7 @@ def score_command(
             pairs=pairs or report is not None,
             shard_rows=shard_rows,
             overwrite=overwrite,
-            accept_finished=report is not None,  # killed before its report was written, a run is finished by the report
+            accept_finished=report is not None,  # a run that was killed before its report only needs the report
             on_shard=ProgressLine() if rank_and_size()[0] == 0 else None,
         )
     if scores is not None:
@@ -127,7 +127,7 @@ def _input_rows(
 
 
 def _check_report(report: Path, rows: Rows, output: Path) -> None:
-    """Raise before the work begins for what would stop the report after it."""
+    """Raise before the work for anything that would stop the report after it."""
     from quals_metric.files.tables import STANDARD_INPUT
 
     check_page(report, "--report")
@@ -147,7 +147,7 @@ def _write_report(scores: FileScores, report: Path, rows: Rows, details: int) ->
     from quals_metric.report import write_rows
 
     if isinstance(rows, Table):
-        # Of standard input the output has the texts too: --keep is required. All columns are read: the page shows them.
+        # For standard input, --keep is required, so the output has the texts. The page shows all columns.
         paths = (scores.output,) if rows.paths == (STANDARD_INPUT,) else rows.paths
         rows = replace(rows, paths=paths, keep=True)
     written = (row for _, row in records(scores.output))
@@ -169,7 +169,7 @@ def _with_columns(written: Iterator[dict[str, Any]], inputs: Iterator[Row]) -> I
 
 
 def check_page(path: Path, option: str) -> None:
-    """Raise before the work begins for what would stop a page from being written after it."""
+    """Raise before the work for anything that would stop a page from being written after it."""
     from quals_metric.files import durable
 
     if path.suffix.lower() not in (".html", ".htm"):
@@ -178,7 +178,7 @@ def check_page(path: Path, option: str) -> None:
 
 
 class ProgressLine:
-    """Prints how many rows are done, how many per second, and about how long the others take, on standard error.
+    """Prints the rows that are done, the rows per second and the remaining time on standard error.
 
     On a terminal the line is renewed; elsewhere there is a line every ten seconds, and for the first and the last row.
     """
@@ -189,7 +189,7 @@ class ProgressLine:
         self._last = 0.0
 
     def __call__(self, done: int, total: int) -> None:
-        """Take note of `done` rows of `total`."""
+        """Show that `done` rows of `total` are done."""
         now = time.monotonic()
         is_first = self._start is None
         self._start = start, before = self._start or (now, done)

@@ -30,7 +30,7 @@ AllowedHostOption = Annotated[
 
 
 def with_metrics(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with `--metric NAME` for every metric there is, and the options of all of them for `**options`.
+    """The command with `--metric NAME` for all metrics, and with the options of all metrics in place of `**options`.
 
     A parameter `metric` takes the names in `METRICS`. Where the command has `**options`, it gets every option that a
     metric's configuration offers to the command line, if its user has set it. An option that the chosen metric does
@@ -43,7 +43,7 @@ def with_metrics(command: Callable[..., Any]) -> Callable[..., Any]:
     for parameter in signature.parameters.values():
         if parameter.name == "metric":
             parameters.append(parameter.replace(annotation=_with_choices(parameter.annotation, METRICS)))
-            parameters += [_parameter(name, *found) for name, found in owners.items()]
+            parameters += [_parameter(name, *owned) for name, owned in owners.items()]
         elif parameter.kind is not Parameter.VAR_KEYWORD:
             parameters.append(parameter)
     # By keyword, so that a parameter without a default may follow one that has a default.
@@ -76,25 +76,25 @@ def check_options(metric: str, options: Mapping[str, Any]) -> None:
 
 
 def load_scorer(metric: str = "quals", **options: Any) -> Any:
-    """A scorer of a metric with those options that are not None; the others have their defaults."""
+    """A scorer of a metric with the options that are not None; the others have their defaults."""
     check_options(metric, options)
     return metric_spec(metric).load_scorer(**options)
 
 
 def _owners() -> dict[str, tuple[Field[Any], Option, list[MetricSpec]]]:
-    """Every option for the command line by its name: its field, what is known of it, and the metrics that have it."""
+    """Every option for the command line by its name: its field, its `Option`, and the metrics that have it."""
     owners: dict[str, tuple[Field[Any], Option, list[MetricSpec]]] = {}
     for spec in METRICS.values():
-        for each_field, about in options_of(spec.config_type()):
+        for config_field, about in options_of(spec.config_type()):
             if about.kind is not None:
-                owners.setdefault(each_field.name, (each_field, about, []))[2].append(spec)
+                owners.setdefault(config_field.name, (config_field, about, []))[2].append(spec)
     return owners
 
 
-def _parameter(name: str, each_field: Field[Any], about: Option, specs: list[MetricSpec]) -> Parameter:
+def _parameter(name: str, config_field: Field[Any], about: Option, specs: list[MetricSpec]) -> Parameter:
     """An option as a parameter that Typer reads; a help text names the metrics if only some have the option."""
     titles = "" if len(specs) == len(METRICS) else f"{', '.join(spec.title for spec in specs)}: "
-    default = default_text(each_field, about)
+    default = default_text(config_field, about)
     help_text = titles + about.help + (f"  [default: {default}]" if default and about.kind is not bool else "")
     if about.kind is bool:
         annotation: Any = Annotated[bool, typer.Option(_dashed(name), help=help_text)]

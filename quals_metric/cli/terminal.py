@@ -77,7 +77,7 @@ def comparison_text(comparison: Comparison, a: Path, b: Path) -> str:
 
 
 def rows_block(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows in columns; the last column is wrapped into what is left of the width, the others at a third of it."""
+    """Rows in columns. The last column is wrapped to the rest of the width, the others at a third of the width."""
     cells = [[textwrap.wrap(printable(cell), WIDTH // 3) or [""] for cell in row[:-1]] for row in (header, *rows)]
     widths = [max(len(line) for row in cells for line in row[column]) for column in range(len(header) - 1)]
     left = max(20, WIDTH - 2 - sum(width + 2 for width in widths))
@@ -92,7 +92,7 @@ def rows_block(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def printable(text: str) -> str:
-    """A text of anybody's without the characters that move a terminal's cursor or change its colours."""
+    """A text without the characters that move a terminal's cursor or change its colours."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 

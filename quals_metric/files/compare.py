@@ -1,4 +1,4 @@
-"""Comparing two systems' scores on the same sources: is the difference more than chance?"""
+"""Compare two systems' scores on the same sources: is the difference more than chance?"""
 
 from __future__ import annotations
 
@@ -41,9 +41,8 @@ class Comparison:
     """Two systems, `a` and `b`, over the rows where both have a score.
 
     `difference` is the mean of b minus that of a, with its 95 % interval [low, high]. `p_bootstrap` and
-    `p_randomization` are two-sided: how often a difference as large arises without a real one, by resampling the rows
-    or by exchanging the systems in random rows. `num_rows` rows were compared; `num_undefined` were left out because
-    a or b is undefined there.
+    `p_randomization` are two-sided p-values, by resampling the rows and by exchanging the systems in random rows.
+    `num_rows` rows were compared. `num_undefined` rows were left out because a or b is undefined there.
     """
 
     a: SystemScore
@@ -60,7 +59,7 @@ class Comparison:
     seed: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it; undefined: None."""
+        """The fields as a dict for JSON. An undefined number is None."""
         plain: dict[str, Any] = json_ready(asdict(self))
         return plain
 
@@ -146,7 +145,7 @@ def compare_files(
 
     Warns:
         UserWarning: if the signatures differ or are unknown, the sources cannot be compared, or fewer than
-            `FEWEST_ROWS` rows are.
+            `FEWEST_ROWS` rows are compared.
     """
     files = read_scores(a, source), read_scores(b, source)
     check_metric(*files, metric)
@@ -155,8 +154,8 @@ def compare_files(
     if comparison.num_rows < FEWEST_ROWS:
         _warn(
             f"only {comparison.num_rows} rows are compared: below {FEWEST_ROWS} rows the tests and the intervals mean "
-            f"little. Of {comparison.num_rows} rows randomization gives a p of at least "
-            f"{min(1.0, 2 / 2**comparison.num_rows):.2g}, and the bootstrap's is too small"
+            f"little. With {comparison.num_rows} rows, randomization gives a p of at least "
+            f"{min(1.0, 2 / 2**comparison.num_rows):.2g}, and the bootstrap's p is too small"
         )
     return comparison
 
@@ -212,12 +211,12 @@ def check_same(a: ScoreFile, b: ScoreFile, source: str = "source") -> None:
     digests = a.about.get("sources"), b.about.get("sources")
     if a.sources is not None and b.sources is not None:
         pairs = enumerate(zip_longest(a.sources, b.sources), 1)
-        different = next((f"; row {number} differs" for number, (mine, other) in pairs if mine != other), None)
+        different = next((f"; row {number} differs" for number, (first, second) in pairs if first != second), None)
     elif None not in digests:
         different = None if digests[0] == digests[1] else ""
     else:
         different = None
-        _warn(f"whether {a.path} and {b.path} are of the same sources cannot be told: keep the column {source!r}")
+        _warn(f"{a.path} and {b.path}: it is unknown if they have the same sources. Keep the column {source!r}")
     if different is not None:
         raise ValueError(
             f"{a.path} and {b.path}: must be scores of the same sources in the same order{different}. Score both "
@@ -231,7 +230,7 @@ def _check_signatures(a: ScoreFile, b: ScoreFile) -> None:
     unknown = [str(file.path) for file, signature in zip((a, b), signatures, strict=True) if signature is None]
     if unknown:
         _warn(
-            f"how {' and '.join(unknown)} was scored is not known: no {sidecar(Path('NAME')).name} of it lies beside it"
+            f"{' and '.join(unknown)}: the signature is unknown, as there is no {sidecar(Path('NAME')).name} beside it"
         )
     elif signatures[0] != signatures[1]:
         _warn(

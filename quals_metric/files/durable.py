@@ -45,7 +45,7 @@ def write_file(path: Path, data: bytes, drafts: Path | None = None) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise OSError if `replacing` could not write `path`: its folder, its name's length and its rights are tried."""
+    """Raise OSError if `replacing` could not write `path`. It tests the folder, the name's length and the rights."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: its folder must exist; {path.parent} does not. Make it first")
     draft = _draft(path, path.parent)
@@ -71,7 +71,7 @@ def explained(error: OSError, problem: str, remedy: str = "") -> OSError:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a renaming survive a power cut, where the system can."""
+    """Make a renaming survive a power cut, on systems that can."""
     if os.name != "posix":
         return  # Windows cannot open a folder
     try:
@@ -88,6 +88,6 @@ def sync_folder(folder: Path) -> None:
 
 
 def _draft(path: Path, folder: Path) -> Path:
-    """A hidden name for a draft of `path`, not too long where the name of `path` is not."""
+    """A hidden name for a draft of `path`. It is short enough if the name of `path` is."""
     start = os.fsdecode(os.fsencode(path.name)[:100]).encode(errors="ignore").decode()
     return folder / f".{start}.{uuid.uuid4().hex[:12]}.part"

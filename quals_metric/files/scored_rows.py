@@ -1,4 +1,4 @@
-"""Writing scored rows as JSON lines, Parquet or CSV."""
+"""Write scored rows as JSON lines, Parquet or CSV."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Format(Protocol):
         """
 
     def check(self) -> None:
-        """Try what the rows together need, once all were seen. Raises ValueError that names a row and a column."""
+        """Check the columns after all rows were seen. Raises ValueError that names a row and a column."""
 
     def shard(self, rows: Sequence[dict[str, Any]], file: BinaryIO) -> None:
         """Write some rows."""

@@ -1,4 +1,4 @@
-"""Scoring files: rows are read, scored and written in shards that survive a killed process.
+"""Score files: rows are read, scored and written in shards that survive a killed process.
 
 Beside the output a run writes `OUTPUT.meta.json`: the signature, the counts, the mean, and a digest of the sources,
 which `quals_metric.files.compare` reads. This is a file of its own because the signature is as long as a row and the
@@ -38,7 +38,7 @@ from quals_metric.metrics import metric_spec
 
 SHARD_ROWS = 128
 
-_ATTEMPTS = 3  # how often a shard is scored that is damaged each time
+_ATTEMPTS = 3  # the most times that a damaged shard is scored
 
 OnShard = Callable[[int, int], None]
 
@@ -71,7 +71,7 @@ class FileScores:
     signature: str
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it; undefined: None."""
+        """The fields as a dict for JSON. An undefined number is None."""
         plain: dict[str, Any] = json_ready({**asdict(self), "output": str(self.output)})
         return plain
 
@@ -90,7 +90,7 @@ def score_files(
 ) -> FileScores | None:
     """Score every row and write a row for each, in order: kept columns, score, score_01, num_pairs, note, pairs.
 
-    QAGS has questions where QUALS has pairs.
+    For QAGS, the columns of the pairs are `num_questions` and `questions`.
 
     The whole input is read first, so an invalid line stops the work before it begins. Finished shards are kept in
     `OUTPUT.unfinished`. A killed run continues from there when the same call is made again, with any number of
@@ -115,7 +115,7 @@ def score_files(
     Raises:
         FileExistsError: if the output exists, and neither `overwrite` nor `accept_finished` allows that.
         TypeError: if a summary or source is not text; it names line and column.
-        ValueError: if a line is invalid, the input changes meanwhile, or other unfinished work is in the way.
+        ValueError: if a line is invalid, the input changes meanwhile, or there is unfinished work of another job.
         OSError: if something cannot be read or written; finished shards stay.
 
     Warns:
@@ -166,7 +166,7 @@ def score_files(
                             raise
                         if published(output) != job.key:
                             raise FileNotFoundError(f"{work.path}: was removed while its shards were scored") from None
-                        return _published_scores(output)  # a process that shares no ranks with this one was faster
+                        return _published_scores(output)  # a process of another launch was faster
                 raise OSError(f"{work.path}: its shards are damaged whenever they are written. Check the disk")
     finally:
         work.leave()
@@ -241,7 +241,7 @@ class _ScoringRun:
                     on_shard(self._done(), plan.num_rows)
 
     def score(self, scorer: Scorer, rows: Sequence[Row], on_shard: OnShard | None) -> CorpusResult[ScoredSummary]:
-        """The result of a shard's rows. `on_shard` is called after each batch, if the scorer tells of its batches."""
+        """The result of a shard's rows. `on_shard` is called after each batch, if the scorer reports its batches."""
         texts: dict[str, Any] = {"summaries": [row.summary for row in rows], "sources": [row.source for row in rows]}
         if on_shard is not None and "on_batch" in inspect.signature(scorer.score).parameters:
             done, total = self._done(), self.job.plan.num_rows
@@ -357,13 +357,13 @@ def _numbers_digest(numbers: Mapping[str, Any]) -> str:
 def _published_scores(output: Path) -> FileScores:
     """The summary of a published output, from its sidecar."""
     about = json.loads(sidecar(output).read_bytes())
-    names = [each_field.name for each_field in fields(FileScores) if each_field.name != "output"]
+    names = [score_field.name for score_field in fields(FileScores) if score_field.name != "output"]
     values: dict[str, Any] = {name: math.nan if about[name] is None else about[name] for name in names}
     return FileScores(output, **values)
 
 
 def _floats(numbers: Sequence[dict[str, Any]], name: str) -> list[float]:
-    """One list of numbers from all shards; undefined ones are NaN."""
+    """The numbers of all shards under `name` as one list; an undefined number is NaN."""
     return [math.nan if value is None else value for part in numbers for value in part[name]]
 
 

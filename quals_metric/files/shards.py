@@ -155,7 +155,7 @@ class WorkFolder:
 
         Args:
             job: the job to do.
-            joins: whether this process publishes the output, so that no other can have published it meanwhile.
+            joins: whether this process publishes the output, so that no other process can have done so meanwhile.
 
         Raises:
             ValueError: if the folder holds another job's shards.
@@ -212,7 +212,7 @@ class WorkFolder:
 
     @contextlib.contextmanager
     def advised(self) -> Iterator[None]:
-        """Add to an error of writing what is kept and what to do."""
+        """Add to an error of writing which parts are kept and what to do."""
         try:
             yield
         except OSError as error:
@@ -237,7 +237,7 @@ def published(output: Path) -> str | None:
 
 
 def _read_manifest(path: Path) -> Mapping[str, Any]:
-    """A manifest. Raises ValueError if the file holds none."""
+    """The manifest in a file. Raises ValueError if the file holds no manifest."""
     try:
         manifest = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Reading summaries with their sources from files, row by row: JSON lines, CSV, Parquet, or two text files.
+"""Read summaries with their sources from files, row by row: JSON lines, CSV, Parquet, or two text files.
 
 Memory holds only the current row; of a Parquet file, the current few hundred. Every error names the file and the line,
 or the row of a Parquet file.
@@ -59,8 +59,8 @@ class Rows(Protocol):
 class Table:
     """Rows from files with columns, one file after another.
 
-    `summary` and `source` name the columns of the two texts. `keep`: all columns are read. `title` is the name of the
-    file in errors ("": its path). The path `-` is standard input in JSON lines, which `score_files` saves in a file.
+    `summary` and `source` name the columns of the two texts. With `keep`, all columns are read. `title` is the name of
+    the file in errors ("": its path). The path `-` is standard input in JSON lines; `score_files` saves it in a file.
     """
 
     paths: tuple[Path, ...]
@@ -124,17 +124,17 @@ class TextFiles:
             if summary is None or source is None:
                 shorter, longer = self.paths if summary is None else self.paths[::-1]
                 raise ValueError(
-                    f"{self.name} must have the same number of lines, a text in each; "
-                    f"{shorter} ends after {number - 1}, {longer} goes on"
+                    f"{self.name}: must have the same number of lines, one text per line; "
+                    f"{shorter} ends after {number - 1}, {longer} does not"
                 )
             yield Row(_without_end(summary[1]), _without_end(source[1]), f"line {number}")
 
 
 def expand(inputs: Sequence[str | Path]) -> tuple[Path, ...]:
-    """The files that names, folders and globs stand for; those of a folder or a glob are sorted by name.
+    """The files of names, folders and globs; those of a folder or a glob are sorted by name.
 
-    A folder stands for the tables in it, by their endings. Hidden files and folders in it are skipped. A file is read
-    once, however many names and links lead to it. `-` alone is standard input and stays as it is.
+    A folder stands for the tables in it, recognized by their endings. Hidden files and folders in it are skipped. A
+    file is read once, however many names and links lead to it. `-` alone is standard input and stays as it is.
 
     Raises:
         ValueError: if a name stands for no file, or a file has another ending.

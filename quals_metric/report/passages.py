@@ -19,7 +19,7 @@ LENGTH = 500  # the most characters of a passage
 # A full stop before a small letter is taken for that of an abbreviation.
 _END_OF_SENTENCE = re.compile(r"""[.!?…]["'”’»)\]]*+(?=\s++[^\sa-z]|\s*+\Z)|[。！？]["'”’»)\]]*+|\n""")  # noqa: RUF001
 _SOURCE_WORD = re.compile(r"\w+(?:[.,]\d+)*+")
-_ANSWER_WEIGHT = 2.0  # a word of the answer says more about the place than one of the question
+_ANSWER_WEIGHT = 2.0  # a word of the answer points to a sentence better than a word of the question
 
 # Words of every question and of most sentences.
 _COMMON_TEXT = """

@@ -118,7 +118,7 @@ def _entry(label: str, summary: str, source: str, scored: ScoredSummary, number:
 def _entry_of_row(
     summary_type: type[ScoredSummary], row: Mapping[str, Any], summary: str, source: str, number: int
 ) -> Entry:
-    """What is shown of a row of a score file, with its own columns: those that hold neither its texts nor its score."""
+    """The entry of a row of a score file, with the user's columns: all but its texts, its score and lists."""
     written = summary_type.columns()
     columns = [
         (name, text if len(text := str(value)) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…")

@@ -1,10 +1,10 @@
-"""QUALS of a model's own summaries, in the log of its training.
+"""QUALS of the summaries of a model in training, in the training log.
 
     QualsCallback(QualsScorer(), dataset=raw["validation"], source_column="document").attach(trainer)
 
-At each evaluation the model in training summarizes a sample of the raw documents. The scores of the summaries are in
-the metrics that `Trainer.evaluate` returns, where the choice of the best checkpoint, early stopping and plateau
-schedulers find them, and in the log, where every tracker finds them.
+At each evaluation the model in training summarizes a sample of the raw documents. The scores are added to the metrics
+that `Trainer.evaluate` returns, which the choice of the best checkpoint, early stopping and plateau schedulers read.
+They are also added to the log, which every tracker reads.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class QualsCallback(TrainerCallback):
 
     With the trainer's prefix, `eval` or `eval_<name of the evaluation set>`, it reports:
 
-    - `eval_quals`: the mean over the documents whose summary has a score, in nats per token, higher is better; NaN if
-      no summary has one (such a checkpoint is never the best);
+    - `eval_quals`: the mean over the documents whose summary has a score, in nats per token. Higher is better. It is
+      NaN if no summary has a score; such a checkpoint is never the best;
     - `eval_quals_undefined_runtime`: the number of documents whose summary has no score;
     - `eval_quals_runtime`: the time of generating and scoring, in seconds;
-    - `eval_quals_stale_runtime`: 1 if measuring failed and the values are those of the last time; otherwise it is
+    - `eval_quals_stale_runtime`: 1 if measuring failed and the values are the last good ones; otherwise it is
       absent.
 
     The default objective of `Trainer.hyperparameter_search` is the sum of all metrics, but leaves out those that end in
@@ -184,14 +184,14 @@ class QualsCallback(TrainerCallback):
             log_failure(key, error)
             measured, values = None, stale_metrics(key, _last_good(state, key), sources, error.seconds)
         if measured is None:
-            release_memory()  # only here is the error gone, and with its traceback the tensors of the failed attempt
+            release_memory()  # here the error is gone, and with its traceback the tensors of the failed attempt
         metrics.update(values)
         self._trainer.log(dict(values))
         if measured is not None and state.is_world_process_zero:
             self._show(measured, prefix, args, state)
 
     def _measure(self, sources: Sequence[str]) -> Measurement:
-        """Summarize and score, and leave the training as it was."""
+        """Summarize and score, then restore the state of the training."""
         model = self._trainer.accelerator.unwrap_model(self._trainer.model, keep_torch_compile=False)
 
         def summarize(indices: Sequence[int]) -> list[str]:
@@ -203,7 +203,7 @@ class QualsCallback(TrainerCallback):
             return measure(self.scorer, sources, summarize)
 
     def _show(self, measured: Measurement, prefix: str, args: Any, state: Any) -> None:
-        """Write all samples to the file, and show some in the trackers."""
+        """Write all samples to the file, and the first ones to the trackers."""
         path = self._samples_path(args)
         try:
             append_samples(path, measured.samples, {"step": state.global_step, "epoch": state.epoch, "set": prefix})
@@ -256,7 +256,7 @@ def _document_text(row: Mapping[str, Any], column: str, index: int) -> str:
 
 
 def _prefix(metrics: Mapping[str, float]) -> str:
-    """The trainer's prefix, from the key that it always writes; `compute_metrics` may add longer keys with that end."""
+    """The trainer's prefix, from its own key `<prefix>_runtime`, the shortest of the keys with that end."""
     runtimes = [key.removesuffix("_runtime") for key in metrics if key.endswith("_runtime")]
     return min(runtimes, key=len, default=SINGLE)
 

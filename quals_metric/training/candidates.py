@@ -17,7 +17,7 @@ from quals_metric.training.examples import TextEncoder, TextFormat
 from quals_metric.training.generation import GenerationSettings, generate_summaries
 from quals_metric.training.selection import RATIO, check_ratio
 
-TOKENS_PER_SAMPLE = 8  # the cost of a sample beside its document, in tokens of the batch's budget
+TOKENS_PER_SAMPLE = 8  # the cost of a sample, in tokens of the batch's budget, in addition to its document
 
 Document = tuple[str, int]
 """A document and its number, which seeds its draws."""
@@ -35,7 +35,7 @@ class CollectionSettings:
         against: the text that a summary is scored against: its document (QUALS, QAGS) or its ground truth (ROUGE).
         negative_ratio: the size of S-, a share of all documents (published: 0.3).
         positive_ratio: the size of S+ (published: 0.3).
-        text_format: how the summarizer reads and writes.
+        text_format: the format of the summarizer's input and output.
         shard_rows: the number of documents sampled and scored together; a kill loses no more than these.
         token_budget: the size of a batch, see `qa_inference.batching.map_batches`.
     """
@@ -127,7 +127,7 @@ class ScoredDocument:
     ground_truth_score: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON and Arrow have it; None: undefined."""
+        """The fields as a dict for JSON and Arrow. An undefined score is None."""
         return {
             "samples": self.samples,
             "sample_scores": [_none_if_nan(score) for score in self.sample_scores],

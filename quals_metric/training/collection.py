@@ -57,19 +57,19 @@ def collect(
     """Sample, score and select, save the result as a data set, and return it.
 
     Finished shards lie in `OUTPUT.unfinished` until the collection is complete. The same call continues a collection
-    that was killed, and reads one that is complete. The scores of the ground truths are kept in the folder of `output`
+    that was killed, and only reads a complete one. The scores of the ground truths are kept in the folder of `output`
     (`ground_truths-….jsonl`) for every further collection of the same rows with the same scorer. `OUTPUT.meta.json`
     has the signature and the counts.
 
     Args:
-        model: a checkpoint's folder or Hub name; or a model, which afterwards is as before, as are all random
-            generators.
-        scorer: `QualsScorer`, or an object with a `signature` and a `score` like it (with `spread`, if that is used).
+        model: a checkpoint's folder or Hub name; or a model. Afterwards the model and all random generators are as
+            before.
+        scorer: `QualsScorer`, or an object with the same `signature` and `score` (and its argument `spread`, if used).
         rows: a data set, or a list of dicts, with the columns `document` and `ground_truth`.
         output: the folder to save to; all processes must see it.
         settings: how to collect; None: the defaults.
         tokenizer: the tokenizer of a model that is not a name.
-        spread: False: this process does all the work. True: all processes call and share it.
+        spread: False: this process does all the work. True: all processes must call, and they share the work.
 
     Returns:
         One row per document: `document`, `ground_truth`, `samples`, `sample_scores`, `ground_truth_score` (None:
@@ -116,7 +116,7 @@ class _Collection:
         self.work = WorkFolder(self.output)
 
     def run(self) -> None:
-        """Make the missing shards and publish the collection. Rank 0 alone touches the disk; its errors reach all."""
+        """Make the missing shards and publish the collection. Only rank 0 uses the disk; all ranks raise its errors."""
         job, missing = self._on_first(self._begin)
         if missing is None:
             return
@@ -143,7 +143,7 @@ class _Collection:
                 self.work.remove()
                 return job, None
             raise FileExistsError(
-                f"{self.output}: there is another collection, of other weights, texts or settings, and it is kept. "
+                f"{self.output}: must be a collection of the same weights, texts and settings; it is not. "
                 f"Name another folder, or delete it"
             )
         self.work.claim(job, joins=True)
@@ -169,7 +169,7 @@ class _Collection:
         ]
         plan = Plan(tuple(digests), len(self.documents), self.settings.shard_rows, "")
         settings = asdict(self.settings)
-        del settings["shard_rows"], settings["token_budget"]  # they change no score; the plan has the first
+        del settings["shard_rows"], settings["token_budget"]  # They change no score. The plan has the first.
         weights = hashlib.sha256()
         hash_tensors(weights, sorted(self.model.state_dict().items()))
         return Job(plan, {"scorer": self.signature, "weights": weights.hexdigest()[:16], **settings})
@@ -196,12 +196,12 @@ class _Collection:
         return [math.nan if value is None else float(value) for value in values]
 
     def _write_shard(self, job: Job, number: int, scored: Sequence[ScoredDocument]) -> bool:
-        """Keep a finished shard; True if another process has published the collection, and all work is done."""
+        """Write a finished shard. True if another process has published the collection, so that all work is done."""
         try:
             with self.work.advised():
                 _write_sealed(self.work.shard(job, number, ENDING), [document.to_dict() for document in scored])
         except OSError:
-            if self._is_published(job):  # and has removed the folder
+            if self._is_published(job):  # the other process has removed the folder
                 return True
             raise
         return False
@@ -216,7 +216,7 @@ class _Collection:
             self.work.remove()
 
     def _join_shards(self, job: Job) -> None:
-        """Join the shards, select, and let the whole data set appear at once."""
+        """Join the shards, select, and publish the whole data set in one step."""
         scored = [
             document
             for number, rows in enumerate(self.shards)
@@ -234,10 +234,10 @@ class _Collection:
         if self._read_ground_truths() is None:
             with self.work.advised():
                 _write_sealed(self._kept, [scores["ground_truth_score"] for scores in scored])
-        draft = self.work.path / f"draft-{uuid.uuid4().hex[:8]}"  # after a kill it is removed with the folder
+        draft = self.work.path / f"draft-{uuid.uuid4().hex[:8]}"  # after a kill it goes with the folder
         with self.work.advised():
             rows.save_to_disk(str(draft))
-            # The sidecar comes first, so that a published data set has it; after a kill in between, both are made anew.
+            # The sidecar comes first, so that a published data set always has it.
             durable.write_file(sidecar(self.output), (json.dumps(self._about(rows, job), indent=2) + "\n").encode())
             os.rename(draft, self.output)
         self.work.remove()
@@ -280,13 +280,13 @@ def read_columns(rows: Any) -> tuple[list[str], list[str]]:
 
 
 def _write_sealed(path: Path, values: Sequence[Any]) -> None:
-    """Write JSON values, one a line, after a first line with their number and their digest."""
+    """Write JSON values, one per line, after a first line with their number and their digest."""
     body = "".join(f"{json.dumps(value)}\n" for value in values).encode()
     durable.write_file(path, json.dumps(_seal_of(body)).encode() + b"\n" + body)
 
 
 def _read_sealed(path: Path, count: int) -> list[Any]:
-    """The values that `_write_sealed` wrote. Raises ValueError if the file is damaged or has not `count` of them."""
+    """The values that `_write_sealed` wrote. Raises ValueError if the file is damaged or has not `count` values."""
     seal, _, body = path.read_bytes().partition(b"\n")
     try:
         is_whole = json.loads(seal) == _seal_of(body)

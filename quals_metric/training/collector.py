@@ -43,8 +43,8 @@ class ConseqCollector(TrainerCallback):
         folder: the folder of the data sets; it is made if it does not exist.
         settings: how to collect; None: the defaults.
         every_epoch: whether to collect at the end of every epoch instead of the end of the training.
-        on_failure: "log": a failed collection is logged with its cause, and the training ends as usual; `dataset`
-            then names the call that goes on with the collection. "raise": it ends the training.
+        on_failure: "log": a failed collection is logged with its cause, and the training ends as usual. The error of
+            `dataset` then shows the call that continues the collection. "raise": a failure ends the training.
 
     Raises:
         ValueError: if `on_failure` has another value.
@@ -70,9 +70,9 @@ class ConseqCollector(TrainerCallback):
         self._failure, self._is_checked = "", False
 
     def attach(self, trainer: Any) -> ConseqCollector:
-        """Add this to a trainer. All that a collection needs is checked here, hours before it begins.
+        """Add this to a trainer. Everything that a collection needs is checked here, hours before it begins.
 
-        A document is sampled to try the model, and its random generators are restored.
+        The model samples one document as a test. Afterwards all random generators are restored.
 
         Raises:
             TypeError: if the model cannot generate, rows or texts have another type than `collect` takes, or the
@@ -93,7 +93,7 @@ class ConseqCollector(TrainerCallback):
             Sampler(model, self.tokenizer, self.settings, "expanded").sample([(documents[0], 0)], spread=False)
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.folder):
-            pass  # the folder can be written to
+            pass  # the folder is writable
         self._is_checked = True
 
     def dataset(self) -> Dataset:
@@ -111,14 +111,14 @@ class ConseqCollector(TrainerCallback):
         first = self.folder / ("epoch-1" if self.every_epoch else "final")
         if state.global_step == 0 and first.exists():
             raise FileExistsError(
-                f"{first}: there is a collection of an earlier training, and it is kept. Name another folder, or "
-                f"delete it"
+                f"{first}: must not exist before the training; it is a collection of an earlier training. Name another "
+                f"folder, or delete it"
             )
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **about: Any) -> None:
         """See `TrainerCallback`."""
         if self.every_epoch:
-            epoch = math.ceil(state.epoch - 1e-6)  # the last may end early, at `max_steps`
+            epoch = math.ceil(state.epoch - 1e-6)  # the last epoch may end early, at `max_steps`
             self._collect(about["model"], f"epoch-{epoch}", replace(self.settings, seed=self.settings.seed + epoch))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **about: Any) -> None:
@@ -137,7 +137,8 @@ class ConseqCollector(TrainerCallback):
                 raise
             self._failure = (
                 f"{output}: the collection failed ({type(error).__name__}: {error}). Finished shards are kept. Save "
-                f"the model and go on with collect(model, scorer, rows, {str(output)!r}, settings, tokenizer=tokenizer)"
+                f"the model, and continue with "
+                f"collect(model, scorer, rows, {str(output)!r}, settings, tokenizer=tokenizer)"
             )
             logger.warning("%s", self._failure, exc_info=error)
         else:

@@ -23,7 +23,7 @@ from transformers import Seq2SeqTrainer
 from quals_metric.training.examples import IGNORED, Examples, PairCollator, TextEncoder, TextFormat
 
 LEAST = 1e-20  # the published lower bound of 1 - p
-EXTRA_COLUMNS = ("negative_labels", "weight")  # the collator reads them, no model takes them
+EXTRA_COLUMNS = ("negative_labels", "weight")  # for the collator; the model does not take them
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def conseq_loss(
 def log_one_minus(logits: Tensor) -> Tensor:
     """`log max(1 - p, 1e-20)` for every token's probability p, [..., V] from logits [..., V].
 
-    Only the likeliest token's p can be near 1. Its `1 - p` is the sum of the other tokens' probabilities, computed from
-    their logits, so that a p that rounds to 1 spoils neither value nor gradient: the gradient of a logit stays within
-    1, while that of the textbook form is 0 or about 1e7 there.
+    Only the likeliest token's p can be near 1. Its `1 - p` is computed from the other tokens' logits, as the sum of
+    their probabilities. So value and gradient are right even if p rounds to 1: the gradient of a logit is at most 1 in
+    size, while that of the usual formula is 0 or about 1e7 there.
     """
     # 1. log(1 - p) = log1p(-exp(log p)) for all tokens but the likeliest.
     whole = logits.logsumexp(-1, keepdim=True)
@@ -177,7 +177,7 @@ class ConseqTrainer(Seq2SeqTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The batch's share of the update's loss, with the model's outputs under `return_outputs`.
+        """The batch's share of the update's loss; with `return_outputs`, also the model's outputs.
 
         Without `num_items_in_batch` the loss is the mean over the batch, which the trainer then divides by the number
         of accumulation steps.
@@ -194,7 +194,7 @@ class ConseqTrainer(Seq2SeqTrainer):
             loss = parts.mean
         else:
             loss = (parts.likelihood + parts.unlikelihood) / num_items_in_batch
-            if self.args.average_tokens_across_devices:  # the count is that of all processes; gradients are averaged
+            if self.args.average_tokens_across_devices:  # the count is over all processes, and gradients are averaged
                 loss = loss * (self.accelerator.num_processes // self.get_tp_size())
         if model.training:
             self._note(parts)
@@ -211,7 +211,7 @@ class ConseqTrainer(Seq2SeqTrainer):
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **gen_kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """See `Trainer`; every process calls it with the training loss, so the processes add up their sums here."""
+        """See `Trainer`. Every process calls it with the training loss, so here the processes add up their sums."""
         if "loss" in logs:
             sums = self.accelerator.reduce(self._sums.to(self.args.device), reduction="sum").tolist()
             self._sums.zero_()
@@ -233,13 +233,13 @@ class ConseqTrainer(Seq2SeqTrainer):
 
 
 def _encoded(name: str, data: Any, encoder: TextEncoder, positives_only: bool) -> Any:
-    """Documents as examples; None and tokenized rows as they are, under `positives_only` without negatives."""
+    """Documents as examples; None and tokenized rows unchanged, but without negatives if `positives_only`."""
     columns = getattr(data, "column_names", None) or ()
     if "document" in columns:
         if not hasattr(data, "__len__"):
             raise ValueError(
                 f"{name}: must have a length and rows by index; got {type(data).__name__}. Make it a datasets.Dataset, "
-                f"or give rows that are tokenized: `input_ids`, `labels`, `negative_labels`"
+                f"or give tokenized rows: `input_ids`, `labels`, `negative_labels`"
             )
         return Examples(data, encoder, positives_only=positives_only)
     if positives_only and "negative_labels" in columns:

@@ -29,7 +29,7 @@ IGNORED = -100  # the label of a position without a target: a convention of the 
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How a summarizer reads a document and writes a summary. Longer texts lose their end.
+    """The format of a summarizer's input and output. Longer texts lose their end.
 
     Args:
         template: the text around a document, with `{text}` once ("summarize: {text}" for T5).
@@ -66,7 +66,7 @@ class TextFormat:
 
 
 def virtual_tokens(model: Any) -> int:
-    """How many trained vectors a prompt-tuned model (PEFT) puts before its input, where they take positions."""
+    """The number of positions that the trained vectors of a prompt-tuned model (PEFT) take before its input."""
     config = getattr(model, "active_peft_config", None)
     is_in_decoder = getattr(config, "peft_type", None) == "PREFIX_TUNING" and model.config.is_encoder_decoder
     return 0 if is_in_decoder else getattr(config, "num_virtual_tokens", None) or 0
@@ -75,8 +75,8 @@ def virtual_tokens(model: Any) -> int:
 class TextEncoder:
     """The token ids of documents and summaries for one encoder-decoder.
 
-    `prefix` holds the tokens that its decoder starts from, with the forced first ones. As in generation they are input
-    and never a target. `pad` fills rows up.
+    `prefix` holds the tokens that the decoder starts from, forced first tokens included. As in generation, they are
+    input and never a target. `pad` is the padding token.
     """
 
     def __init__(self, model: Any, tokenizer: Any, text_format: TextFormat | None = None) -> None:
@@ -150,9 +150,9 @@ class PairCollator:
 
     Args:
         prefix: the tokens that the decoder starts from.
-        pad: the token that fills rows up.
-        unlearn_end: whether a negative's end is unlearned like its words, as published. With False it is not: a summary
-            ends where it is complete, true or not.
+        pad: the padding token.
+        unlearn_end: whether a negative's end token is unlearned like its words, as published. False: it is not, because
+            a false summary also has to end where it is complete.
     """
 
     prefix: tuple[int, ...]
@@ -170,12 +170,12 @@ class PairCollator:
         targets = [list(row["labels"]) for row in examples] + [list(row["negative_labels"]) for row in negatives]
         sources = [list(row["input_ids"]) for row in rows]
         # 2. The decoder reads its prefix and the target but for its last token, and writes the target. The prefix's
-        #    forced tokens are no target: there is nothing to learn or to unlearn.
+        #    forced tokens are no target: the model does not choose them.
         labels = [[IGNORED] * (len(self.prefix) - 1) + target for target in targets]
         if not self.unlearn_end:
             for row in labels[len(examples) :]:
                 row[-1] = IGNORED
-        # 3. All rows [rows, S] and [rows, T], filled up on the right.
+        # 3. All rows, padded on the right: [rows, S] and [rows, T].
         batch = {
             "input_ids": padded_tensor(sources, self.pad),
             "attention_mask": padded_tensor([[1] * len(source) for source in sources], 0),

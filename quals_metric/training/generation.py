@@ -1,8 +1,8 @@
 """Summaries of documents by a model in training, with its own `generate`.
 
-The model is an encoder-decoder or a decoder-only model. The latter reads a prompt, padded on the left, which is cut off
-its output. Documents are text and are encoded as data (`qa_inference/tokenization.py`); the trainer's token ids, which
-may be cut, are not used.
+The model is an encoder-decoder or a decoder-only model. A decoder-only model reads a prompt, padded on the left; the
+prompt is removed from its output. Documents are text and are encoded as data (`qa_inference/tokenization.py`). The
+trainer's own token ids are not used, because they may be cut.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilo
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How summaries are generated; a setting that is None is the one of the model's generation config.
+    """How summaries are generated. For a setting that is None, the model's generation config counts.
 
     Args:
         max_new_tokens: the most tokens of a summary; None: 128, or fewer if the model has no positions for them.
@@ -39,7 +39,7 @@ class GenerationSettings:
         seed: the seed of the draws.
         batch_size: the number of documents in a batch.
         max_source_tokens: the most tokens of a prompt, template included; None: the limit of the model and its
-            tokenizer. A longer document loses its end; the template loses nothing.
+            tokenizer. A longer document loses its end; the template is never cut.
         template: the text around a document, with `{text}` once ("summarize: {text}" for T5, a prompt for a
             decoder-only model).
         more: further arguments of `generate`.
@@ -84,8 +84,8 @@ def generate_summaries(
     """The summaries of every document, `num_return_sequences` each, without special tokens and surrounding blanks.
 
     The model generates on its own device, in evaluation mode and without gradients. Afterwards the model, its tokenizer
-    and all random generators are as before, also after an error (`state.left_as_found`). Nothing distributed is called:
-    each process may pass other documents, or none.
+    and all random generators are as before, also after an error (`state.left_as_found`). The processes of a distributed
+    run do not communicate here, so each may pass other documents, or none.
 
     Args:
         model: the model itself, without the wrapper of DDP or `torch.compile`.
@@ -118,7 +118,7 @@ def generate_summaries(
 
 
 def _batches_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Indices of prompts of about the same length; the longest come first, so that memory runs out at once or never."""
+    """Indices of prompts of similar length, the longest first, so that memory runs out at the start or never."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     return [order[start : start + size] for start in range(0, len(order), size)]
 
@@ -181,7 +181,7 @@ def _generation_config(model: Any, tokenizer: Any, settings: GenerationSettings)
 
 
 def _filler_token(model: Any, tokenizer: Any) -> int:
-    """A token to pad with: `generate` also fills finished summaries with it; the end token replaces a missing one."""
+    """The token that pads prompts and finished summaries: the padding token, or the end token if there is none."""
     ends = model.generation_config.eos_token_id
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, ends[0] if isinstance(ends, list) else ends):
         if token is not None:
@@ -193,8 +193,8 @@ def _generate_batch(
     model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], config: GenerationConfig, more: Mapping[str, Any]
 ) -> list[str]:
     """The summaries of a batch of prompts, those of a document next to each other."""
-    # 1. A decoder-only model continues its prompts, so they end at the same column. The rows are padded here because
-    #    a tokenizer would need its padding side and token set first.
+    # 1. A decoder-only model continues its prompts, so they must end at the same column. The rows are padded here,
+    #    because the tokenizer may have no padding token, or another padding side.
     is_encoder_decoder = model.config.is_encoder_decoder
     side: Literal["left", "right"] = "right" if is_encoder_decoder else "left"
     ids = padded_tensor(prompts, int(config.pad_token_id), side)  # [rows, longest prompt]

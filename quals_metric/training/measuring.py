@@ -1,6 +1,6 @@
 """One measurement of a model's summaries, shared among the processes of a training run.
 
-Every process generates and scores its share of the documents. Then all exchange all scores, and any failure.
+Every process generates and scores its share of the documents. Then the processes exchange their scores and failures.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Measurement:
     def metrics(self, name: str) -> dict[str, float]:
         """The values for the training log, under keys that begin with `name`.
 
-        All but the score end in `_runtime`: the default objective of `Trainer.hyperparameter_search` is the sum of all
-        other metrics.
+        All keys but the score's end in `_runtime`. The default objective of `Trainer.hyperparameter_search` is the sum
+        of all metrics without that ending.
         """
         return {name: self.score, f"{name}_undefined_runtime": self.num_undefined, f"{name}_runtime": self.seconds}
 
@@ -91,7 +91,7 @@ def measure(
 
 
 def stale_metrics(name: str, last: dict[str, float] | None, sources: Sequence[str], seconds: float) -> dict[str, float]:
-    """The values that replace those of a failed measurement: the last good ones; NaN if there are none."""
+    """The values that replace those of a failed measurement: the last good ones, or NaN if there are none."""
     score, undefined = (math.nan, len(sources)) if last is None else (last[name], last[f"{name}_undefined_runtime"])
     stale = Measurement(score, int(undefined), seconds, ())
     return stale.metrics(name) | {f"{name}_stale_runtime": 1}

@@ -34,21 +34,21 @@ def make_compute_metrics(
     name: str = "quals",
     on_failure: OnFailure = "stale",
 ) -> Callable[[Any], dict[str, float]]:
-    """A function for `Seq2SeqTrainer(compute_metrics=…)` that scores the summaries the evaluation generates anyway.
+    """Make the `compute_metrics` of a `Seq2SeqTrainer`: it scores the summaries that the evaluation generates anyway.
 
-    It returns `quals`, `quals_undefined_runtime` and `quals_runtime` (and `quals_stale_runtime`), with the meaning they
-    have in `QualsCallback`; the trainer puts its prefix before them. It needs `predict_with_generate=True`. Every
+    It returns `quals`, `quals_undefined_runtime`, `quals_runtime` and, after a failure, `quals_stale_runtime`; see
+    `QualsCallback`. The trainer puts its prefix before them. It needs `predict_with_generate=True`. Every
     process must call it with the same predictions, as the trainer does; they share the scoring.
 
-    The trainer does not tell the function which set it evaluates. The first evaluation of as many rows as there are
-    sources counts as that of their set. A later one with other labels, such as `trainer.predict(test)` on a test set of
-    the same length, is not scored: the function returns no values, and the log says so once.
+    The trainer does not tell the function which set it evaluates. The first evaluation with as many rows as there are
+    sources counts as that of their set. A later evaluation with other labels, such as `trainer.predict(test)` on a test
+    set of the same length, is not scored: the function returns no values, and the log says so once.
 
     Args:
         scorer: a loaded `QualsScorer`, `QagsScorer` or an object of the same shape.
         tokenizer: decodes the predictions.
         sources: all documents of the evaluation set, in its order (so not with `group_by_length`). For several sets, a
-            dict of them by name; the function tells the evaluated set by its length, so no two may have the same.
+            dict of them by name; the function recognizes a set by its length, so no two may have the same length.
         name: the start of the keys.
         on_failure: as for `QualsCallback`; the last good values are those of the same set.
 
@@ -128,8 +128,8 @@ def _token_ids(predictions: Any) -> NDArray[Any]:
 def _evaluated(sets: Sequence[Sequence[str]], count: int, labels: Any) -> Sequence[str]:
     """The set of documents that `count` predictions belong to.
 
-    On several processes Seq2SeqTrainer fills the last batch up with the first examples and keeps them: then there are
-    more predictions than documents, and the labels start again after the last document.
+    On several processes, Seq2SeqTrainer completes the last batch with the first examples and keeps them. Then there are
+    more predictions than documents, and the labels begin again after the last document.
     """
     if process_state().num_processes > 1 and labels is not None:
         for texts in sets:
@@ -146,7 +146,7 @@ def _evaluated(sets: Sequence[Sequence[str]], count: int, labels: Any) -> Sequen
 
 
 def _labels_digest(tokenizer: Any, labels: Any, count: int) -> str:
-    """The same for the same labels of the first `count` rows, however wide they are padded; "" without labels."""
+    """A digest of the labels of the first `count` rows that does not depend on their padding; "" without labels."""
     if labels is None:
         return ""
     pad, digest = _pad_token(tokenizer), hashlib.sha256()

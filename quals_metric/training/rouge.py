@@ -1,4 +1,4 @@
-"""The article's baseline: ROUGE in the place of QUALS."""
+"""ROUGE as the score of a collection: the paper's baseline for QUALS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qa_inference.batching import map_batches
 from qa_inference.metric_base import check_texts, installed_version, mean_of_defined
 
 KINDS = ("rouge1", "rouge2", "rougeL")
-CHARACTERS_PER_BATCH = 1 << 16  # texts need no memory; batches let processes share the work
+CHARACTERS_PER_BATCH = 1 << 16  # batches are needed only to share the work among processes
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class RougeResult:
 
 
 class RougeScorer:
-    """The mean of ROUGE-1, ROUGE-2 and ROUGE-L (F1, no stemming) in the shape of `QualsScorer`.
+    """The mean of ROUGE-1, ROUGE-2 and ROUGE-L (F1, no stemming), with the methods of `QualsScorer`.
 
     It uses the library `rouge_score`, from the extra `train`. evaluate's `rouge` wraps the same library with the same
     defaults but has to be loaded from the Hub; per text the two give the same numbers.
 
     ROUGE compares a summary with a reference, so the `sources` of `score` are ground truths. Collect with
-    `CollectionSettings(against="ground_truth", positive_ratio=1.0)`: a ground truth agrees with itself (score 1), so
-    that all of them are equal for S+ and only S- tells documents apart.
+    `CollectionSettings(against="ground_truth", positive_ratio=1.0)`. Every ground truth is its own reference and scores
+    1, so S+ has to hold all documents, and only S- selects.
 
     Raises:
         ImportError: if the library is not installed.

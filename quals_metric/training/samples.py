@@ -1,4 +1,4 @@
-"""A table of samples where a person looks at the run: a file of JSON lines, and the trackers that the run uses."""
+"""A table of samples for people: in a file of JSON lines, and in the trackers that the run uses."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def drop_samples_after(path: Path, step: int) -> None:
 
 
 def _step_of(line: bytes) -> int:
-    """The step of a sample; 0 for a line that is none."""
+    """The step of a sample; 0 for a line that is no sample."""
     try:
         step = json.loads(line)["step"]
     except (ValueError, TypeError, LookupError, RecursionError):
@@ -113,7 +113,7 @@ def _to_tensorboard(callback: Any, title: str, rows: Sequence[Sequence[Any]], st
 
 
 def _markdown_cell(value: Any) -> str:
-    """Text for a cell of a Markdown table: it neither ends the cell nor is read as a tag."""
+    """The text of a cell of a Markdown table, escaped so that it neither ends the cell nor looks like a tag."""
     text = "" if value is None else " ".join(str(value).split())
     for character, entity in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;")):
         text = text.replace(character, entity)

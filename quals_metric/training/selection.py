@@ -1,6 +1,6 @@
-"""The selection of documents for contrastive retraining, and of each document's bad example among its samples.
+"""The selection of documents for contrastive retraining, and of the negative example of each document.
 
-It sees numbers only: the scores may be QUALS, QAGS or the mean of ROUGE-1, ROUGE-2 and ROUGE-L.
+This file sees numbers only: the scores may be QUALS, QAGS or the mean of ROUGE-1, ROUGE-2 and ROUGE-L.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def select(
 
     S- holds the `round(negative_ratio * N)` documents whose lowest sample scores lowest. S+ holds the
     `round(positive_ratio * N)` documents whose ground truth scores highest. N counts all documents, also those without
-    a defined score. Of equal scores the earlier comes first. An undefined score (NaN) is never chosen; the published
-    code takes a document without any defined sample once the ratio reaches it.
+    a defined score. Of equal scores the earlier comes first. An undefined score (NaN) is never selected here; in the
+    published code it is the last choice.
 
     Args:
         ground_truth_scores: one score for each of the N documents; NaN: undefined.

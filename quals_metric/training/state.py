@@ -1,7 +1,7 @@
-"""A block of code that leaves a training as it was.
+"""Run a block of code and restore the state of the training after it.
 
 Generating and scoring can change the mode of the model's parts, the random generators, whether gradients are recorded,
-settings of the model and its tokenizer, and memory. All of it is restored, also after an error.
+settings of the model and its tokenizer, and memory. Everything is restored, also after an error.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def left_as_found(model: torch.nn.Module, tokenizer: Any = None) -> Iterator[Non
 
 
 def release_memory() -> None:
-    """Release the memory of the accelerators in use that no object holds any more; a CPU's is released anyway."""
+    """Release the memory of accelerators that no object holds any more. A CPU's memory is released without this."""
     devices = _devices_in_use()
     if devices:
         gc.collect()  # the tensors of a failed call are in a reference cycle with its traceback
@@ -58,7 +58,7 @@ def release_memory() -> None:
 
 
 def _devices_in_use() -> list[Any]:
-    """The kinds of accelerators that something in this process computes on."""
+    """The kinds of accelerators that this process uses."""
     return [device for device in _DEVICES if device.is_available() and device.is_initialized()]
 
 

@@ -21,7 +21,7 @@ def own_sets(trainer: Any) -> dict[str, Any]:
 
 
 def watch_evaluated_set(trainer: Any, notify: Callable[[Any], None]) -> None:
-    """Call `notify` with the set of every evaluation before it begins: callbacks are not told which it is."""
+    """Call `notify` with the set of every evaluation before it begins; the trainer does not pass it to callbacks."""
     get_eval_dataloader = trainer.get_eval_dataloader
 
     def notify_and_get(eval_dataset: Any = None) -> Any:
@@ -76,7 +76,7 @@ def check_sets(trainer: Any, measured: Collection[str]) -> None:
 def check_best_metric(trainer: Any, name: str, measured: Collection[str]) -> None:
     """Raise ValueError if the trainer would choose a checkpoint or a learning rate by a lower QUALS or a missing key.
 
-    Higher is better: with `greater_is_better=False`, or a plateau scheduler that waits for a fall, the worst would win.
+    Higher is better. With `greater_is_better=False`, or a plateau scheduler in mode "min", the worst would win.
     """
     args = trainer.args
     best = (args.metric_for_best_model or "").removeprefix("eval_")

@@ -157,7 +157,8 @@ def test_question_formats_that_cannot_be_meant() -> None:
     for settings in ({"template": "no text"}, {"window": 3}, {"opening": " "}, {"closing": ""}):
         with pytest.raises(ValueError, match="format: `"):
             QuestionFormat(**settings)
-    with pytest.raises(ValueError, match="format: `closing` must be an added token of the tokenizer; '<hl>' is none"):
+    refusal = "format: `closing` must be an added token of the tokenizer; '<hl>' is not one"
+    with pytest.raises(ValueError, match=refusal):
         QuestionFormat(opening="<sep>").mark_ids(UNIGRAM)
 
 

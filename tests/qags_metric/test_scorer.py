@@ -292,7 +292,7 @@ def test_settings_that_cannot_be_meant(settings: dict[str, Any], message: str) -
 
 
 def test_a_checkpoint_without_the_mark(make: Make) -> None:
-    with pytest.raises(ValueError, match="`opening` must be an added token of the tokenizer; '<mark>' is none"):
+    with pytest.raises(ValueError, match="`opening` must be an added token of the tokenizer; '<mark>' is not one"):
         make(format=QuestionFormat(opening="<mark>"))
 
 

@@ -121,7 +121,7 @@ def test_the_checkpoint_says_which_kind_it_is(folder: str, tmp_path: Path) -> No
     assert isinstance(asking.model, DecoderOnly) and asking.format == CausalFormat()
     other = QualsScorer(QualsConfig(str(tiny.save("bart", tmp_path / "bart")), device="cpu"))
     assert isinstance(other.model, EncoderDecoder) and other.format == PairFormat()
-    with pytest.raises(ValueError, match=r"device_map: is for decoder-only models; '.*bart' is none. Use device"):
+    with pytest.raises(ValueError, match=r"device_map: needs a decoder-only model; '.*bart' is not one. Use device"):
         QualsScorer(QualsConfig(str(tmp_path / "bart"), device_map="auto"))
 
 

@@ -202,7 +202,7 @@ def test_a_text_longer_than_the_positions_is_refused() -> None:
 def test_models_whose_memory_is_no_list_of_tokens_are_refused() -> None:
     made = tiny_causal.tokenizer()
     config = MambaConfig(vocab_size=len(made), hidden_size=16, num_hidden_layers=1, eos_token_id=1, pad_token_id=2)
-    with pytest.raises(ValueError, match=r"MambaForCausalLM: must be able to go on from what it has read; .*"):
+    with pytest.raises(ValueError, match=r"MambaForCausalLM: must continue a prefix that it has read; .*"):
         DecoderOnly(MambaForCausalLM(config), made)
     with pytest.raises(ValueError, match=r'cannot share a source between rows .*; use sharing="auto" or "expanded"'):
         _model("bloom", "shared")

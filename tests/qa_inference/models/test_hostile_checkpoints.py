@@ -65,7 +65,7 @@ def test_21_a2_missing_weights_are_refused_by_name(kind: str, tmp_path: Path) ->
 @every_kind
 def test_21_a2_unexpected_weights_are_refused_by_name(kind: str, tmp_path: Path) -> None:
     loader, folder = _changed(kind, tmp_path / "odd", lambda weights: weights.update({"odd.weight": torch.ones(2)}))
-    with pytest.raises(ValueError, match=r"model '.*odd': must be a complete .*; it has also odd\.weight\."):
+    with pytest.raises(ValueError, match=r"model '.*odd': must be a complete .*; it also has odd\.weight\."):
         loader.load(str(folder), CPU)
 
 
@@ -84,7 +84,7 @@ def test_21_a2_all_faults_are_told_and_long_lists_are_cut(tmp_path: Path) -> Non
 
     loader, folder = _changed("encoder-decoder", tmp_path, change)
     with pytest.raises(
-        ValueError, match=r"it lacks model\.decoder\..* and \d+ more, and has also other\..* and \d+ more\."
+        ValueError, match=r"it lacks model\.decoder\..* and \d+ more, and also has other\..* and \d+ more\."
     ):
         loader.load(str(folder), CPU)
 
@@ -225,7 +225,7 @@ def test_21_e_a_tokenizer_whose_pattern_explodes_is_an_error(capfd: pytest.Captu
     tokenizer = TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>"))
     assert len(tokenizer.encode("aab").ids) == 3
     with pytest.raises(
-        ValueError, match=r"^tokenizer: must be able to split every text; it failed \(.*\) on one of 61 "
+        ValueError, match=r"^tokenizer: must be able to split every text; it failed \(.*\) on a text of 61 "
     ):
         tokenizer.encode("a" * 60 + "b")
     capfd.readouterr()  # the library's own account of its panic

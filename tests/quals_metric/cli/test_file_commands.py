@@ -201,7 +201,7 @@ def test_21_d26_a_comparison_of_few_rows_says_so(quals: Quals) -> None:
         Path(f"{name}.jsonl").write_text("".join(json.dumps({"score": -n / 7 - step}) + "\n" for n in range(4)))
     result = quals("compare", "a.jsonl", "b.jsonl")
     assert "only 4 rows are compared: below 10 rows the tests and the intervals mean little." in result.stderr
-    assert "Of 4 rows randomization gives a p of at least 0.12" in result.stderr
+    assert "With 4 rows, randomization gives a p of at least 0.12" in result.stderr
 
 
 def test_21_d25_progress_by_row_with_rate_and_time_left(

@@ -107,7 +107,7 @@ def test_signatures_that_differ(tmp_path: Path) -> None:
 def test_files_without_a_sidecar(tmp_path: Path) -> None:
     a, b = (_scored(tmp_path, name, FIRST, SOURCES, keep=True) for name in "ab")
     (tmp_path / "b.jsonl.meta.json").unlink()
-    with pytest.warns(UserWarning, match=r"how .*b\.jsonl was scored is not known: no NAME\.meta\.json of it"):
+    with pytest.warns(UserWarning, match=r"b\.jsonl: the signature is unknown, as there is no NAME\.meta\.json"):
         compare_files(a, b)
     plain = tmp_path / "plain.jsonl"
     plain.write_text('{"score": 0.5}\n' * 40)
@@ -122,8 +122,8 @@ def test_files_without_a_sidecar(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def _two_warnings() -> Iterator[None]:
-    sources = "whether .* of the same sources cannot be told: keep the column 'source'"
-    with pytest.warns(UserWarning, match="was scored is not known"), pytest.warns(UserWarning, match=sources):
+    sources = "it is unknown if they have the same sources. Keep the column 'source'"
+    with pytest.warns(UserWarning, match="the signature is unknown"), pytest.warns(UserWarning, match=sources):
         yield
 
 

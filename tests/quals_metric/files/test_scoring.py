@@ -232,7 +232,7 @@ def test_two_text_files(rows: list[dict[str, Any]], tmp_path: Path) -> None:
 def test_text_files_of_different_lengths(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x\ny\nz\n")
     (tmp_path / "b.txt").write_text("x\n")
-    with pytest.raises(ValueError, match=r"same number of lines.*b\.txt ends after 1, .*a\.txt goes on"):
+    with pytest.raises(ValueError, match=r"same number of lines.*b\.txt ends after 1, .*a\.txt does not"):
         _score(TextFiles(tmp_path / "a.txt", tmp_path / "b.txt"), tmp_path / "out.jsonl")
     assert _names(tmp_path) == ["a.txt", "b.txt"]
 

@@ -152,7 +152,9 @@ def test_a_killed_collection_goes_on(tmp_path: Path) -> None:
     done = WordScorer()  # and one that is finished is read
     assert collect(model, done, ROWS, tmp_path / "data", SETTINGS, tokenizer=tokenizer).to_list() == whole.to_list()
     assert not done.calls
-    with pytest.raises(FileExistsError, match="there is another collection"):
+    with pytest.raises(
+        FileExistsError, match="must be a collection of the same weights, texts and settings; it is not"
+    ):
         collect(model, done, ROWS, tmp_path / "data", replace(SETTINGS, seed=5), tokenizer=tokenizer)
 
 
@@ -282,7 +284,7 @@ def test_21_b8_a_failure_does_not_end_the_training(tmp_path: Path, caplog: pytes
     trainer = _train(tmp_path / "a", collector)
     trainer.save_model(str(tmp_path / "model"))
     assert any("the collection failed (RuntimeError: killed)" in record.getMessage() for record in caplog.records)
-    with pytest.raises(ValueError, match=r"go on with collect\(model, scorer, rows, '.*final', settings"):
+    with pytest.raises(ValueError, match=r"continue with collect\(model, scorer, rows, '.*final', settings"):
         collector.dataset()
     again = WordScorer()
     found = collect(tmp_path / "model", again, ROWS, tmp_path / "sets" / "final", SETTINGS)
