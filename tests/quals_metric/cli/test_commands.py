@@ -295,8 +295,8 @@ def test_21_d27_serve_takes_a_model(quals: Callable[..., Result], monkeypatch: p
     quals("serve")
     quals("serve", "--metric", "qags", "--port", "1234", "--model", "owner/name")
     assert calls == [
-        (("quals", "127.0.0.1", 7860), {}),
-        (("qags", "127.0.0.1", 1234), {"model": "owner/name"}),
+        (("quals", "127.0.0.1", 7860), {"model": None, "auth": None, "allowed_hosts": ()}),
+        (("qags", "127.0.0.1", 1234), {"model": "owner/name", "auth": None, "allowed_hosts": ()}),
     ]
 
 
