@@ -1,9 +1,8 @@
 """Checks every request before it reaches the server of the app or of the study.
 
-Gradio fetches an address that a visitor sends in place of an uploaded file, for any component, and one that is
-requested as `/file=ADDRESS`. The guard stops both. It reads a request's body itself, within a size and a time, and
-answers only requests for a host that it knows: a page elsewhere cannot reach a server on this machine by giving the
-machine a name of its own (DNS rebinding).
+If a visitor sends an address in place of an uploaded file, or requests `/file=ADDRESS`, Gradio fetches that address.
+The guard stops both. It reads a request's body itself, within limits of size and time. It answers only requests for a
+host that it knows, so a foreign page cannot reach a server on this machine under a name of its own (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ EVERY_ADDRESS = ("0.0.0.0", "::")
 
 _API = "/gradio_api/"
 _MULTIPART = 100_000  # bytes of an upload beside its file
-_STORED = 200  # the upload folder holds at most this many times the bytes of one upload,
-_FILES = 2000  # and at most this many files
+_STORED = 200  # the upload folder holds at most this many times the bytes of one upload
+_FILES = 2000  # the upload folder holds at most this many files
 _BODY_SECONDS = 60  # time to receive a body
 _BODIES = 32  # bodies received at a time; a further one ends the oldest
 

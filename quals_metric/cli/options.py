@@ -17,7 +17,9 @@ from quals_metric.metrics import METRICS, MetricSpec, metric_spec
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 MetricOption = Annotated[str, typer.Option(help="Metric to compute.")]
-HostOption = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 stands for all of this machine's.")]
+HostOption = Annotated[
+    str, typer.Option(help="Address to listen at; 0.0.0.0 stands for all addresses of this machine.")
+]
 PortOption = Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)]
 AuthOption = Annotated[
     str | None,
@@ -25,7 +27,9 @@ AuthOption = Annotated[
 ]
 AllowedHostOption = Annotated[
     list[str] | None,
-    typer.Option(help="Further host name that requests may be for, such as a proxy's. May be given several times."),
+    typer.Option(
+        help="Further host name that requests may be for, such as that of a proxy. Repeat the option for several names."
+    ),
 ]
 
 

@@ -52,7 +52,10 @@ def serve_study(
     auth: AuthOption = None,
     allowed_host: AllowedHostOption = None,
 ) -> None:
-    """Show the pairs in a browser and write the answers, until interrupted. Needs the extra `app`."""
+    """Serve the pairs as a web page and write the answers.
+
+    The page is served until interrupted. Needs the extra `app`.
+    """
     from quals_metric.study.interface import serve
 
     typer.echo(f"serving http://{host}:{port}/ until Ctrl+C; answers are written to {printable(str(answers))}")
@@ -65,7 +68,10 @@ def report_study(
     answers: Annotated[Path, typer.Option(help=_ANSWERS_HELP, exists=True, dir_okay=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """Print how often people prefer b to a, and whether this may be chance. Needs the extra `app`."""
+    """Print how often people prefer b to a.
+
+    The table also shows whether this may be chance. Needs the extra `app`.
+    """
     from quals_metric.study.judgments import JudgmentFile
     from quals_metric.study.summary_pairs import read_study
     from quals_metric.study.table import table_text, tabulate

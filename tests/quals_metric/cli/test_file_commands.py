@@ -179,10 +179,10 @@ def test_compare(quals: Quals) -> None:
     assert lines[3].startswith("p          0.0") and lines[3].endswith(" paired bootstrap (1,000 resamples)")
     assert lines[4].endswith(" paired approximate randomization (10,000 trials)")
     assert lines[5:] == ["rows       9 compared, 1 left out: undefined in a or b", "seed       12345"]
-    assert [line[:26] for line in result.stderr.splitlines()] == [
-        "quals: warning: whether a.",
-        "quals: warning: how a.json",
-        "quals: warning: only 9 row",
+    assert [line[:50] for line in result.stderr.splitlines()] == [
+        "quals: warning: a.jsonl and b.jsonl: it is unknown",
+        "quals: warning: a.jsonl and b.jsonl: the signature",
+        "quals: warning: only 9 rows are compared: below 10",
     ]
 
 
