@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import evaluate  # noqa: F401  # the loader finds the metric's class only where evaluate is imported
-
 from qa_inference.answer_candidates import AnswerFinder
 from qa_inference.evaluate_metric import QuestionMetric, loaded
 from qa_inference.presets import QUESTION_PRESETS

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import evaluate  # noqa: F401  # the loader finds the metric's class only where evaluate is imported
-
 from qa_inference.evaluate_metric import QuestionMetric, loaded
 from qa_inference.metric_base import CorpusResult
 from qa_inference.presets import PRESETS

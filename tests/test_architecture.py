@@ -32,7 +32,7 @@ ROOMS = (
 DOORS = {
     "diskcache": ("qa_inference.cache",),
     "accelerate": ("qa_inference.distributed", "quals_metric.training.*"),
-    "evaluate": ("qa_inference.evaluate_metric", "*_metric.metric", "quals_metric.registry"),
+    "evaluate": ("qa_inference.evaluate_metric", "quals_metric.registry"),
     "spacy": ("qa_inference.answer_candidates",),
     "gradio": ("quals_metric.app.*", "quals_metric.study.*"),
     "jinja2": ("quals_metric.report.*",),
