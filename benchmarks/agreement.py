@@ -1,18 +1,35 @@
-"""Does a metric agree with people? Correlations with human judgments of consistency, beside what counting gives.
+"""Does a metric agree with people? Agreement with human judgments of consistency, beside what counting gives.
 
-    python benchmarks/agreement.py --data qags_cnndm_dev.jsonl.gz qags_xsum_dev.jsonl.gz --out agreement.json
-    python benchmarks/agreement.py --metrics qags --data …
+    python benchmarks/agreement.py --data bump_dev.jsonl.gz fib_dev.jsonl.gz qags_xsum_dev.jsonl.gz --save runs/today
+    python benchmarks/agreement.py --metrics qags --documents 20 --data …
     python benchmarks/agreement.py --model FOLDER --prompt prompt.txt --half even --rows 60 --data …
+    python benchmarks/agreement.py --model FOLDER --data … --save runs/new --baseline runs/today
+    python benchmarks/agreement.py --saved runs/new --data … --worst 4
 
-Reads JSON lines (`.gz` or not) with `document, summary, consistency` (0 to 1). For every file and metric: Pearson and
-Spearman correlation and ROC AUC (fully consistent against the rest), each with a 95 % bootstrap interval; the
-difference in Pearson to the best copied-n-gram floor by paired bootstrap; and the same split by length of the source.
-The floors are the shares of a summary's 1- to 4-grams that its source contains: a metric says something only where it
-beats them. For QUALS, what the model finds of the pairs of fully consistent summaries given their sources, by length of
-the source: that should be flat, or it is length that is measured.
+Reads JSON lines (`.gz` or not) of three kinds, and reports for each:
 
-QUALS and QAGS are looked at one after the other: what has no score by one is left out of its table alone, for the
-floors too, and counted.
+    document, summary, consistency     Pearson and Spearman correlation of scores and labels (0 to 1), ROC AUC (fully
+                                       consistent against the rest)
+    … several summaries a document     ROC AUC within a document, averaged over the documents that have both kinds;
+                                       balanced accuracy, where a summary is called consistent from a score on that is
+                                       chosen on all other documents; ROC AUC over all
+    document, faithful, unfaithful     accuracy: how often the faithful summary scores higher, as is and averaged by
+                                       document; a tie counts half
+
+Every statistic has a 95 % bootstrap interval that resamples documents, not rows. The floors are the shares of a
+summary's 1- to 4-grams that its source contains: a metric says something only where it beats the best of them. The
+difference to that floor, and to the scores under `--baseline`, is by paired bootstrap: of the same resamples. Where a
+pair has `metric_scores` (`NAME_reference`, `NAME_edited`), these stand in the table too. Rows with different `origin`
+have tables of their own; `error_type` and `domain` have a table of the first statistic.
+
+QUALS and QAGS are looked at one after the other: a row of which one of its scorers leaves a summary undefined is left
+out of its table alone, for the floors too, and counted. For QUALS, what the model finds of the pairs of true summaries
+given their sources, by length of the source: that should be flat, or it is length that is measured.
+
+`--save` keeps all scores with their questions, a file for each metric and data file; `--saved` reads them in place of
+scoring (with all of their rows that are in the data as chosen). `--worst` prints the examples that are furthest from
+what people say, at most one a document: by the difference of the score's rank and the label's (in the file or, where a
+document has several summaries, in the document), or by how far the unfaithful summary scores above the faithful one.
 """
 
 from __future__ import annotations
@@ -21,8 +38,9 @@ import argparse
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +49,92 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from qa_inference.formats import CausalFormat
+from qa_inference.results import plain
 from qags_metric import QagsConfig, QagsScorer
-from quals_metric import QualsConfig, QualsResult, QualsScorer
+from quals_metric import QualsConfig, QualsScorer
 from quals_metric.tables import records
 
 Array = NDArray[np.float64]
-Statistic = Callable[[Array, Array], float]
+Places = NDArray[np.int64]
+Row = dict[str, Any]
 RESAMPLES, SEED = 1000, 12345
 NGRAMS = (1, 2, 3, 4)
 PERCENTILES = (5, 25, 50, 75, 95)
+PARTS = ("error_type", "domain")
 
 
-def read(path: str, rows: int | None = None, half: str | None = None) -> list[dict[str, Any]]:
+# ---- Rows and scores ------------------------------------------------------------------------------------------------
+
+
+def read(path: str, rows: int | None = None, half: str | None = None, documents: int | None = None) -> list[Row]:
     """The rows of a JSON-lines file, or every other one ("even": from the first, "odd": from the second), or the first.
 
-    What is chosen on one half, a prompt say, is reported on the other.
+    What is chosen on one half, a prompt say, is reported on the other. `documents`: all rows of so many documents,
+    spread evenly over the file. Each row gets an `id` of its own.
     """
-    every_other = islice(records(Path(path)), int(half == "odd"), None, 1 if half is None else 2)
-    return [row for _, row in islice(every_other, rows)]
+    found, seen = [], dict[str, int]()
+    for where, row in records(Path(path)):
+        name = str(row.get("id", where))
+        seen[name] = seen.get(name, 0) + 1
+        found.append({**row, "id": name if seen[name] == 1 else f"{name}/{seen[name]}"})
+    found = found[int(half == "odd") :: 1 if half is None else 2][:rows]
+    if documents is not None:
+        distinct = list(dict.fromkeys(row["document"] for row in found))
+        places = np.linspace(0, len(distinct), min(documents, len(distinct)), endpoint=False).astype(int)
+        chosen = {distinct[place] for place in places}
+        found = [row for row in found if row["document"] in chosen]
+    return found
+
+
+def texts(row: Row) -> list[str]:
+    """The summaries of a row: the one with a label, or the faithful and the unfaithful one."""
+    return [row["summary"]] if "summary" in row else [row["faithful"], row["unfaithful"]]
+
+
+def are_true(row: Row) -> list[bool]:
+    """Of each of a row's summaries, whether people call all of it consistent."""
+    return [row["consistency"] >= 1.0] if "summary" in row else [True, False]
+
+
+def judge(rows: Sequence[Row], scorers: dict[str, Any]) -> list[Row]:
+    """A header, and for every row the scores by each scorer and what was asked: what `--save` writes."""
+    summaries = [text for row in rows for text in texts(row)]
+    sources = [row["document"] for row in rows for _ in texts(row)]
+    results = {name: scorer.score(summaries=summaries, sources=sources) for name, scorer in scorers.items()}
+    signatures = {name: result.signature for name, result in results.items()}
+    header = {"signatures": signatures, "windowed": next(iter(results.values())).num_windowed_sources}
+    found: list[Row] = [{"id": row["id"], "scores": {}, "asked": {}} for row in rows]
+    for name, result in results.items():
+        each = iter(result.summaries)
+        for row, entry in zip(rows, found, strict=True):
+            scored = [next(each) for _ in texts(row)]
+            entry["scores"][name] = [summary.score for summary in scored]
+            entry["asked"][name] = [[asked(one) for one in summary.asked] for summary in scored]
+    return [plain(entry) for entry in (header, *found)]
+
+
+def asked(one: Any) -> Row:
+    """What is kept of a question: QUALS's with the mean log p(token | source), QAGS's with the source's answer."""
+    about = {"question": one.question, "answer": one.answer}
+    if hasattr(one, "f1"):
+        return {**about, "score": one.f1, "from_source": one.source_answer.text}
+    return {**about, "score": one.score, "evidence": float(np.mean(one.source_log_probs))}
+
+
+def saved_as(prefix: str, metric: str, path: str) -> Path:
+    """Where the scores of a data file are kept."""
+    return Path(f"{prefix}-{metric}-{Path(path).name.split('.')[0]}.jsonl")
+
+
+def load(file: Path) -> list[Row]:
+    """What `judge` gave."""
+    return [row for _, row in records(file)]
+
+
+def column(rows: Sequence[Row], scored: Sequence[Row], name: str) -> Array:
+    """The scores by one scorer of every row's summaries; NaN where undefined, or not scored."""
+    by_id = {entry["id"]: entry["scores"].get(name) for entry in scored[1:]}
+    return np.array([by_id.get(row["id"]) or [math.nan] * len(texts(row)) for row in rows], dtype=float)
 
 
 def copied_share(summary: str, source: str, n: int) -> float:
@@ -58,6 +144,27 @@ def copied_share(summary: str, source: str, n: int) -> float:
     found = {tuple(text[i : i + n]) for i in range(len(text) - n + 1)}
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return sum(gram in found for gram in grams) / len(grams) if n else 0.0
+
+
+def floors(rows: Sequence[Row]) -> dict[str, Array]:
+    """The shares of copied n-grams of every row's summaries."""
+    return {
+        f"copied {n}-grams": np.array([[copied_share(text, row["document"], n) for text in texts(row)] for row in rows])
+        for n in NGRAMS
+    }
+
+
+def published(rows: Sequence[Row]) -> dict[str, Array]:
+    """The scores by other metrics that came with the pairs."""
+    names = [key.removesuffix("_reference") for key in rows[0].get("metric_scores", ()) if key.endswith("_reference")]
+    given = [row.get("metric_scores", {}) for row in rows]
+    return {
+        f"{name}, published": np.array([[each[f"{name}_reference"], each[f"{name}_edited"]] for each in given], float)
+        for name in names
+    }
+
+
+# ---- Statistics -----------------------------------------------------------------------------------------------------
 
 
 def pearson(x: Array, y: Array) -> float:
@@ -72,135 +179,327 @@ def spearman(x: Array, y: Array) -> float:
 
 def auc(x: Array, y: Array) -> float:
     """The chance that a fully consistent summary scores above another one."""
-    good, bad = x[y >= 1.0], x[y < 1.0]
-    if not len(good) or not len(bad):
+    good = y >= 1.0
+    count = int(good.sum())
+    if not 0 < count < len(y):
         return math.nan
-    return float(stats.mannwhitneyu(good, bad).statistic / (len(good) * len(bad)))
+    return float((stats.rankdata(x)[good].sum() - count * (count + 1) / 2) / (count * (len(y) - count)))
 
 
-STATISTICS: dict[str, Statistic] = {"pearson": pearson, "spearman": spearman, "auc": auc}
+def wins(faithful: Array, unfaithful: Array) -> Array:
+    """1 where the faithful summary scores higher, 0.5 where both score the same."""
+    return (faithful > unfaithful) + 0.5 * (faithful == unfaithful)
 
 
-def samples(count: int) -> NDArray[np.int64]:
-    """The bootstrap's resamples of `count` rows, the same at every call: what makes differences paired."""
+def threshold(scores: Array, good: NDArray[np.bool_]) -> float:
+    """The score from which on to call a summary consistent, so that the balanced accuracy is greatest."""
+    candidates = np.unique(scores)
+    missed = np.searchsorted(np.sort(scores[good]), candidates) / max(1, good.sum())
+    seen = np.searchsorted(np.sort(scores[~good]), candidates) / max(1, (~good).sum())
+    return float(candidates[np.argmax(seen - missed)])
+
+
+def called_consistent(scores: Array, good: NDArray[np.bool_], documents: Places) -> NDArray[np.bool_]:
+    """Which summaries score at least the `threshold` of all the other documents."""
+    limits = np.array([threshold(scores[documents != d], good[documents != d]) for d in range(documents.max() + 1)])
+    return scores >= limits[documents]
+
+
+def samples(count: int) -> Places:
+    """The bootstrap's resamples of `count` things, the same at every call: what makes differences paired."""
     return np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
 
 
-def interval(values: Sequence[float]) -> list[float]:
+def interval(values: Sequence[float] | Array) -> list[float]:
     """The 2.5th and 97.5th percentile of the defined values."""
-    return [float(v) for v in np.nanpercentile(values, [2.5, 97.5])]
+    return [float(v) for v in np.nanpercentile(values, [2.5, 97.5])] if np.any(~np.isnan(values)) else [math.nan] * 2
 
 
-def agreement(scores: Array, labels: Array) -> dict[str, Any]:
-    """Every statistic with its interval."""
-    rows = samples(len(labels))
-    return {
-        name: {
-            "value": statistic(scores, labels),
-            "interval": interval([statistic(scores[row], labels[row]) for row in rows]),
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic, and the same of every resample."""
+
+    value: float
+    resampled: Array
+
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(self.value + other.value, self.resampled + other.resampled)
+
+    def __mul__(self, factor: float) -> Estimate:
+        return Estimate(self.value * factor, self.resampled * factor)
+
+    def minus(self, other: Estimate) -> dict[str, Any]:
+        """The difference of two statistics of the same `Sample`, with its paired-bootstrap interval."""
+        return (self + other * -1).plain()
+
+    def plain(self) -> dict[str, Any]:
+        """The statistic with its interval."""
+        return {"value": self.value, "interval": interval(self.resampled)}
+
+
+class Sample:
+    """Rows whose documents are resampled; the documents are numbered in order."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        numbers: dict[str, int] = {}
+        self.rows = rows
+        self.documents: Places = np.array([numbers.setdefault(row["document"], len(numbers)) for row in rows], int)
+        self.labels = np.array([row.get("consistency", math.nan) for row in rows])
+        self.draws = samples(len(numbers))
+        self.of_document = [np.flatnonzero(self.documents == d) for d in range(len(numbers))]
+
+    @cached_property
+    def row_draws(self) -> list[Places]:
+        """The rows of every resample's documents."""
+        return [np.concatenate([self.of_document[d] for d in draw]) for draw in self.draws]
+
+    def pooled(self, statistic: Callable[[Array, Array], float], scores: Array) -> Estimate:
+        """A statistic of scores and labels, over all rows."""
+        found = [statistic(scores[rows], self.labels[rows]) for rows in self.row_draws]
+        return Estimate(statistic(scores, self.labels), np.array(found))
+
+    def mean(self, values: Array, where: NDArray[np.bool_] | None = None) -> Estimate:
+        """The mean over rows, or over some."""
+        weights = np.ones(len(values)) if where is None else where.astype(float)
+        sums, counts = (np.bincount(self.documents, each) for each in (values * weights, weights))
+        with np.errstate(invalid="ignore"):
+            return Estimate(float(sums.sum() / counts.sum()), sums[self.draws].sum(1) / counts[self.draws].sum(1))
+
+    def over_documents(self, statistic: Callable[[Places], float]) -> Estimate:
+        """The mean over documents of a statistic of the rows of one, without documents where it is undefined."""
+        values = np.array([statistic(rows) for rows in self.of_document])
+        defined = ~np.isnan(values)
+        values = np.where(defined, values, 0.0)
+        with np.errstate(invalid="ignore"):
+            resampled = values[self.draws].sum(1) / defined[self.draws].sum(1)
+            return Estimate(float(values.sum() / np.int64(defined.sum())), resampled)
+
+    def estimates(self, scores: Array) -> dict[str, Estimate]:
+        """Every statistic of a column of scores, the main one first."""
+        if scores.shape[1] == 2:
+            won = wins(*scores.T)
+            return {
+                "accuracy": self.mean(won),
+                "accuracy by document": self.over_documents(lambda rows: float(won[rows].mean())),
+            }
+        scores, labels = scores[:, 0], self.labels
+        if len(self.of_document) == len(labels):
+            return {
+                "Pearson": self.pooled(pearson, scores),
+                "Spearman": self.pooled(spearman, scores),
+                "ROC AUC": self.pooled(auc, scores),
+            }
+        good = labels >= 1.0
+        right = (called_consistent(scores, good, self.documents) == good).astype(float)
+        return {
+            "ROC AUC within documents": self.over_documents(lambda rows: auc(scores[rows], labels[rows])),
+            "balanced accuracy": (self.mean(right, good) + self.mean(right, ~good)) * 0.5,
+            "ROC AUC": self.pooled(auc, scores),
         }
-        for name, statistic in STATISTICS.items()
-    }
+
+    def main(self, scores: Array) -> Estimate:
+        """The first of the `estimates`."""
+        return next(iter(self.estimates(scores).values()))
 
 
-def difference(scores: Array, floor: Array, labels: Array) -> dict[str, Any]:
-    """Pearson of the metric minus Pearson of the floor, with its paired-bootstrap interval."""
-    found = [pearson(scores[row], labels[row]) - pearson(floor[row], labels[row]) for row in samples(len(labels))]
-    return {"value": pearson(scores, labels) - pearson(floor, labels), "interval": interval(found)}
+# ---- Reports --------------------------------------------------------------------------------------------------------
 
 
-def evidence_by_length(result: QualsResult, rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """Of fully consistent summaries, by thirds of source length: words, mean log p(token | source)."""
+def sections(name: str, rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """What has a table of its own: a file, or its rows of each `origin`."""
+    for origin in dict.fromkeys(row.get("origin", "") for row in rows):
+        yield f"{name}, {origin}" if origin else name, [row for row in rows if row.get("origin", "") == origin]
+
+
+def evidence_by_length(rows: Sequence[Row], found: Sequence[Row], name: str) -> list[dict[str, float]]:
+    """Of true summaries, by thirds of source length: words, mean log p(token | source)."""
     kept = [
-        (len(row["document"].split()), np.mean([np.mean(pair.source_log_probs) for pair in summary.pairs]))
-        for row, summary in zip(rows, result.summaries, strict=True)
-        if row["consistency"] >= 1.0 and summary.pairs
+        (len(row["document"].split()), np.mean([one["evidence"] for one in questions]))
+        for row, entry in zip(rows, found, strict=True)
+        for is_true, questions in zip(are_true(row), entry["asked"][name], strict=True)
+        if is_true and questions
     ]
     thirds = [part for part in np.array_split(np.array(sorted(kept)), 3) if len(part)]
     return [{"words": float(p[:, 0].mean()), "log_prob": float(p[:, 1].mean()), "summaries": len(p)} for p in thirds]
 
 
-def pair_scores(result: QualsResult, rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
-    """The `PERCENTILES` of the pairs' scores, of fully consistent summaries and of the others."""
-    scored = [(row["consistency"] >= 1.0, [pair.score for pair in summary.pairs])
-              for row, summary in zip(rows, result.summaries, strict=True)]  # fmt: skip
-    found = {
-        name: [score for good, scores in scored if good == wanted for score in scores]
-        for name, wanted in (("consistent", True), ("others", False))
-    }
-    return {name: np.nanpercentile(scores, PERCENTILES).tolist() for name, scores in found.items() if scores}
-
-
-def questions(summary: Any) -> Sequence[Any]:
-    """What was asked about a summary, by either metric."""
-    return summary.pairs if hasattr(summary, "pairs") else summary.questions
-
-
-def evaluate(
-    path: str,
-    scorers: dict[str, QualsScorer] | dict[str, QagsScorer],
-    count: int | None = None,
-    half: str | None = None,
-) -> dict[str, Any]:
-    """Everything about one file, or about some of its rows."""
-    rows = read(path, count, half)
-    summaries, sources = [row["summary"] for row in rows], [row["document"] for row in rows]
-    results = {name: scorer.score(summaries=summaries, sources=sources) for name, scorer in scorers.items()}
-    columns = {name: np.array(result.scores) for name, result in results.items()}
-    defined = np.all([~np.isnan(column) for column in columns.values()], axis=0)
-    for n in NGRAMS:
-        columns[f"copied {n}-grams"] = np.array(
-            [copied_share(s, t, n) for s, t in zip(summaries, sources, strict=True)]
-        )
-    labels = np.array([row["consistency"] for row in rows])[defined]
-    columns = {name: column[defined] for name, column in columns.items()}
-    lengths = np.array([len(source.split()) for source in sources])[defined]
-    floors = {name: pearson(column, labels) for name, column in columns.items() if name.startswith("copied")}
-    floor = max(floors, key=lambda name: -math.inf if math.isnan(floors[name]) else floors[name])
-    table = {name: agreement(column, labels) for name, column in columns.items()}
-    for name in scorers:
-        table[name]["to_floor"] = difference(columns[name], columns[floor], labels)
-        short = lengths <= np.median(lengths)
-        halves = {"shorter_sources": short, "longer_sources": ~short}
-        table[name] |= {half: pearson(columns[name][rows_], labels[rows_]) for half, rows_ in halves.items()}
-    first = next(iter(results.values()))
-    asked = float(np.mean([len(questions(summary)) for summary in first.summaries]))
-    about = {"summaries": len(rows), "undefined": int((~defined).sum()), "questions_per_summary": asked}
-    about |= {"floor": floor, "windowed_sources": first.num_windowed_sources, "signature": first.signature}
-    quals = {name: result for name, result in results.items() if isinstance(result, QualsResult)}
-    by_length = {name: evidence_by_length(result, rows) for name, result in quals.items()}
-    pairs = {name: pair_scores(result, rows) for name, result in quals.items()}
-    return {
-        "file": Path(path).name, **about, "agreement": table, "evidence_by_length": by_length, "pair_scores": pairs
-    }  # fmt: skip
-
-
-def show(report: dict[str, Any]) -> str:
-    """A Markdown table of one file."""
-    lines = [
-        f"**{report['file']}**: {report['summaries']} summaries, {report['undefined']} undefined, "
-        f"{report['questions_per_summary']:.1f} questions a summary, {report['windowed_sources']} sources windowed, "
-        f"floor: {report['floor']}",
-        "",
-        "| metric | Pearson | Spearman | ROC AUC | Pearson − floor | shorter / longer sources |",
-        "|---|---|---|---|---|---|",
+def pair_scores(rows: Sequence[Row], found: Sequence[Row], name: str) -> dict[str, list[float]]:
+    """The `PERCENTILES` of the pairs' scores, of true summaries and of the others."""
+    scored = [
+        (is_true, one["score"])
+        for row, entry in zip(rows, found, strict=True)
+        for is_true, questions in zip(are_true(row), entry["asked"][name], strict=True)
+        for one in questions
     ]
-    for name, row in report["agreement"].items():
-        cells = [cell(row[statistic]) for statistic in STATISTICS]
-        split = f"{row['shorter_sources']:.3f} / {row['longer_sources']:.3f}" if "shorter_sources" in row else ""
-        lines.append(f"| {name} | {' | '.join(cells)} | {cell(row.get('to_floor'))} | {split} |")
-    for name, thirds in report["evidence_by_length"].items():
-        text = "; ".join(f"{t['words']:.0f} words: {t['log_prob']:.3f} ({t['summaries']})" for t in thirds)
-        lines += ["", f"{name}: mean log p(token | source) of consistent summaries' pairs by source length: {text}"]
-    for name, kinds in report["pair_scores"].items():
-        text = "; ".join(f"{kind}: {', '.join(f'{v:.2f}' for v in values)}" for kind, values in kinds.items())
-        lines += ["", f"{name}: pairs' scores at the percentiles {', '.join(map(str, PERCENTILES))}: {text}"]
-    return "\n".join(lines)
+    kinds = {
+        kind: [score for is_true, score in scored if is_true == wanted]
+        for kind, wanted in (("consistent", True), ("others", False))
+    }
+    return {kind: np.percentile(scores, PERCENTILES).tolist() for kind, scores in kinds.items() if scores}
+
+
+def evaluate(rows: Sequence[Row], scored: Sequence[Row], before: Sequence[Row] | None = None) -> dict[str, Any]:
+    """Everything about some rows that are scored; `before` are scores to compare with."""
+    header, by_id = scored[0], {entry["id"]: entry for entry in scored[1:]}
+    names, found = list(header["signatures"]), [by_id[row["id"]] for row in rows]
+    columns = {name: column(rows, scored, name) for name in names}
+    asked = [len(questions) for entry in found for questions in entry["asked"][names[0]]]
+    defined = ~np.isnan(np.concatenate(list(columns.values()), axis=1)).any(axis=1)
+    columns |= floors(rows) | published(rows)
+    kept = [row for row, is_defined in zip(rows, defined, strict=True) if is_defined]
+    about = {"rows": len(rows), "documents": len({row["document"] for row in rows}), "windowed": header["windowed"]}
+    about |= {"undefined": len(rows) - len(kept), "questions_per_summary": float(np.mean(asked))}
+    if not kept:
+        return {**about, "agreement": {}, "parts": {}}
+    sample, columns = Sample(kept), {name: scores[defined] for name, scores in columns.items()}
+    estimates = {name: sample.estimates(scores) for name, scores in columns.items()}
+    main = next(iter(estimates[names[0]]))
+    copied = {name: each[main].value for name, each in estimates.items() if name.startswith("copied")}
+    floor = max(copied, key=lambda name: -math.inf if math.isnan(copied[name]) else copied[name])
+    table: dict[str, Any] = {name: {k: one.plain() for k, one in each.items()} for name, each in estimates.items()}
+    for name in names:
+        table[name]["to_floor"] = estimates[name][main].minus(estimates[floor][main])
+        table[name] |= by_source_length(kept, columns[name])
+        if before:
+            table[name]["to_baseline"] = differences(kept, columns[name], column(kept, before, name))
+    about |= {"main": main, "floor": floor, "agreement": table, "parts": parts(kept, columns)}
+    quals = [name for name in names if "evidence" in next((q[0] for e in found for q in e["asked"][name] if q), {})]
+    return about | {
+        "evidence_by_length": {name: evidence_by_length(rows, found, name) for name in quals},
+        "pair_scores": {name: pair_scores(rows, found, name) for name in quals},
+    }
+
+
+def by_source_length(rows: Sequence[Row], scores: Array) -> dict[str, float]:
+    """The main statistic of the rows with the shorter and with the longer sources."""
+    lengths = np.array([len(row["document"].split()) for row in rows])
+    short = lengths <= np.median(lengths)
+    parts = {"shorter_sources": short, "longer_sources": ~short}
+    return {name: of_part(rows, scores, part).value if part.any() else math.nan for name, part in parts.items()}
+
+
+def of_part(rows: Sequence[Row], scores: Array, part: NDArray[np.bool_]) -> Estimate:
+    """The main statistic of some rows."""
+    return Sample([row for row, is_in in zip(rows, part, strict=True) if is_in]).main(scores[part])
+
+
+def differences(rows: Sequence[Row], scores: Array, before: Array) -> dict[str, Any]:
+    """Of each statistic, what it is more than with the scores `before`, over the rows that both define."""
+    both = ~np.isnan(before).any(axis=1)
+    if not both.any():
+        return {}
+    sample = Sample([row for row, is_defined in zip(rows, both, strict=True) if is_defined])
+    now, then = sample.estimates(scores[both]), sample.estimates(before[both])
+    return {"rows": int(both.sum()), **{name: now[name].minus(then[name]) for name in now}}
+
+
+def parts(rows: Sequence[Row], columns: dict[str, Array]) -> dict[str, Any]:
+    """The main statistic by the values of each of the `PARTS`."""
+    found: dict[str, Any] = {}
+    for field in PARTS:
+        values = np.array([str(row.get(field, "")).removesuffix(" Error") for row in rows])
+        for value in sorted({*values} - {""}):
+            each = {name: of_part(rows, scores, values == value).plain() for name, scores in columns.items()}
+            found.setdefault(field, {})[value] = {"rows": int((values == value).sum()), "agreement": each}
+    return found
 
 
 def cell(value: dict[str, Any] | None) -> str:
     """A value with its interval."""
     return f"{value['value']:.3f} [{value['interval'][0]:.3f}, {value['interval'][1]:.3f}]" if value else ""
+
+
+def markdown(*rows: Sequence[str]) -> list[str]:
+    """A table; its first row is the head."""
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    return [lines[0], f"|{'---|' * len(rows[0])}", *lines[1:], ""]
+
+
+def show(report: dict[str, Any]) -> str:
+    """Markdown tables of one section."""
+    about = (
+        f"**{report['name']}**: {report['rows']} rows of {report['documents']} documents, {report['undefined']} "
+        f"undefined, {report['questions_per_summary']:.1f} questions a summary"
+    )
+    if not report["agreement"]:
+        return about
+    table, main = report["agreement"], report["main"]
+    names = [name for name, row in table.items() if "to_floor" in row]
+    statistics = [key for key, value in table[names[0]].items() if key in table[report["floor"]]]
+    body = [
+        [name, *(cell(row[key]) for key in statistics), cell(row.get("to_floor")),
+         f"{row['shorter_sources']:.3f} / {row['longer_sources']:.3f}" if "shorter_sources" in row else ""]
+        for name, row in table.items()
+    ]  # fmt: skip
+    lines = [f"{about}, {report['windowed']} sources of the file windowed, floor: {report['floor']}", ""]
+    lines += markdown(["metric", *statistics, f"{main} − floor", "shorter / longer sources"], *body)
+    changed = {name: change for name in names if (change := table[name].get("to_baseline"))}
+    if changed:
+        body = [[name, *(cell(row[key]) for key in statistics), str(row["rows"])] for name, row in changed.items()]
+        lines += markdown(["more than the baseline", *statistics, "rows"], *body)
+    for field, values in report["parts"].items():
+        body = [[name, *(cell(value["agreement"][name]) for value in values.values())] for name in table]
+        head = [f"{value} ({about['rows']})" for value, about in values.items()]
+        lines += markdown([f"{main} by {field}", *head], *body)
+    for name, thirds in report["evidence_by_length"].items():
+        text = "; ".join(f"{t['words']:.0f} words: {t['log_prob']:.3f} ({t['summaries']})" for t in thirds)
+        lines += [f"{name}: mean log p(token | source) of consistent summaries' pairs by source length: {text}", ""]
+    for name, kinds in report["pair_scores"].items():
+        text = "; ".join(f"{kind}: {', '.join(f'{v:.2f}' for v in values)}" for kind, values in kinds.items())
+        lines += [f"{name}: pairs' scores at the percentiles {', '.join(map(str, PERCENTILES))}: {text}", ""]
+    return "\n".join(lines).rstrip()
+
+
+# ---- The worst examples ---------------------------------------------------------------------------------------------
+
+
+def wrongness(rows: Sequence[Row], scores: Array) -> Array:
+    """How far each row's score is from what people say; NaN where undefined.
+
+    Pairs: how far the unfaithful summary scores above the faithful one. Labels: the difference of the score's rank and
+    the label's, both from 0 to 1, in the file or, where that has several summaries of a document, in the document.
+    """
+    if scores.shape[1] == 2:
+        return scores[:, 1] - scores[:, 0]
+    sample, found = Sample(rows), np.full(len(rows), math.nan)
+    is_repeated = len(sample.of_document) < len(rows)
+    for places in sample.of_document if is_repeated else [np.arange(len(rows))]:
+        places = places[~np.isnan(scores[places, 0])]
+        ranks = [stats.rankdata(values[places]) / max(1, len(places)) for values in (scores[:, 0], sample.labels)]
+        found[places] = np.abs(ranks[0] - ranks[1])
+    return found
+
+
+def worst(rows: Sequence[Row], scored: Sequence[Row], name: str, count: int) -> Iterator[str]:
+    """The rows furthest from what people say, as Markdown, of each document one at most."""
+    by_id, seen = {entry["id"]: entry for entry in scored[1:]}, set[str]()
+    distances = wrongness(rows, column(rows, scored, name))
+    for place in np.argsort(-distances, kind="stable"):
+        row = rows[place]
+        if len(seen) == count or math.isnan(distances[place]):
+            return
+        if row["document"] not in seen:
+            seen.add(row["document"])
+            yield example(row, by_id[row["id"]], name, float(distances[place]))
+
+
+def example(row: Row, entry: Row, name: str, distance: float) -> str:
+    """One row with its scores and what was asked."""
+    lines = [f"**{row['id']}**, wrong by {distance:.2f}", "", f"source: {row['document'].strip()}", ""]
+    kinds = ["faithful", "unfaithful"] if "faithful" in row else [f"summary, people: {row['consistency']:.2f}"]
+    of_each = zip(kinds, texts(row), entry["scores"][name], entry["asked"][name], strict=True)
+    for kind, text, score, questions in of_each:
+        lines += [f"{kind}, {name}: {score:.3f}: {text.strip()}", ""]
+        found = ["answer from the source"] if any("from_source" in one for one in questions) else []
+        body = [
+            [f"{one['score']:.2f}", one["question"], one["answer"], *([one["from_source"]] if found else [])]
+            for one in sorted(questions, key=lambda one: float(one["score"]))
+        ]
+        lines += markdown(["score", "question", "answer", *found], *body)
+    return "\n".join(lines)
+
+
+# ---- The program ----------------------------------------------------------------------------------------------------
 
 
 def make_scorers(metric: str, args: argparse.Namespace) -> Any:
@@ -210,6 +509,7 @@ def make_scorers(metric: str, args: argparse.Namespace) -> Any:
         limits = {"QAGS" if most is None else f"QAGS, {most} an answer": most for most in args.per_answer}
         return {name: QagsScorer(QagsConfig(**models, max_per_answer=most)) for name, most in limits.items()}
     shared = {"dtype": args.dtype, "cache": args.cache, "groups": args.groups, "gguf": args.gguf}
+    shared["search_dtype"] = args.search_dtype
     if args.prompt:
         shared["format"] = CausalFormat(Path(args.prompt).read_text(encoding="utf-8"))
     configs = {tokens: QualsConfig(args.model, tokens=tokens, **shared) for tokens in args.tokens}
@@ -233,6 +533,7 @@ def add_scorer_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt", help="of QUALS: a file with the template of a decoder-only model, {text} in it once"
     )
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--search-dtype", help="of QUALS: that of the search alone; default: --dtype")
     parser.add_argument(
         "--cache", help="a folder for what was generated and scored: both kinds of tokens then share it"
     )
@@ -244,16 +545,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--rows", type=int, help="of each file, the first; default: all")
     parser.add_argument("--half", choices=["even", "odd"], help="of each file, every other row")
+    parser.add_argument("--documents", type=int, help="of each file, all rows of so many documents, spread evenly")
     add_scorer_arguments(parser)
+    parser.add_argument("--save", metavar="PREFIX", help="keep all scores in PREFIX-METRIC-FILE.jsonl")
+    parser.add_argument("--saved", metavar="PREFIX", help="score nothing: take what --save PREFIX kept")
+    parser.add_argument("--baseline", metavar="PREFIX", help="compare with what --save PREFIX kept")
+    parser.add_argument("--worst", type=int, default=0, help="print so many of the worst examples of each table")
     parser.add_argument("--out", help="also write everything as JSON")
     args = parser.parse_args(argv)
     reports = []
     for metric in args.metrics:
-        scorers = make_scorers(metric, args)
+        scorers = {} if args.saved else make_scorers(metric, args)
         for path in args.data:
-            reports.append({"metric": metric, **evaluate(path, scorers, args.rows, args.half)})
-            print(f"{show(reports[-1])}\n\n{reports[-1]['signature']}", end="\n\n", flush=True)
-    print(f"{RESAMPLES} resamples")
+            rows = read(path, args.rows, args.half, args.documents)
+            scored = load(saved_as(args.saved, metric, path)) if args.saved else judge(rows, scorers)
+            if args.save:
+                lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in scored)
+                saved_as(args.save, metric, path).write_text("".join(lines), encoding="utf-8")
+            before = load(saved_as(args.baseline, metric, path)) if args.baseline else None
+            known = {entry["id"] for entry in scored[1:]}
+            for name, part in sections(Path(path).name, [row for row in rows if row["id"] in known]):
+                reports.append({"name": name, "metric": metric, **evaluate(part, scored, before)})
+                print(show(reports[-1]), end="\n\n", flush=True)
+                for text in worst(part, scored, next(iter(scored[0]["signatures"])), args.worst):
+                    print(text, flush=True)
+            reports[-1]["signatures"] = scored[0]["signatures"]
+            print("\n".join(scored[0]["signatures"].values()), end="\n\n", flush=True)
+    print(f"{RESAMPLES} resamples of documents")
     if args.out:
         Path(args.out).write_text(json.dumps(reports, indent=1), encoding="utf-8")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,9 +40,105 @@ def test_statistics_on_a_known_case() -> None:
     assert agreement.pearson(scores, labels) == pytest.approx(np.corrcoef(scores, labels)[0, 1])
     assert agreement.spearman(scores, labels) == pytest.approx(0.6324555)  # by hand: ranks 1 3 2 4 and 1 2 3.5 3.5
     assert agreement.auc(scores, labels) == pytest.approx(3 / 4)
+    assert agreement.auc(np.array([1.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0])) == pytest.approx(3 / 4)  # a tie: half
     assert math.isnan(agreement.auc(scores, np.ones(4))) and math.isnan(agreement.pearson(np.ones(4), labels))
-    same = agreement.difference(scores, scores, labels)
+    sample = agreement.Sample(_labelled("abcd", labels))
+    found = sample.estimates(scores[:, None])
+    assert {name: one.value for name, one in found.items()} == {
+        "Pearson": agreement.pearson(scores, labels),
+        "Spearman": agreement.spearman(scores, labels),
+        "ROC AUC": agreement.auc(scores, labels),
+    }
+    same = found["Pearson"].minus(found["Pearson"])
     assert same["value"] == 0 and same["interval"] == [0.0, 0.0]
+
+
+def _labelled(documents: str, labels: Sequence[float]) -> list[dict[str, Any]]:
+    return [
+        {"id": str(i), "document": document, "summary": "x", "consistency": label}
+        for i, (document, label) in enumerate(zip(documents, labels, strict=True))
+    ]
+
+
+def _pairs(documents: str, **more: Any) -> list[dict[str, Any]]:
+    """One pair a letter; copied 1-grams: all of the faithful summary, half of the unfaithful one."""
+    return [
+        {"id": str(i), "document": f"{d} e", "faithful": d, "unfaithful": f"{d} x", **more}
+        for i, d in enumerate(documents)
+    ]
+
+
+def test_pairs_count_by_row_and_by_document() -> None:
+    scores = np.array([[2.0, 1.0], [1.0, 1.0], [0.0, 1.0]])  # the first document: right, a tie; the second: wrong
+    sample = agreement.Sample(_pairs("aab"))
+    found = sample.estimates(scores)
+    assert found["accuracy"].value == pytest.approx(1.5 / 3)
+    assert found["accuracy by document"].value == pytest.approx((0.75 + 0.0) / 2)
+    # Two documents are drawn: both, or one of them twice.
+    assert {*found["accuracy"].resampled} == {0.0, 0.5, 0.75} and {*sample.row_draws[0]} <= {0, 1, 2}
+    assert found["accuracy by document"].plain()["interval"] == [0.0, 0.75]
+    won = agreement.wins(*scores.T)
+    assert [won[rows].mean() for rows in sample.row_draws] == pytest.approx(found["accuracy"].resampled)
+
+
+def test_several_summaries_of_a_document() -> None:
+    # Within documents: all right, all wrong, and one without an inconsistent summary, which does not count.
+    labels, scores = [1, 0, 0, 1, 0, 1], np.array([3.0, 2.0, 1.0, 1.0, 2.0, 0.0])
+    found = agreement.Sample(_labelled("aaabbc", labels)).estimates(scores[:, None])
+    assert found["ROC AUC within documents"].value == pytest.approx(0.5)
+    assert found["ROC AUC"].value == pytest.approx((3 + 0.5 + 0) / 9)
+
+
+def test_a_threshold_comes_from_the_other_documents() -> None:
+    scores, good = np.array([1.0, 3.0, 2.0, 4.0]), np.array([False, True, False, True])
+    assert agreement.threshold(scores, good) == 3.0
+    # The second document's own threshold would be 4, the first's 3: each is used for the other.
+    called = agreement.called_consistent(scores, good, np.array([0, 0, 1, 1]))
+    assert called.tolist() == [False, False, False, True]
+    found = agreement.Sample(_labelled("aabb", good)).estimates(scores[:, None])
+    assert found["balanced accuracy"].value == pytest.approx((1 / 2 + 2 / 2) / 2)
+
+
+def _scored(name: str, scores: Sequence[Sequence[float | None]]) -> list[dict[str, Any]]:
+    """What --save writes."""
+    asked = [{"question": "who?", "answer": "x", "score": -1.0, "evidence": -2.0}]
+    rows = [{"id": str(i), "scores": {name: row}, "asked": {name: [asked] * len(row)}} for i, row in enumerate(scores)]
+    return [{"signatures": {name: "quals|x"}, "windowed": 0}, *rows]
+
+
+def test_a_report_of_pairs_leaves_out_what_is_undefined_and_counts_it() -> None:
+    rows = _pairs("abc", metric_scores={"Q2_reference": 0.5, "Q2_edited": 0.25}, error_type="Entity Error")
+    now, before = (
+        _scored("Q", [[2.0, 1.0], [1.0, 2.0], [None, 1.0]]),
+        _scored("Q", [[1.0, 2.0], [None, 1.0], [2.0, 1.0]]),
+    )
+    report = agreement.evaluate(rows, now, before)
+    table = report["agreement"]
+    assert (report["rows"], report["undefined"], report["floor"]) == (3, 1, "copied 1-grams")
+    assert table["Q"]["accuracy"]["value"] == 0.5 and table["Q"]["to_floor"]["value"] == -0.5
+    assert table["Q"]["to_baseline"]["rows"] == 1 and table["Q"]["to_baseline"]["accuracy"]["value"] == 1.0
+    assert table["Q2, published"]["accuracy"]["value"] == 1.0 and table["copied 2-grams"]["accuracy"]["value"] == 1.0
+    assert report["parts"]["error_type"]["Entity"]["rows"] == 2
+    shown = agreement.show({"name": "pairs", **report})
+    assert "1 undefined" in shown and "| Q2, published | 1.000 [1.000, 1.000] |" in shown
+    assert "| more than the baseline |" in shown and "| accuracy by error_type | Entity (2) |" in shown
+    nothing = agreement.evaluate(rows, _scored("Q", [[None, 1.0]] * 3))
+    assert nothing["undefined"] == 3 and nothing["agreement"] == {}
+
+
+def test_the_worst_examples() -> None:
+    rows, scored = _pairs("aab"), _scored("Q", [[1.0, 3.0], [1.0, 4.0], [1.0, 2.5]])
+    assert agreement.wrongness(rows, np.array([[1.0, 3.0], [4.0, 1.0]])).tolist() == [2.0, -3.0]
+    first, second = agreement.worst(rows, scored, "Q", 5)
+    assert first.startswith("**1**, wrong by 3.00") and second.startswith("**2**, wrong by 1.50")  # a document once
+    assert "unfaithful, Q: 4.000: a x" in first and "| -1.00 | who? | x |" in first
+    labels, scores = [1.0, 0.0, 0.0, 0.0], np.array([[1.0], [4.0], [2.0], [math.nan]])
+    # Ranks of three: 1 3 2 and 3 1.5 1.5.
+    expected = [2 / 3, 0.5, 0.5 / 3, math.nan]
+    assert agreement.wrongness(_labelled("abcd", labels), scores) == pytest.approx(expected, nan_ok=True)
+    # Within the documents: 1 2 and 2 1; 1 and 1.
+    found = agreement.wrongness(_labelled("aabb", labels), scores)
+    assert found == pytest.approx([0.5, 0.5, 0.0, math.nan], nan_ok=True)
 
 
 def test_a_table_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,17 +150,42 @@ def test_a_table_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         }
         for i in range(10)
     ]
-    data = tmp_path / "people.jsonl"
-    data.write_text("\n".join(map(json.dumps, rows)))
+    pairs = [
+        {"id": "p", "document": text, "faithful": text, "unfaithful": tiny.CORPUS[i - 1], "origin": origin}
+        for i, (text, origin) in enumerate(zip(tiny.CORPUS[:4], "xxyy", strict=True))
+    ]
+    data = [tmp_path / "people.jsonl", tmp_path / "pairs.jsonl"]
+    for path, each in zip(data, (rows, pairs), strict=True):
+        path.write_text("\n".join(map(json.dumps, each)))
     model = str(tiny.trained(tmp_path / "model"))
-    agreement.main(["--data", str(data), "--model", model, "--out", str(tmp_path / "out.json")])
+    given = ["--data", *map(str, data), "--model", model]
+    agreement.main([*given, "--out", str(tmp_path / "out.json"), "--save", str(tmp_path / "now")])
     printed = capsys.readouterr().out
     assert "| QUALS, answer tokens |" in printed and "| copied 4-grams |" in printed and "quals|model:" in printed
-    (report,) = json.loads((tmp_path / "out.json").read_text())
-    assert report["summaries"] == 10 and set(report["agreement"]) >= {"QUALS, all tokens", "copied 1-grams"}
+    report, *of_pairs = json.loads((tmp_path / "out.json").read_text())
+    assert report["rows"] == 10 and set(report["agreement"]) >= {"QUALS, all tokens", "copied 1-grams"}
     for name, kinds in report["pair_scores"].items():
         assert f"{name}: pairs' scores at the percentiles 5, 25, 50, 75, 95: consistent: " in printed
         assert all(len(values) == 5 and values == sorted(values) for values in kinds.values()) and len(kinds) == 2
+    assert [(one["name"], one["rows"]) for one in of_pairs] == [("pairs.jsonl, x", 2), ("pairs.jsonl, y", 2)]
+    # The same from what was kept, beside itself.
+    kept = ["--saved", str(tmp_path / "now"), "--baseline", str(tmp_path / "now"), "--worst", "1"]
+    agreement.main([*given, *kept, "--out", str(tmp_path / "again.json")])
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert ", wrong by " in capsys.readouterr().out
+    for one, other in zip((report, *of_pairs), again, strict=True):
+        for name, row in other["agreement"].items():
+            change = row.pop("to_baseline", None)
+            assert change is None or (change["rows"] == one["rows"] - one["undefined"] and name.startswith("QUALS"))
+        assert json.dumps(one) == json.dumps(other)  # NaN is itself
+
+
+def test_rows_of_some_documents_each_with_an_id_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"id": document, "document": document}) for document in "aabccdd"))
+    assert [row["id"] for row in agreement.read(str(path))] == ["a", "a/2", "b", "c", "c/2", "d", "d/2"]
+    assert [row["id"] for row in agreement.read(str(path), documents=2)] == ["a", "a/2", "c", "c/2"]
+    assert len(agreement.read(str(path), documents=9)) == 7
 
 
 def test_halves_share_no_row_and_make_the_whole(tmp_path: Path) -> None:
