@@ -212,8 +212,9 @@ class Visits:
         claim = self.random.choice(edited)
         others = [(other, None) for other in chosen if other is not claim]
         kinds = sorted({edit["kind"] for edit in claim.edits})
+        others_kinds = [kind for kind in kinds if kind != "synonym"] or kinds
         same = "synonym" in kinds and self.random.random() < self.args.synonyms
-        kind = "synonym" if same or len(kinds) == 1 else self.random.choice([k for k in kinds if k != "synonym"])
+        kind = "synonym" if same else self.random.choice(others_kinds)
         return [*others, (claim, self.random.choice([edit for edit in claim.edits if edit["kind"] == kind]))]
 
     def _limited(self, pairs: Sequence[Asked]) -> list[Asked]:
