@@ -17,7 +17,7 @@ from recipes import train_contrast as recipe
 from tests import tiny
 
 SPECIAL = {"bos": 2, "eos": 3, "pad": 0, "sep": 5, "hl": 6, "none": 7}
-SETTINGS = {"pairs": 4, "mirrored": 1.0, "distractors": 0.0, "synonyms": 0.5, "rows": 100}
+SETTINGS = {"pairs": 4, "cut": 0.5, "mirrored": 1.0, "distractors": 0.0, "synonyms": 0.5, "rows": 100}
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_it_trains_logs_and_resumes(files: tuple[str, str], start: Path, data: l
     out = tmp_path / "run"
     command = ["--claims", files[0], "--pairs-files", files[1], "--init", str(start), "--out", str(out), "--threads", "1",
                "--device", "cpu", "--tokens", "300", "--usual-tokens", "200", "--usual", "1", "--log-steps", "1",
-               "--anchored", "1", "--data", *data]  # fmt: skip
+               "--data", *data]  # fmt: skip
     recipe.main([*command, "--max-steps", "2"])
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["final"] and {"contrast", "label", "pair", "anchor", "usual"} <= {key for row in rows for key in row}
