@@ -88,20 +88,24 @@ def crossed(name: str, rows: Sequence[tuple[str, str, int]]) -> Iterator[Row]:
 
 
 def fever(path: Path) -> Iterator[Row]:
+    """FEVER's claims by their evidence."""
     return by_evidence("fever", ((clean(r["evidence"]), clean(r["claim"]), r["supported"]) for r in read(path)))
 
 
 def symmetric(path: Path) -> Iterator[Row]:
+    """FEVER-symmetric: every claim and evidence with both labels."""
     return crossed("symmetric", [(clean(r["evidence"]), clean(r["claim"]), r["supported"]) for r in read(path)])
 
 
 def fib(path: Path) -> Iterator[Row]:
+    """FIB's summaries by their documents."""
     found = [(clean(r["document"]), clean(r[key]), int(key == "faithful"))
              for r in read(path) for key in ("faithful", "unfaithful")]  # fmt: skip
     return by_evidence("fib", found)
 
 
 def wice(path: Path) -> Iterator[Row]:
+    """WiCE's sentences with the part of the page that matters; what is partly supported is left out."""
     labels = {"supported": 1, "not_supported": 0}
     rows = [r for r in read(path) if r["label"] in labels]
     return by_evidence("wice", ((window(r["evidence"], r["claim"]), clean(r["claim"]), labels[r["label"]])

@@ -248,7 +248,9 @@ def covered(claim: str, source: str) -> bool:
     return bool(wanted) and found >= COVERED * len(wanted) and all(w[:5] in there for w in numbers)
 
 
-def onestop(path: Path, pipeline: Any, draw: random.Random, copied: float = 0.15) -> Iterator[tuple[str, str, str, str]]:
+def onestop(
+    path: Path, pipeline: Any, draw: random.Random, copied: float = 0.15
+) -> Iterator[tuple[str, str, str, str]]:
     """(set, key, source, claim): some sentences of an article about a window of it at another reading level."""
     levels: dict[str, dict[str, str]] = defaultdict(dict)
     for row in claims.read(path):
@@ -275,12 +277,14 @@ def onestop(path: Path, pipeline: Any, draw: random.Random, copied: float = 0.15
 
 
 def scitldr(path: Path) -> Iterator[tuple[str, str, str, str]]:
+    """One-sentence summaries of abstracts."""
     for row in claims.read(path):
         for summary in row["summaries"][:1]:
             yield "scitldr", row["id"], row["document"], summary
 
 
 def wikisplit(path: Path, most: int, draw: random.Random) -> Iterator[tuple[str, str, str, str]]:
+    """A long sentence and the same as two, either way."""
     rows = [*claims.read(path)]
     for row in draw.sample(rows, min(most, len(rows))):
         a, b = claims.clean(row["a"]), claims.clean(row["b"])
@@ -307,10 +311,15 @@ def made(found: Sequence[tuple[str, str, str, str]], pipeline: Any, wordnet: Pat
         for entity in document.ents:
             pool[entity.label_].append(entity.text)
         for token in document:
-            if token.text.islower() and token.text.isalpha() and len(token.text) > 3 and token.pos_ in reword_contexts.PARTS:
+            if (
+                token.text.islower()
+                and token.text.isalpha()
+                and len(token.text) > 3
+                and token.pos_ in reword_contexts.PARTS
+            ):
                 words[token.tag_].append(token.text)
     editor = Editor(Relations(wordnet), known, pool, words)
-    for i, ((name, key, source, claim), document) in enumerate(zip(found, parsed, strict=True)):
+    for (name, key, source, claim), document in zip(found, parsed, strict=True):
         draw = random.Random(zlib.crc32((source[:200] + claim).encode()))
         edits = editor.edits(document, sources[source], draw)
         rows = [{"text": claim, "labels": [1], "edits": edits}]

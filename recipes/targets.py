@@ -96,4 +96,8 @@ def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     if device.type == "cpu":
         return batch
     moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-    return {**moved, "blocks": [on_device(part, device) for part in batch.get("blocks", ())]} if "blocks" in batch else moved
+    return (
+        {**moved, "blocks": [on_device(part, device) for part in batch.get("blocks", ())]}
+        if "blocks" in batch
+        else moved
+    )

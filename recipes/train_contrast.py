@@ -2,7 +2,7 @@
 
     python -m recipes.claims --contrast DATA/contrast --out runs/claims.jsonl.gz
     python -m recipes.edit_claims --onestop … --scitldr … --wikisplit … --claims runs/claims.jsonl.gz \
-        --out runs/edits.jsonl.gz --held-out runs/edits_held_out.jsonl.gz
+        --out runs/edits.jsonl.gz
     python -m recipes.claim_pairs --claims runs/*.jsonl.gz --out runs/pairs.jsonl
     python -m recipes.train_contrast --claims runs/*.jsonl.gz --pairs runs/pairs.jsonl --data DATA/qa/*.jsonl.gz \
         --out runs/contrast --minutes 75
@@ -191,11 +191,15 @@ class Visits:
         for claim, edit in chosen:
             labels = [claim.labels[i] for i, _ in sources]
             if edit is None:
-                rows.append((claim.ids, self._limited(claim.pairs), labels, [1 if lab == 1 else None for lab in labels]))
+                rows.append(
+                    (claim.ids, self._limited(claim.pairs), labels, [1 if lab == 1 else None for lab in labels])
+                )
                 continue
             made = self._twins(claim, edit, sources[0][1])
             if made is None:
-                rows.append((claim.ids, self._limited(claim.pairs), labels, [1 if lab == 1 else None for lab in labels]))
+                rows.append(
+                    (claim.ids, self._limited(claim.pairs), labels, [1 if lab == 1 else None for lab in labels])
+                )
                 continue
             texts, twins = made
             sources = [(i, text) for i, text in enumerate(texts)]
@@ -245,13 +249,32 @@ class Visits:
         edited_ids = self.encode(text)[:ROOM]
         if edit["supported"]:
             return [source], [(claim.ids, before, [1], [1]), (edited_ids, after, [1], [1])]
+        same = self._same(claim, edit)
         changed = exchange(source, edit["old"], edit["new"])
         if changed == source or self.random.random() >= self.args.mirrored:
-            return [source], [(claim.ids, before, [1], [1]), (edited_ids, after, [0], ["untouched"])]
+            other = [(*same, [1], [1])] if same else []
+            return [source], [(claim.ids, before, [1], [1]), (edited_ids, after, [0], ["untouched"]), *other]
         return [source, changed], [
             (claim.ids, before, [1, 0], [1, "untouched"]),
             (edited_ids, after, [0, 1], ["untouched", 1]),
+            *([(*same, [1, None], [1, None])] if same else []),
         ]
+
+    def _same(self, claim: Claim, edit: Row) -> tuple[list[int], list[Asked]] | None:
+        """In a share of the visits the claim with some synonyms, and pairs that have them; None if there are none."""
+        fitting = [other for other in claim.edits if other["supported"] and other["old"] != edit["old"]]
+        if not fitting or self.random.random() >= self.args.other_words:
+            return None
+        text, pairs = claim.text, [(pair, False) for pair in claim.pairs]
+        for other in self.random.sample(fitting, min(len(fitting), self.random.randint(1, 4))):
+            text = exchange(text, other["old"], other["new"])
+            old, new = self.encode(other["old"]), self.encode(other["new"])
+            made = [(exchanged_pair(pair.ids, old, new, self.continuing), touched) for pair, touched in pairs]
+            pairs = [(Asked(pair.ids), touched or pair.touched) for pair, touched in made if pair is not None]
+        touching = [pair for pair, touched in pairs if touched]
+        if not touching:
+            return None
+        return self.encode(text)[:ROOM], self.random.sample(touching, min(len(touching), self.args.pairs))
 
     def _visit(self, sources: Sequence[str], rows: Sequence[tuple]) -> Visit | None:
         targets: list[dict[Ids, Target]] = [{} for _ in sources]
@@ -348,7 +371,8 @@ def means(model, examples: Sequence[Example], special: dict[str, int]) -> dict[i
 def item_scores(item: Item, by_source: dict[int, Means], by_claim: dict[int, Means]) -> tuple[Tensor, Tensor]:
     """The scores [N] of an item's pairs, over all tokens and over the answers'."""
     found = [
-        torch.stack([by_source[id(t)][kind] for t in item.targets]) - torch.stack([by_claim[id(t)][kind] for t in item.own])
+        torch.stack([by_source[id(t)][kind] for t in item.targets])
+        - torch.stack([by_claim[id(t)][kind] for t in item.own])
         for kind in (0, 1)
     ]
     return found[0], found[1]
@@ -363,7 +387,10 @@ class Score(torch.nn.Module):
 
 
 def contrast_losses(
-    visits: Sequence[Visit], by_source: dict[int, Means], by_claim: dict[int, Means], thresholds: Score,
+    visits: Sequence[Visit],
+    by_source: dict[int, Means],
+    by_claim: dict[int, Means],
+    thresholds: Score,
     args: argparse.Namespace,
 ) -> dict[str, list[Tensor]]:
     """The terms of the loss, each a list over what it is a mean of.
@@ -465,10 +492,14 @@ def unanswerable(path: str, encode: annotated.Encode, special: dict[str, int]) -
     for row in annotated.read_rows(path):
         question = encode(row["question"])
         by_text[row["context"]].append(Target(pair_ids(question, [special["none"]], special), len(question)))
-    return [Example([special["bos"], *encode(text)[:ROOM], special["eos"]], targets) for text, targets in by_text.items()]
+    return [
+        Example([special["bos"], *encode(text)[:ROOM], special["eos"]], targets) for text, targets in by_text.items()
+    ]
 
 
-def mixed(visits: Iterator, likelihood: Iterator, near_misses: Sequence[Example], args, draw: random.Random) -> Iterator:
+def mixed(
+    visits: Iterator, likelihood: Iterator, near_misses: Sequence[Example], args, draw: random.Random
+) -> Iterator:
     """Endless steps: `--visits` batches of visits, and at times (`--usual`) one of people's questions beside them."""
     while True:
         usual = []
@@ -487,11 +518,13 @@ class Recorder:
         self.counts: dict[str, int] = defaultdict(int)
 
     def add(self, found: dict[str, float]) -> None:
+        """Count the terms of one batch."""
         for key, value in found.items():
             self.sums[key] += value
             self.counts[key] += 1
 
     def take(self) -> dict[str, float]:
+        """The means since the last time."""
         found = {key: round(self.sums[key] / self.counts[key], 4) for key in sorted(self.sums)}
         self.sums.clear()
         self.counts.clear()
@@ -590,8 +623,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=200, help="decoded targets of a batch of visits, at most")
     parser.add_argument("--visits", type=int, default=2, help="batches of visits in a step")
     parser.add_argument("--pairs", type=int, default=4, help="of a claim in a visit")
+    parser.add_argument("--other-words", type=float, default=0.6, help="share of edits beside a claim with synonyms")
     parser.add_argument("--cut", type=float, default=0.6, help="share of sources cut where claims are about one place")
-    parser.add_argument("--synonyms", type=float, default=0.25, help="share of edits that leave the claim true")
+    parser.add_argument("--synonyms", type=float, default=0.1, help="share of edits that leave the claim true")
     parser.add_argument("--mirrored", type=float, default=0.6, help="share of edits that edit the source too")
     parser.add_argument("--distractors", type=float, default=0.3, help="share of short sources between others")
     parser.add_argument("--beta", type=float, default=5.0)

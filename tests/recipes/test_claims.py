@@ -54,7 +54,9 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def test_texts_are_cleaned_of_their_tokenization() -> None:
-    assert claims.clean("It -LSB- ɪt -RSB- is a well - known film -LRB- 1984 -RRB- .") == "It is a well-known film (1984)."
+    assert (
+        claims.clean("It -LSB- ɪt -RSB- is a well - known film -LRB- 1984 -RRB- .") == "It is a well-known film (1984)."
+    )
     assert claims.clean("<t> a man 's car . </t> <t> `` so '' it is </t>") == 'a man\'s car. "so" it is'
 
 
@@ -107,7 +109,12 @@ def test_whole_false_claims_are_negated_turned_round_or_added_to(pipeline: Any) 
 def test_a_held_out_claim_has_its_edits_as_claims(relations: recipe.Relations) -> None:
     edits = [{"old": "bought", "new": "sold", "supported": 0, "kind": "antonym"},
              {"old": "bought", "new": "purchased", "supported": 1, "kind": "synonym"}]  # fmt: skip
-    group = {"set": "news", "key": "a", "sources": ["x"], "claims": [{"text": "He bought it.", "labels": [1], "edits": edits}]}
+    group = {
+        "set": "news",
+        "key": "a",
+        "sources": ["x"],
+        "claims": [{"text": "He bought it.", "labels": [1], "edits": edits}],
+    }
     found = recipe.spelled_out(group, random.Random(0))["claims"]
     assert [(c["text"], c["labels"]) for c in found] == [
         ("He bought it.", [1]), ("He sold it.", [0]), ("He purchased it.", [1]),

@@ -17,7 +17,15 @@ from recipes import train_contrast as recipe
 from tests import tiny
 
 SPECIAL = {"bos": 2, "eos": 3, "pad": 0, "sep": 5, "hl": 6, "none": 7}
-SETTINGS = {"pairs": 4, "cut": 0.5, "mirrored": 1.0, "distractors": 0.0, "synonyms": 0.5, "rows": 100}
+SETTINGS = {
+    "pairs": 4,
+    "other_words": 0.0,
+    "cut": 0.5,
+    "mirrored": 1.0,
+    "distractors": 0.0,
+    "synonyms": 0.5,
+    "rows": 100,
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +47,11 @@ def rows() -> list[dict[str, Any]]:
     """Groups: a claim with edits, and two claims about two sources."""
     one, two = tiny.CORPUS[:2]
     edit = {"old": "beat", "new": "pay", "supported": 0, "kind": "word outside"}
-    edited = {"text": f"{two} It was 1990 .", "labels": [1], "edits": [edit]}
-    groups = [{"set": "news", "key": str(n), "sources": [f"{two} It was 1990 ."], "claims": [edited]} for n in range(30)]
+    same = {"old": "Klitschko", "new": "Wladimir", "supported": 1, "kind": "synonym"}
+    edited = {"text": f"{two} It was 1990 .", "labels": [1], "edits": [edit, same]}
+    groups = [
+        {"set": "news", "key": str(n), "sources": [f"{two} It was 1990 ."], "claims": [edited]} for n in range(30)
+    ]
     crossed = [{"text": one, "labels": [1, 0]}, {"text": two, "labels": [0, 1]}]
     return groups + [{"set": "symmetric", "key": str(n), "sources": [one, two], "claims": crossed} for n in range(60)]
 
@@ -97,6 +108,9 @@ def test_an_edit_makes_the_touched_pairs_false_and_the_source_may_be_edited_too(
     assert {place: item.label for place, item in by_place.items()} == {(0, 0): 1, (1, 0): 0, (0, 1): 0, (1, 1): 1}
     assert set(by_place[0, 0].truths) == {1} and set(by_place[1, 1].truths) == {1}
     assert 0 in by_place[0, 1].truths and by_place[0, 1].truths == by_place[1, 0].truths
+    beside = draw_visits("news", synonyms=0.0, other_words=1.0).draw()
+    assert beside is not None and [item.label for item in beside.items if item.claim == 2] == [1]
+    assert beside.claims[2].source != beside.claims[0].source
     false = draw_visits("news", mirrored=0.0, synonyms=0.0).draw()
     assert false is not None and len(false.sources) == 1 and [item.label for item in false.items] == [1, 0]
 
@@ -116,7 +130,9 @@ def test_the_loss_falls_when_what_is_supported_is_likelier(draw_visits: Callable
 
     def terms(gap: float) -> dict[str, float]:
         own = {id(t): recipe.Means(torch.tensor(-1.0), torch.tensor(-1.0)) for e in visit.claims for t in e.targets}
-        sources = {id(t): recipe.Means(torch.tensor(-3.0), torch.tensor(-3.0)) for e in visit.sources for t in e.targets}
+        sources = {
+            id(t): recipe.Means(torch.tensor(-3.0), torch.tensor(-3.0)) for e in visit.sources for t in e.targets
+        }
         for item in visit.items:
             for target in item.targets if item.label else ():
                 sources[id(target)] = recipe.Means(torch.tensor(-3.0 + gap), torch.tensor(-3.0 + gap))
@@ -138,7 +154,9 @@ def test_it_trains_logs_and_resumes(files: tuple[str, str], start: Path, data: l
                "--data", *data]  # fmt: skip
     recipe.main([*command, "--max-steps", "2"])
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert rows[-1]["final"] and {"contrast", "label", "pair", "anchor", "usual"} <= {key for row in rows for key in row}
+    assert rows[-1]["final"] and {"contrast", "label", "pair", "anchor", "usual"} <= {
+        key for row in rows for key in row
+    }
     assert rows[-1]["symmetric"]["n"] > 0 and 0 <= rows[-1]["symmetric"]["auc"] <= 1
     assert (out / "checkpoint-2" / "config.json").exists()
     recipe.main([*command, "--max-steps", "3"])
