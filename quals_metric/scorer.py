@@ -202,6 +202,10 @@ class QualsScorer(QuestionScorer[QualsResult]):
 
         return CachedModel(model, self._cache, self.key.model_part(dtype=dtype_of(model)) + repr(model.vocabulary))
 
+    def generate_pairs(self, texts: Iterable[str]) -> dict[str, list[Candidate]]:
+        """The pairs that would be asked about every distinct text: steps 1 and 2 without a source."""
+        return self._kept_pairs(self.tokenize(texts), False, _WindowProgress(None, 0))
+
     def tokenize(self, texts: Iterable[str]) -> dict[str, TokenizedText]:
         """Tokenize every distinct text once, in the order given, and cut long ones into windows."""
         tokenized = {}

@@ -22,14 +22,15 @@ DTYPE = torch.bfloat16 if cpu_has_bfloat16() else torch.float32
 
 
 def folded_attention(module, query, key, value, mask, scaling=None, dropout=0.0, **_) -> tuple[Tensor, None]:
-    """Attention in `DTYPE` whose keys may have fewer rows than its queries: R adjacent rows share one source.
+    """Attention whose keys may have fewer rows than its queries: R adjacent rows share one source.
 
     query [B * R, H, T, D], key and value [B, H, S, D], mask additive or None -> [B * R, T, H, D] in the query's type.
     Plain products: the backward of `scaled_dot_product_attention` is slow in bfloat16 on CPUs.
     """
     query_dtype = query.dtype  # outside of autocast the projection that follows has the weights' type
-    with torch.autocast("cpu", enabled=False):
-        query, key, value = (x.to(DTYPE) for x in (query, key, value))
+    dtype, device = dtype_on(query.device.type), query.device.type
+    with torch.autocast(device, enabled=False):
+        query, key, value = (x.to(dtype) for x in (query, key, value))
         (rows, heads, length, width), sources = query.shape, key.shape[0]
         shared = rows != sources
         if shared:
@@ -54,9 +55,14 @@ def prepare(model: PreTrainedModel, encoder: nn.Module) -> None:
             module.dropout = 0.0
 
 
-def autocast() -> torch.autocast:
-    """Products in `DTYPE`."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=torch.bfloat16 == DTYPE)
+def dtype_on(device: str) -> torch.dtype:
+    """The type that a kind of device multiplies fast."""
+    return torch.bfloat16 if device == "cuda" else DTYPE
+
+
+def autocast(device: str = "cpu") -> torch.autocast:
+    """Products in the type that the device multiplies fast."""
+    return torch.autocast(device, torch.bfloat16, enabled=dtype_on(device) == torch.bfloat16)
 
 
 def make_optimizer(model: nn.Module, rate_of: Callable[[str], float]) -> torch.optim.AdamW:
@@ -86,6 +92,7 @@ class Run:
     write: Callable[[Path], None]
     evaluate: Callable[[bool], dict[str, float]]
     max_steps: int | None = None  # ends a run before its time, for a trial
+    every: int = 100  # steps between two rows of the log
     step: int = 0
     used: float = 0.0  # seconds in training steps
     _running: list[tuple[float, float, int]] = field(default_factory=list)
@@ -115,7 +122,7 @@ class Run:
             self._set_rates()
             self._step(*losses(batch))
             self.used += time.monotonic() - began
-            if self.step % 100 == 0:
+            if self.step % self.every == 0:
                 self._log_running()
             if self.used - last_saved > self.save_minutes * 60:
                 last_saved = self.used

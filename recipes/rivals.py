@@ -131,7 +131,7 @@ def advantages(blocks: Sequence[dict[str, Any]], found: Sequence[TokenLosses]) -
     """
     false = [target for part in blocks for target in part["targets"] if target.rival is not None]
     if not false:
-        return torch.zeros(0)
+        return found[0].nats.new_zeros(0) if found else torch.zeros(0)
     nats = {
         id(target): row
         for part, block in zip(blocks, found, strict=True)

@@ -56,16 +56,17 @@ def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1) -> torch.T
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
 
 
-def collate(batch: Sequence[Example], special: dict[str, int]) -> dict[str, Any]:
+def collate(batch: Sequence[Example], special: dict[str, int], filled: float = 0.8) -> dict[str, Any]:
     """`input_ids, attention_mask` [B, S] and `blocks`, the targets in parts of like length.
 
     A block is `decoder_input_ids, labels` [N, T], -100 where there is no loss, its rows' `targets`, and `rows` [N], the
-    source of each row; `rows` None: every source has N / B adjacent rows, which then share its keys and values.
+    source of each row. If `rows` is None, every source has N / B adjacent rows, which share its keys and values. So it
+    is where at least `filled` of these rows are targets; the others are empty.
     """
     source = pad([e.source for e in batch], special["pad"], multiple=32)
     most = max(len(e.targets) for e in batch)
     ranked = [sorted(e.targets, key=len) for e in batch]
-    if sum(map(len, ranked)) >= 0.8 * most * len(batch):
+    if sum(map(len, ranked)) >= filled * most * len(batch):
         ranked = [[Target([])] * (most - len(targets)) + targets for targets in ranked]
         cuts = sorted({round(most * i / BLOCKS) for i in range(BLOCKS + 1)})
         parts = [([t for ts in ranked for t in ts[i:j]], None) for i, j in itertools.pairwise(cuts)]
@@ -88,3 +89,15 @@ def block(targets: Sequence[Target], rows: Sequence[int] | None, special: dict[s
     before = torch.cat([start, ids[:, :-1]], 1)
     rows = None if rows is None else torch.tensor(rows)
     return {"decoder_input_ids": before, "labels": labels, "rows": rows, "targets": targets}
+
+
+def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch with its tensors on a device."""
+    if device.type == "cpu":
+        return batch
+    moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    return (
+        {**moved, "blocks": [on_device(part, device) for part in batch.get("blocks", ())]}
+        if "blocks" in batch
+        else moved
+    )

@@ -32,9 +32,9 @@ from transformers import BartConfig, BartForConditionalGeneration, BertModel, Pr
 
 from recipes import annotated, related_words
 from recipes.annotated import HIGHLIGHT, NO_ANSWER, SEPARATOR, WINDOW, Context, Names, Pair
-from recipes.cpu_training import DTYPE, Run, autocast, make_optimizer, prepare
+from recipes.cpu_training import Run, autocast, dtype_on, make_optimizer, prepare
 from recipes.rivals import Rivals, advantages
-from recipes.targets import Example, Target, TokenLosses, collate, pair_ids
+from recipes.targets import Example, Target, TokenLosses, collate, on_device, pair_ids
 
 PARTS = 2  # batches of like examples that make one step
 LONG_CONTEXT = 64  # tokens; a longer context gives more pairs
@@ -314,13 +314,14 @@ def token_losses(
     All ids are looked up at once and all hidden states projected at once: each use of the shared embedding costs a
     gradient of its full size.
     """
+    batch = on_device(batch, model.device)
     blocks = batch["blocks"]
     ids = [batch["input_ids"], *(part["decoder_input_ids"] for part in blocks)]
     looked_up = model.model.shared(torch.cat([i.flatten() for i in ids])).split([i.numel() for i in ids])
     source, *targets = (rows.view(*i.shape, -1) for rows, i in zip(looked_up, ids, strict=True))
-    with autocast():
+    with autocast(model.device.type):
         encoded = model.model.encoder(inputs_embeds=source, attention_mask=batch["attention_mask"]).last_hidden_state
-        mask = (1.0 - batch["attention_mask"][:, None, None].float()) * torch.finfo(DTYPE).min
+        mask = (1.0 - batch["attention_mask"][:, None, None].float()) * torch.finfo(dtype_on(model.device.type)).min
         hidden = []
         for part, embedded in zip(blocks, targets, strict=True):
             rows = part["rows"]
@@ -338,7 +339,7 @@ def token_losses(
     sizes = [int((each >= 0).sum()) for each in labels]
     found = (flat.split(sizes) for flat in smoothing.losses(logits, kept, following))
     return [
-        TokenLosses(*(torch.zeros(each.shape).masked_scatter(each >= 0, flat) for flat in both), each)
+        TokenLosses(*(flat.new_zeros(each.shape).masked_scatter(each >= 0, flat) for flat in both), each)
         for *both, each in zip(*found, labels, strict=True)
     ]
 
@@ -431,12 +432,13 @@ def losses(
 
     To the tokens' losses come the negative log odds of true targets against their rivals.
     """
-    total, count = torch.zeros(()), 0.0
+    total, count = torch.zeros((), device=model.device), 0.0
     for batch in batches:
         collated = collate(batch, special)
         found = token_losses(model, collated, smoothing)
         for part, (each, _, labels) in zip(collated["blocks"], found, strict=True):
-            learned = torch.tensor([target.rival is None for target in part["targets"]])[:, None] & (labels >= 0)
+            true = [target.rival is None for target in part["targets"]]
+            learned = torch.tensor(true, device=labels.device)[:, None] & (labels >= 0)
             weight = learned * (1 + (answer_weight - 1) * after(labels, special["sep"]))
             total, count = total + (each * weight).sum(), count + weight.sum().item()
         total = total + rival_weight * F.softplus(-advantages(collated["blocks"], found)).sum()
@@ -475,8 +477,8 @@ def load(args: argparse.Namespace) -> tuple[BartForConditionalGeneration, PreTra
     return model, tokenizer
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line and train."""
+def parser() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--out", required=True)
@@ -508,7 +510,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--warmup", type=float, default=0.04)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and train."""
+    args = parser().parse_args(argv)
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     model, tokenizer = load(args)

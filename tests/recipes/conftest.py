@@ -21,7 +21,6 @@ LICENCE = "  1 This software and database is being provided to you, the LICENSEE
 def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
     """Processors of both kinds: the type in which products are fast is set, not asked of this one."""
     monkeypatch.setattr("recipes.cpu_training.DTYPE", request.param)
-    monkeypatch.setattr("recipes.train_qagen.DTYPE", request.param)
     return request.param
 
 
