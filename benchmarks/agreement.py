@@ -291,7 +291,9 @@ class Sample:
                 "ROC AUC": self.pooled(auc, scores),
             }
         good = labels >= 1.0
-        right = (called_consistent(scores, good, self.documents) == good).astype(float)
+        right = np.full(len(labels), math.nan)  # of a single document: no other gives a threshold
+        if self.documents.max() > 0:
+            right = (called_consistent(scores, good, self.documents) == good).astype(float)
         return {
             "ROC AUC within documents": self.over_documents(lambda rows: auc(scores[rows], labels[rows])),
             "balanced accuracy": (self.mean(right, good) + self.mean(right, ~good)) * 0.5,

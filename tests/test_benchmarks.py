@@ -89,6 +89,13 @@ def test_several_summaries_of_a_document() -> None:
     assert found["ROC AUC"].value == pytest.approx((3 + 0.5 + 0) / 9)
 
 
+def test_a_single_document_has_no_threshold() -> None:
+    rows = [{"id": str(i), "document": "d", "summary": "s", "consistency": float(i % 2)} for i in range(4)]
+    estimates = agreement.Sample(rows).estimates(np.array([[1.0], [2.0], [3.0], [4.0]]))
+    assert np.isnan(estimates["balanced accuracy"].value)
+    assert estimates["ROC AUC within documents"].value == 0.75
+
+
 def test_a_threshold_comes_from_the_other_documents() -> None:
     scores, good = np.array([1.0, 3.0, 2.0, 4.0]), np.array([False, True, False, True])
     assert agreement.threshold(scores, good) == 3.0
