@@ -38,7 +38,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,6 +50,7 @@ from scipy import stats
 
 from qa_inference.formats import CausalFormat
 from qa_inference.metric_base import json_ready
+from qa_inference.overlap import copied_share
 from qags_metric import QagsConfig, QagsScorer
 from quals_metric import QualsConfig, QualsScorer
 from quals_metric.files.tables import records
@@ -136,15 +136,6 @@ def column(rows: Sequence[Row], scored: Sequence[Row], name: str) -> Array:
     """The scores by one scorer of every row's summaries; NaN where undefined, or not scored."""
     by_id = {entry["id"]: entry["scores"].get(name) for entry in scored[1:]}
     return np.array([by_id.get(row["id"]) or [math.nan] * len(texts(row)) for row in rows], dtype=float)
-
-
-def copied_share(summary: str, source: str, n: int) -> float:
-    """The share of the summary's word n-grams that the source contains; a summary shorter than n: of its only one."""
-    words, text = (re.findall(r"\w+", part.lower()) for part in (summary, source))
-    n = min(n, len(words))
-    found = {tuple(text[i : i + n]) for i in range(len(text) - n + 1)}
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-    return sum(gram in found for gram in grams) / len(grams) if n else 0.0
 
 
 def floors(rows: Sequence[Row]) -> dict[str, Array]:

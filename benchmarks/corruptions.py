@@ -29,9 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from agreement import NGRAMS, add_scorer_arguments, cell, copied_share, interval, make_scorers, samples
+from agreement import NGRAMS, add_scorer_arguments, cell, interval, make_scorers, samples
 
 from qa_inference.answer_candidates import load_pipeline
+from qa_inference.overlap import copied_share
 from quals_metric.files.tables import records
 
 KINDS = ("NOUN", "PROPN", "NUM", "ADJ", "VERB")

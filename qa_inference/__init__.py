@@ -8,6 +8,7 @@
 - `cache`: results on disk
 - `answer_candidates`: the names and noun phrases of a text
 - `language`: a guess whether texts are English
+- `overlap`: the share of copied n-grams
 - `significance`: bootstrap and randomization tests
 - `metric_base`: the options, results, key and signature that all metrics have
 - `evaluate_metric`: the class for evaluate that all metrics extend

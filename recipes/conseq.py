@@ -56,6 +56,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from qa_inference.metric_base import json_ready, mean_of_defined
+from qa_inference.overlap import copied_share
 from qa_inference.presets import PRESETS
 from qa_inference.significance import paired_bootstrap
 from quals_metric import QualsConfig, QualsScorer
@@ -337,15 +338,6 @@ def load_qags() -> Any:
 def words(text: str) -> list[str]:
     """Lower-case words."""
     return re.findall(r"\w+", text.lower())
-
-
-def copied_share(summary: str, source: str, n: int) -> float:
-    """The share of the summary's word n-grams that the source has; NaN if the summary has none."""
-    summary_grams, source_grams = (
-        list(zip(*(words(text)[i:] for i in range(n)), strict=False)) for text in (summary, source)
-    )
-    known = set(source_grams)
-    return sum(gram in known for gram in summary_grams) / len(summary_grams) if summary_grams else math.nan
 
 
 def evaluated(

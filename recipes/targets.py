@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from qa_inference.tokenization import pad_rows
+
 BLOCKS = 3  # targets are decoded in this many parts of like length
 
 
@@ -52,8 +54,7 @@ def pair_ids(question: Sequence[int], answer: Sequence[int], special: dict[str, 
 
 def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1) -> torch.Tensor:
     """One tensor of rows, padded to the longest, rounded up (few shapes keep the CPU's kernels cached)."""
-    width = -(-max(map(len, rows)) // multiple) * multiple
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
+    return torch.from_numpy(pad_rows(rows, value, multiple=multiple))
 
 
 def collate(batch: Sequence[Example], special: dict[str, int], filled: float = 0.8) -> dict[str, Any]:

@@ -19,22 +19,6 @@ corruptions = programs.load("benchmarks/corruptions.py")
 processes = programs.load("benchmarks/processes.py")
 
 
-@pytest.mark.parametrize(
-    ("summary", "n", "share"),
-    [
-        ("the cat sat", 1, 1.0),
-        ("The cat, sat!", 3, 1.0),
-        ("the man sat", 1, 2 / 3),
-        ("the man sat", 2, 0.0),
-        ("cat sat on", 2, 1 / 2),
-        ("cat", 4, 1.0),  # shorter than n: its only n-gram
-        ("", 2, 0.0),
-    ],
-)
-def test_copied_share(summary: str, n: int, share: float) -> None:
-    assert agreement.copied_share(summary, "A dog saw that the cat sat.", n) == pytest.approx(share)
-
-
 def test_statistics_on_a_known_case() -> None:
     scores, labels = np.array([0.1, 0.4, 0.35, 0.8]), np.array([0.0, 0.5, 1.0, 1.0])
     assert agreement.pearson(scores, labels) == pytest.approx(np.corrcoef(scores, labels)[0, 1])

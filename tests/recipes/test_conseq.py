@@ -170,20 +170,6 @@ def test_a_metric_that_cannot_be_had_has_a_reason(qagen: str, monkeypatch: pytes
     assert "qags_metric" in scorers.missing["qags"] and scorers.missing["factcc"]
 
 
-@pytest.mark.parametrize(
-    ("summary", "shares"),
-    [
-        ("The council won", [2 / 3, 1 / 2, 0.0, math.nan]),
-        ("a new bridge won", [3 / 4, 2 / 3, 1 / 2, 0.0]),
-        ("", [math.nan] * 4),
-    ],
-)
-def test_copied_shares(summary: str, shares: list[float]) -> None:
-    source = "The council approved a new bridge. In Perth, a bridge in."
-    expected = [pytest.approx(share, nan_ok=True) for share in shares]
-    assert [recipe.copied_share(summary, source, n) for n in range(1, 5)] == expected
-
-
 def test_a_trial_is_chosen_by_dev() -> None:
     scores = {"quals": [math.nan, -1.0], "rouge1": [0.5], "rouge2": [0.1], "rougeL": [0.3]}
     assert recipe.criterion(scores, "quals") == -1.0
