@@ -9,6 +9,7 @@ from quals_metric.report.passages import COMMON_WORDS
 
 _MOST_PARTS = 9  # parts of one written word, such as "u . s . a ."
 _JOINT = re.compile(r"^[^\w\s]+$")
+_WITH_MARKS = re.compile(r"(\W*)(.*?)(\W*)", re.DOTALL)  # a part: the word in it, and the marks before and after
 _BEFORE = re.compile(r"\s+(?=[?!.,;:%)\]}’”])")
 _AFTER = re.compile(r"(?<=[(\[{£$€‘“])\s+")
 _APOSTROPHE = re.compile(r"(?<=\w)\s*(['’])\s*(?=(?:s|t|re|ve|ll|d|m)\b)", re.IGNORECASE)
@@ -47,10 +48,10 @@ def _spelling(parts: list[str], start: int, texts: tuple[str, ...]) -> tuple[int
             continue
         if word := _written(window, texts):
             return length, word
-    part = parts[start]
-    if part.casefold() in COMMON_WORDS or not any(char.isalpha() for char in part):
-        return 1, part
-    return 1, _written([part], texts) or part
+    before, word, after = _WITH_MARKS.fullmatch(parts[start]).groups()  # type: ignore[union-attr]  # it matches all
+    if word.casefold() in COMMON_WORDS or not any(char.isalpha() for char in word):
+        return 1, parts[start]
+    return 1, before + (_written([word], texts) or word) + after
 
 
 def _written(window: list[str], texts: tuple[str, ...]) -> str:

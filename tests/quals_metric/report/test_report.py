@@ -576,6 +576,8 @@ def test_21_d22_bands_order_scores_and_judge_nothing(tmp_path: Path) -> None:
         ("who isn ' t there ?", "Who isn't there?"),
         ("what about 5 . 5 pounds ?", "What about 5.5 pounds?"),
         ("did the man - or the woman - win ?", "Did the man - or the woman - win?"),
+        ("who beat the klitschko, says lewis?", "Who beat the Klitschko, says Lewis?"),
+        ("(ann lee)", "(Ann Lee)"),
         ("Who won?", "Who won?"),
         ("что сказала ann ?", "Что сказала Ann?"),
         ("", ""),
