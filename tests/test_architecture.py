@@ -26,6 +26,7 @@ ROOMS = (
     ("qa_inference.evaluate_metric", "quals_metric.metric", "qags_metric.metric"),
     ("quals_metric.metrics", "quals_metric.registry"),
     ("quals_metric.files.*", "quals_metric.report.*", "quals_metric.training.*"),
+    ("quals_metric.integrations.*",),
     ("quals_metric.app.*", "quals_metric.study.*", "quals_metric.cli.*", "quals_metric.__main__"),
 )  # fmt: skip
 
@@ -38,6 +39,10 @@ DOORS = {
     "jinja2": ("quals_metric.report.*",),
     "krippendorff": ("quals_metric.study.*",),
     "typer": ("quals_metric.cli.*",),
+    **dict.fromkeys(
+        ("trl", "ray", "pyspark", "lighteval", "lm_eval", "inspect_ai", "torchmetrics"),
+        ("quals_metric.integrations.*",),
+    ),
 }
 
 # Public names that twins share: both metrics, and both apps.

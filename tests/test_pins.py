@@ -56,6 +56,7 @@ PACKAGES = (
     "quals_metric",
     "qags_metric",
     "quals_metric.app",
+    "quals_metric.integrations",
     "quals_metric.report",
     "quals_metric.study",
     "quals_metric.training",

@@ -14,7 +14,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 
 
-LAZY = ("quals_metric", "qags_metric", *(f"quals_metric.{part}" for part in ("app", "report", "study", "training")))
+PARTS = ("app", "integrations", "report", "study", "training")
+LAZY = ("quals_metric", "qags_metric", *(f"quals_metric.{part}" for part in PARTS))
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, *LAZY[2:]])
