@@ -29,6 +29,8 @@ from qa_inference.language import warn_unless_english
 if TYPE_CHECKING:
     import pandas as pd
 
+    from qa_inference.distributed import OnBatch
+
 TEXT_NAMES = ("summaries", "sources")
 DEFAULT_WINDOW = 512  # tokens, where neither the format nor the checkpoint says
 
@@ -392,9 +394,6 @@ class CorpusResult(Generic[Summary_co]):
         return pd.DataFrame([list(summary.row(pairs).values()) for summary in self.summaries], columns=columns)
 
 
-OnProgress = Callable[[int, int], None]
-"""Called as `on_progress(done, total)`."""
-
 Result_co = TypeVar("Result_co", bound=CorpusResult[Any], covariant=True)
 
 
@@ -417,7 +416,7 @@ class QuestionScorer(ABC, Generic[Result_co]):
         sources: Iterable[str],
         *,
         spread: bool = False,
-        on_batch: OnProgress | None = None,
+        on_batch: OnBatch | None = None,
         progress: bool = False,
     ) -> Result_co:
         """The score of every summary against the source at the same index.
@@ -453,7 +452,7 @@ class QuestionScorer(ABC, Generic[Result_co]):
             return self._score(*checked, spread, show)
 
     @abstractmethod
-    def _score(self, summaries: list[str], sources: list[str], spread: bool, on_batch: OnProgress | None) -> Result_co:
+    def _score(self, summaries: list[str], sources: list[str], spread: bool, on_batch: OnBatch | None) -> Result_co:
         """Score checked texts; see `score`."""
 
     @abstractmethod

@@ -24,7 +24,7 @@ from qa_inference.metric_base import (
     short_digest,
 )
 from qa_inference.models.encoder_decoder import EncoderDecoder
-from qa_inference.models.loading import LoadingOptions
+from qa_inference.models.loading import LoadingOptions, dtype_name
 from qa_inference.models.reader import Reader, ReaderAnswer, Window
 from qags_metric.config import QagsConfig
 from qags_metric.result import FoundAnswer, QagsResult, QuestionScore, SummaryScore
@@ -140,7 +140,7 @@ class QagsScorer(QuestionScorer[QagsResult]):
             "questions": f"{config.max_questions}" + (f"-{config.max_per_answer}" if config.max_per_answer else ""),
             "exact": "yes" if config.exact else "no",
             "attention": "shared" if self.generator.shared else "expanded",
-            "dtype": str(model.dtype).removeprefix("torch."),
+            "dtype": dtype_name(model.dtype),
             "device": self.generator.device.type,
             "version": __version__,
         }

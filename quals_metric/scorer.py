@@ -28,7 +28,7 @@ from qa_inference.metric_base import (
 )
 from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
 from qa_inference.models.encoder_decoder import EncoderDecoder
-from qa_inference.models.loading import LoadingOptions
+from qa_inference.models.loading import LoadingOptions, dtype_name
 from qa_inference.models.shared_rows import ScoringRequest
 from qa_inference.presets import PRESETS, find_preset
 from qa_inference.tokenization import EncodedText, split_into_windows
@@ -74,7 +74,7 @@ def load_model(config: QualsConfig) -> Model:
 
 def load_searcher(config: QualsConfig, model: Model, load: Callable[[QualsConfig], Model] = load_model) -> Model:
     """The model for the search: `model` itself, or a copy that `load` makes in `config.search_dtype`."""
-    if config.search_dtype is None or config.search_dtype == dtype_of(model):
+    if config.search_dtype is None or config.search_dtype == dtype_name(model.model.dtype):
         return model
     return load(replace(config, dtype=config.search_dtype))
 
@@ -178,8 +178,8 @@ class QualsScorer(QuestionScorer[QualsResult]):
             **({"answers": "whole"} if config.whole_answers else {}),
             "window": self.window,
             "attention": "shared" if self.model.shared else "expanded",
-            "dtype": dtype_of(self.model),
-            **({} if self.searcher is self.model else {"search": dtype_of(self.searcher)}),
+            "dtype": dtype_name(model.dtype),
+            **({} if self.searcher is self.model else {"search": dtype_name(self.searcher.model.dtype)}),
             "device": self.model.device.type,
             "version": __version__,
         }
@@ -200,7 +200,9 @@ class QualsScorer(QuestionScorer[QualsResult]):
             return model
         from qa_inference.cache import CachedModel
 
-        return CachedModel(model, self._cache, self.key.model_part(dtype=dtype_of(model)) + repr(model.vocabulary))
+        return CachedModel(
+            model, self._cache, self.key.model_part(dtype=dtype_name(model.model.dtype)) + repr(model.vocabulary)
+        )
 
     def generate_pairs(self, texts: Iterable[str]) -> dict[str, list[Candidate]]:
         """The pairs that would be asked about every distinct text: steps 1 and 2 without a source."""
@@ -314,11 +316,6 @@ class _WindowProgress:
         """The callback of a stage that begins with `num_before` windows done."""
         on_batch = self.on_batch
         return None if on_batch is None else lambda done, _: on_batch(num_before + done, self.total)
-
-
-def dtype_of(model: Model) -> str:
-    """The name of the type of a model's weights, as in `QualsConfig.dtype`."""
-    return str(model.model.dtype).removeprefix("torch.")
 
 
 def _key(pair: Candidate) -> bytes:

@@ -201,7 +201,7 @@ def _check_finite_weights(name: str, model: PreTrainedModel) -> None:
 def _no_finite_numbers(name: str, dtype: torch.dtype, fault: object) -> ValueError:
     return ValueError(
         f"model {name!r}: must compute finite numbers; {fault}. Its weights hold NaN or infinity, or are too large for "
-        f"{str(dtype).removeprefix('torch.')}: use another checkpoint, or dtype float32"
+        f"{dtype_name(dtype)}: use another checkpoint, or dtype float32"
     )
 
 
@@ -361,6 +361,11 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
     return chosen
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a type as the option `dtype` has it, for example "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
 def ids_to_device(rows: Sequence[Ids], pad: int, embeddings: int | None, device: torch.device) -> Tensor:
     """Rows of token ids, padded on the right with `pad` and checked (`check_ids`), as a tensor on `device`."""
     ids = pad_rows(rows, pad)
@@ -455,7 +460,7 @@ def check_fits(name: str, needed: int, free: int | None, dtype: torch.dtype) -> 
     smaller = "dtype bfloat16 (half of it), " if dtype is torch.float32 else ""
     raise MemoryError(
         f"model {name!r}: its weights must fit into memory; they take {needed / 1e9:.1f} GB in "
-        f"{str(dtype).removeprefix('torch.')} and {free / 1e9:.1f} GB are free. Use {smaller}a smaller or a quantized "
+        f"{dtype_name(dtype)} and {free / 1e9:.1f} GB are free. Use {smaller}a smaller or a quantized "
         f"model, or, if it is decoder-only, a device_map"
     )
 

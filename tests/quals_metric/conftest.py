@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import quals_metric.metric
 import quals_metric.scorer
@@ -24,6 +26,12 @@ class FakeScorer:
         config = config or QualsConfig()
         FakeScorer.made.append(config)
         self.config = config
+
+    @classmethod
+    def load(cls, config: QualsConfig) -> SimpleNamespace:
+        """Something with a type, in place of a model."""
+        cls.loaded.append(config)
+        return SimpleNamespace(model=SimpleNamespace(dtype=getattr(torch, config.dtype or "float32")))
 
     def score(self, *, summaries: Sequence[str], sources: Sequence[str]) -> QualsResult:
         scores = tuple(map(self._one, summaries, sources))
@@ -52,7 +60,7 @@ def fake_scorer(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeScorer]]:
     """Put the fake where the metric and the command find their scorer."""
     FakeScorer.made, FakeScorer.loaded = [], []
     loaded.cache_clear()
-    monkeypatch.setattr(quals_metric.metric, "load_model", FakeScorer.loaded.append)
+    monkeypatch.setattr(quals_metric.metric, "load_model", FakeScorer.load)
     monkeypatch.setattr(quals_metric.metric, "QualsScorer", FakeScorer)
     monkeypatch.setattr(quals_metric.scorer, "QualsScorer", FakeScorer)
     yield FakeScorer

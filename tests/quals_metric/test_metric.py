@@ -101,8 +101,7 @@ def test_loaded_with_options(fake_scorer: Any) -> None:
     assert [(one.gguf, one.cache) for one in fake_scorer.loaded] == [("weights.gguf", None)]
 
 
-def test_the_search_can_have_a_type_of_its_own(fake_scorer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quals_metric.scorer.dtype_of", lambda _: "bfloat16")
+def test_the_search_can_have_a_type_of_its_own(fake_scorer: Any) -> None:
     for search_dtype, loaded in (("float32", ["bfloat16", "float32"]), ("bfloat16", [])):
         fake_scorer.loaded.clear()
         quals = Quals(device="cpu", dtype="bfloat16", search_dtype=search_dtype)
