@@ -17,8 +17,9 @@ import json
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -394,6 +395,31 @@ class CorpusResult(Generic[Summary_co]):
         return pd.DataFrame([list(summary.row(pairs).values()) for summary in self.summaries], columns=columns)
 
 
+@contextmanager
+def progress_bar(
+    title: str, unit: str = "it", *, only_on_terminal: bool = False, is_resumed: bool = False
+) -> Iterator[OnBatch]:
+    """A progress bar with the rate and the time left on standard error, as a function to call.
+
+    Args:
+        title: stands before the bar.
+        unit: the name of what is counted.
+        only_on_terminal: show nothing where standard error is not a terminal.
+        is_resumed: the first call tells what was done before, which does not count in the rate.
+    """
+    from tqdm.auto import tqdm
+
+    with tqdm(desc=title, unit=unit, disable=None if only_on_terminal else False) as bar:
+
+        def show(done: int, total: int) -> None:
+            if is_resumed and bar.total is None:
+                bar.initial = bar.n = bar.last_print_n = done
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
 Result_co = TypeVar("Result_co", bound=CorpusResult[Any], covariant=True)
 
 
@@ -439,17 +465,14 @@ class QuestionScorer(ABC, Generic[Result_co]):
             warn_unless_english(model, checked[1])
         if not progress:
             return self._score(*checked, spread, on_batch)
-        from tqdm.auto import tqdm
+        with progress_bar(self.key.metric) as show:
 
-        with tqdm(desc=self.key.metric) as bar:
-
-            def show(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+            def show_and_tell(done: int, total: int) -> None:
+                show(done, total)
                 if on_batch is not None:
                     on_batch(done, total)
 
-            return self._score(*checked, spread, show)
+            return self._score(*checked, spread, show_and_tell)
 
     @abstractmethod
     def _score(self, summaries: list[str], sources: list[str], spread: bool, on_batch: OnBatch | None) -> Result_co:

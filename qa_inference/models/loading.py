@@ -306,10 +306,12 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device {device!r} is not the name of a device; use one like 'cpu' or 'cuda:0'") from error
+        raise ValueError(f"device: must be a name such as 'cpu' or 'cuda:0'; got {device!r}. Correct it") from error
     if (chosen.index or 0) >= _num_devices(chosen.type):
         present = [f"{kind} ({_num_devices(kind)})" for kind in ("cuda", "xpu", "mps", "cpu") if _num_devices(kind)]
-        raise ValueError(f"device '{chosen}' is not available; this machine has: {', '.join(present)}")
+        raise ValueError(
+            f"device: must be one that this machine has; got '{chosen}'. Choose one of these: {', '.join(present)}"
+        )
     return chosen
 
 
@@ -353,9 +355,9 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
         return torch.bfloat16 if has_bfloat16 else torch.float32
     chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if chosen is None or chosen not in _DTYPES.values():
-        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
+        raise ValueError(f"dtype: must be one of {', '.join(_DTYPES)}; got {dtype!r}. Choose one of these")
     if chosen is torch.float16 and device.type == "cpu":
-        raise ValueError("dtype float16 is for GPUs; on a CPU use float32 or bfloat16")
+        raise ValueError("dtype: must be float32 or bfloat16 on a CPU; got float16. Choose one of these, or a GPU")
     if chosen is torch.bfloat16 and device.type == "cpu" and not cpu_has_bfloat16():
         _warn_of_slow_bfloat16()
     return chosen

@@ -117,9 +117,10 @@ def build(
     """
     gr = load_gradio(_COMMAND)
     limits, spec = limits or Limits(), metric_spec(metric)
-    queue = ScoringQueue(metric, load or (lambda models: spec.load_scorer(**models)), model)
-    page = ScoringPage(metric, queue, limits, _upload_folder())
     blocks: Page
+    load = load or (lambda models: spec.load_scorer(**models))
+    queue = ScoringQueue(metric, load, model, is_ended=lambda: not blocks.is_running)
+    page = ScoringPage(metric, queue, limits, _upload_folder())
     with gr.Blocks(title=spec.title, analytics_enabled=False, delete_cache=(CLEAN_EVERY, CLEAN_AGE)) as blocks:
         gr.Markdown(f"# {spec.title}\n\nIs a summary consistent with its source? {spec.meaning}")
         boxes = {

@@ -95,20 +95,27 @@ class Deadline:
         seconds: time from now.
         show_progress: receives the share of the work that is done.
         clock: returns the time in seconds.
+        is_ended: returns whether the server ends, which stops the scoring too.
     """
 
     def __init__(
-        self, seconds: float, show_progress: ShowProgress, clock: Callable[[], float] = time.monotonic
+        self,
+        seconds: float,
+        show_progress: ShowProgress,
+        clock: Callable[[], float] = time.monotonic,
+        is_ended: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._seconds, self._show_progress, self._clock = seconds, show_progress, clock
+        self._seconds, self._show_progress, self._clock, self._is_ended = seconds, show_progress, clock, is_ended
         self._end = clock() + seconds
 
     def __call__(self, done: int, total: int) -> None:
         """Report progress.
 
         Raises:
-            RefusedError: if the time is up and work is left.
+            RefusedError: if work is left, and the time is up or the server ends.
         """
+        if done < total and self._is_ended():
+            raise RefusedError("The server is being stopped. Please try again later.")
         if done < total and self._clock() > self._end:
             raise RefusedError(
                 f"Scoring took longer than {self._seconds:g} seconds and was stopped. Please try shorter or fewer "

@@ -42,6 +42,7 @@ class ScoringQueue:
         metric: the name of a metric, "quals" or "qags".
         load: makes a scorer of the chosen models.
         model: a further question-generation model, a preset, Hub name or folder, which becomes the default.
+        is_ended: returns whether the server ends; scorings stop then.
 
     Attributes:
         models: for every option of the metric that takes a model, the names that visitors see, with the models.
@@ -53,9 +54,15 @@ class ScoringQueue:
         OSError: if the default models cannot be read.
     """
 
-    def __init__(self, metric: str, load: LoadScorer, model: str | None = None) -> None:
+    def __init__(
+        self,
+        metric: str,
+        load: LoadScorer,
+        model: str | None = None,
+        is_ended: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.models = {option: {name: name for name in presets} for option, presets in offered_presets(metric).items()}
-        self.default, self._load = dict.fromkeys(self.models, "embedded"), load
+        self.default, self._load, self._is_ended = dict.fromkeys(self.models, "embedded"), load, is_ended
         if model is not None:
             name = Path(model).resolve().name if Path(model).is_dir() else model  # visitors see no path
             self.models["model"][name] = model
@@ -83,16 +90,15 @@ class ScoringQueue:
             show_progress: receives the share of the work that is done.
 
         Raises:
-            RefusedError: if a model is not offered or cannot be loaded, or the time is up.
+            RefusedError: if a model is not offered or cannot be loaded, the time is up, or the server ends.
         """
         for option, models in self.models.items():
             if chosen.get(option) not in list(models):
                 raise RefusedError("This model is not in the list. Please choose one that is.")
         with self._lock:
             scorer = self._scorer({option: chosen[option] for option in self.models})
-            result: CorpusResult[Any] = scorer.score(
-                summaries=summaries, sources=sources, on_batch=Deadline(seconds, show_progress)
-            )
+            deadline = Deadline(seconds, show_progress, is_ended=self._is_ended)
+            result: CorpusResult[Any] = scorer.score(summaries=summaries, sources=sources, on_batch=deadline)
             return result
 
     def _scorer(self, chosen: ChosenModels) -> Any:

@@ -21,6 +21,7 @@ Page: TypeAlias = "gradio.Blocks"
 
 HOST, PORT = "127.0.0.1", 7860
 CLEAN_EVERY, CLEAN_AGE = 300, 3600  # seconds: files are removed soon, but not before their turn may be over
+_NAP = 1  # seconds: a signal that comes just before the server sleeps is seen after it
 
 _CONNECTIONS = 256  # open at a time; further requests are refused
 _IDLE = 64  # connections without a request at a time; a further one ends the oldest
@@ -70,6 +71,9 @@ def serve_page(
 ) -> None:
     """Serve a page until interrupted or terminated. Visitors' files lie in a temporary folder, which is then removed.
 
+    SIGINT ends the server even where it was started with this signal ignored, as scripts start what runs in the
+    background.
+
     Args:
         build_page: builds the page; called once the upload folder is there.
         host: the address to listen at; 0.0.0.0 stands for all addresses of this machine.
@@ -95,7 +99,7 @@ def serve_page(
             f"quals: warning: anybody who reaches {host}:{port} can use this page. Ask for a password with --auth",
             file=sys.stderr,
         )
-    with _terminated_as_interrupted(), tempfile.TemporaryDirectory(prefix="quals-") as temporary:
+    with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="quals-") as temporary:
         folder = os.environ["GRADIO_TEMP_DIR"] = os.path.realpath(temporary)
         page = build_page()
         try:
@@ -119,7 +123,8 @@ def serve_page(
             )
             _bound_connections(page.server.config)
             while True:
-                time.sleep(CLEAN_EVERY)
+                for _ in range(CLEAN_EVERY // _NAP):
+                    time.sleep(_NAP)
                 remove_old(folder, CLEAN_AGE)
         except KeyboardInterrupt:
             pass
@@ -128,16 +133,20 @@ def serve_page(
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM, by which containers and services end a program, do what Ctrl+C does."""
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGINT (Ctrl+C) and SIGTERM (containers and services) raise KeyboardInterrupt.
+
+    Python leaves SIGINT ignored where its parent ignores it, as a shell does for a script's background jobs.
+    """
     if threading.current_thread() is not threading.main_thread():  # only that one receives signals
         yield
         return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    handlers = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _bound_connections(config: Any) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
-import time
 import warnings
 from collections.abc import Iterator
 from itertools import tee
@@ -14,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qa_inference.metric_base import progress_bar
 from quals_metric.cli.options import JsonOption, MetricOption, load_scorer
 from quals_metric.cli.terminal import comparison_text, file_scores_text, printable
+from quals_metric.metrics import metric_spec
 
 if TYPE_CHECKING:
     from quals_metric.files.scoring import FileScores
@@ -64,7 +64,8 @@ def score_command(
     rows = _input_rows(inputs or [], summaries, sources, summary_column, source_column, keep)
     if report is not None:
         _check_report(report, rows, output)
-    with _warnings_as_lines():
+    title = metric_spec(metric).title
+    with _warnings_as_lines(), progress_bar(title, "row", only_on_terminal=True, is_resumed=True) as show_progress:
         scores = score_files(
             rows,
             output,
@@ -74,7 +75,7 @@ def score_command(
             shard_rows=shard_rows,
             overwrite=overwrite,
             accept_finished=report is not None,  # a run that was killed before its report only needs the report
-            on_shard=ProgressLine() if rank_and_size()[0] == 0 else None,
+            on_shard=show_progress if rank_and_size()[0] == 0 else None,
         )
     if scores is not None:
         if report is not None:
@@ -175,40 +176,6 @@ def check_page(path: Path, option: str) -> None:
     if path.suffix.lower() not in (".html", ".htm"):
         raise typer.BadParameter(f"the page's name must end in .html; got {path.name!r}", param_hint=option)
     durable.check_writable(path)
-
-
-class ProgressLine:
-    """Prints the rows that are done, the rows per second and the remaining time on standard error.
-
-    On a terminal the line is renewed; elsewhere there is a line every ten seconds, and for the first and the last row.
-    """
-
-    def __init__(self) -> None:
-        self._is_terminal = sys.stderr.isatty()
-        self._start: tuple[float, int] | None = None  # the time and the rows done before
-        self._last = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show that `done` rows of `total` are done."""
-        now = time.monotonic()
-        is_first = self._start is None
-        self._start = start, before = self._start or (now, done)
-        if not is_first and done < total and now - self._last < (0.2 if self._is_terminal else 10.0):
-            return
-        self._last = now
-        line = f"{done:,} of {total:,} rows"
-        if done > before and now > start:
-            rate = (done - before) / (now - start)
-            line += f", {rate:.3g} rows/s"
-            line += f", about {_duration((total - done) / rate)} left" if done < total else ""
-        end = "\r" if self._is_terminal and done < total else "\n"
-        typer.echo(f"{line:<60}{end}" if self._is_terminal else line + end, err=True, nl=False)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 @contextlib.contextmanager

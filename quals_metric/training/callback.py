@@ -60,8 +60,8 @@ class QualsCallback(TrainerCallback):
     `datasets={"eval": rows, "test": test_rows}` and `trainer.evaluate(test_set, metric_key_prefix="test")`.
 
     The training itself is not changed: see `state.left_as_found`. Under DDP every process generates and scores a share.
-    A table of the samples goes to `<name>_samples.jsonl` in the output folder, and to TensorBoard, Weights & Biases or
-    Comet where the trainer has them.
+    A table of the samples goes to `<name>_samples.jsonl` in the output folder, and to TensorBoard, Weights & Biases,
+    Comet or trackio where the trainer has them.
 
     Args:
         scorer: a loaded `QualsScorer`, `QagsScorer` or an object of the same shape; every process needs one.

@@ -75,7 +75,7 @@ def _step_of(line: bytes) -> int:
 
 
 def show_samples(callbacks: Iterable[Any], title: str, samples: Sequence[Sample], step: int) -> None:
-    """Send a table to TensorBoard, Weights & Biases and Comet, where the trainer has a callback for them.
+    """Send a table to TensorBoard, Weights & Biases, Comet and trackio, where the trainer has a callback for them.
 
     A tracker that fails is logged and does not end the training.
     """
@@ -84,6 +84,7 @@ def show_samples(callbacks: Iterable[Any], title: str, samples: Sequence[Sample]
         (integrations.TensorBoardCallback, _to_tensorboard),
         (integrations.WandbCallback, _to_wandb),
         (integrations.CometCallback, _to_comet),
+        (integrations.TrackioCallback, _to_trackio),
     )
     rows = [_table_row(sample) for sample in samples]
     for callback in callbacks:
@@ -134,3 +135,11 @@ def _to_comet(callback: Any, title: str, rows: Sequence[Sequence[Any]], step: in
         return
     filename = f"{title.replace('/', '_')}_{step}.csv"
     callback._experiment.log_table(filename, tabular_data=[list(row) for row in rows], headers=COLUMNS)
+
+
+def _to_trackio(callback: Any, title: str, rows: Sequence[Sequence[Any]], step: int) -> None:
+    """A trackio Table at this global step."""
+    if not callback._initialized:
+        return  # no training runs
+    table = callback._trackio.Table(columns=COLUMNS, data=[list(row) for row in rows])
+    callback._trackio.log({title: table, "train/global_step": step})

@@ -1,25 +1,25 @@
 """The app or the study as a process of its own: `python serve_program.py app PORT` or `study PORT PAIRS ANSWERS`.
 
-The app's scorer knows no model: it gives every summary the same score when standard input has a line for it. A
-connection has a second to start a request. It prints a line when it is ready.
+The app's scorer knows no model and is never done: it reports a batch after every line of standard input, and without
+end when the input has ended. A connection has a second to start a request. It prints a line when it is ready.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from quals_metric import app, study
 from quals_metric.app import server
-from quals_metric.result import QualsResult, SummaryScore
 
 
-class WaitingScorer:
-    def score(self, *, summaries: list[str], sources: list[str], on_batch: Callable[[int, int], None]) -> QualsResult:
+class EndlessScorer:
+    def score(self, *, summaries: list[str], sources: list[str], on_batch: Callable[[int, int], None]) -> NoReturn:
         print("scoring", flush=True)
-        sys.stdin.readline()
-        return QualsResult((SummaryScore(-1.0, ()),) * len(summaries), "quals|fake")
+        while True:
+            sys.stdin.readline()
+            on_batch(0, 1)
 
 
 def main(kind: str, port: str, *files: Any) -> None:
@@ -34,7 +34,7 @@ def main(kind: str, port: str, *files: Any) -> None:
     if kind == "study":
         study.serve(*files, port=int(port))
     else:
-        app.serve("quals", port=int(port), load=lambda chosen: WaitingScorer())
+        app.serve("quals", port=int(port), load=lambda chosen: EndlessScorer())
 
 
 if __name__ == "__main__":

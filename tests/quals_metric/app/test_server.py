@@ -20,17 +20,16 @@ import pytest
 
 from tests.browser.client import Client
 
-# Of three runs of the whole suite, side by side in processes, two hung in this file and one passed; alone it passed in
-# every run. Until the cause is known it runs alone: `pytest -n 0 tests/quals_metric/app/test_server.py`.
-pytestmark = pytest.mark.skipif("PYTEST_XDIST_WORKER" in os.environ, reason="runs alone: pytest -n 0")
-
-
 PROGRAM, ROOT = Path(__file__).with_name("serve_program.py"), Path(__file__).parents[3]
 KINDS = ("app", "study")
 
 
 class Served:
-    """A running server, its folder for temporary files, and what it prints."""
+    """A running server, its folder for temporary files, and what it prints.
+
+    It starts with SIGINT ignored, as a script's background job does: `quals serve &`. So it does not depend on how the
+    tests were started, and the signal still ends it.
+    """
 
     def __init__(self, kind: str, folder: Path) -> None:
         pytest.importorskip("gradio", reason="the extra `app` is not installed")
@@ -48,7 +47,7 @@ class Served:
         self.log = folder / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(PROGRAM), kind, str(self.port), *files],
+                ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, PROGRAM, kind, str(self.port), *files],
                 cwd=folder, env=kept | variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
         assert self.process.stdout is not None
@@ -67,7 +66,7 @@ class Served:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.send_signal(number)
         with contextlib.suppress(OSError):
-            self.process.stdin.close()  # a scoring that waits goes on
+            self.process.stdin.close()  # the scoring, which waits for a line, goes on
         self.process.stdout.close()
         return self.process.wait()
 

@@ -472,6 +472,23 @@ def test_samples_in_tensorboard(tmp_path: Path, quiet: Any) -> None:
     assert len(events.Scalars("eval/quals")) == 2
 
 
+def test_samples_in_trackio(tmp_path: Path, quiet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when trackio is imported
+    pytest.importorskip("trackio")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    trainer = toys.trainer(tmp_path, report_to=["trackio"], project="tests", run_name="toy")
+    attached(trainer, ToyScorer(), table_size=3)
+    trainer.train()
+    logs = SQLiteStorage.get_logs("tests", "toy")
+    tables = [entry for entry in logs if "eval/quals_samples" in entry]
+    assert [entry["train/global_step"] for entry in tables] == [2, 4]
+    assert [entry["eval/quals"] for entry in logs if "eval/quals" in entry] == [-1.2, -1.2]
+    rows = tables[0]["eval/quals_samples"]["_value"]
+    assert [row["source"] for row in rows] == [row["document"] for row in ROWS[:3]]
+    assert rows[0]["summary"] == "One summary." and rows[0]["worst question"] == "what | is it?"
+
+
 def test_samples_in_weights_and_biases_and_comet(
     tmp_path: Path, quiet: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
