@@ -207,10 +207,10 @@ def test_commands_that_are_not_run_have_these_options(run_python: Callable[..., 
                     assert set(some.split(",")) <= set(extras), f"{name}: {line}"
             elif words[0] in ("torchrun", "accelerate") and words[-1] == "program.py":
                 continue
-            elif words[:2] == ["python", "-m"]:
-                module = ROOT / (words[2].replace(".", "/") + ".py")
-                source = module.read_text(encoding="utf-8")
-                assert all(f'"{word}"' in source for word in words[3:] if word.startswith("--")), f"{name}: {line}"
+            elif words[0] == "python":
+                path = words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1]
+                source = (ROOT / path).read_text(encoding="utf-8")
+                assert all(f'"{word}"' in source for word in words if word.startswith("--")), f"{name}: {line}"
             else:
                 rest = words[words.index("quals_metric" if words[0] == "accelerate" else "quals") + 1 :]
                 command = tuple(rest[: 2 if rest[0] == "study" else 1])
