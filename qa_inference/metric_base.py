@@ -195,8 +195,9 @@ class ModelOptions:
     )
     token_budget: int | None = option(
         None,
-        help="The most tokens in a batch.",
+        help="The most tokens in a batch: fewer take less memory and more time.",
         check=integer_from(1, or_none=True),
+        kind=int,
         models=LOADING,
         default_help="8192",
     )
