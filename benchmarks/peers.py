@@ -2,6 +2,7 @@
 
     python benchmarks/peers.py --data bump_dev.jsonl.gz [--rows 3] [--dtype float32] [--threads 1] [--svg peers.svg]
     python benchmarks/peers.py --data rows.jsonl --tiny     models of one narrow layer: to try the program
+    python benchmarks/peers.py --data … --measured out.jsonl --svg peers.svg     what `--out` wrote, accuracies of today
 
 A row holds `document` and `summary` (or `faithful`). Rows that share a document count once. All contenders score the
 same texts with the same type and number of threads, each in a process of its own, which gives the peak of its memory.
@@ -491,8 +492,8 @@ def table(measured: Sequence[dict[str, Any]], agreement: dict[str, Accuracy]) ->
 STYLE = (
     "text{fill:#222;font:13px sans-serif}.axis{stroke:#888}.grid{stroke:#ddd}.dot{fill:#1f6feb}.ours{fill:#d1480b}"
     ".none{fill:#888}.bar{stroke:#1f6feb}.bar.ours{stroke:#d1480b}"
-    "@media(prefers-color-scheme:dark){text{fill:#ddd}.grid{stroke:#444}.dot{fill:#6ea8fe}.ours{fill:#ff9a5c}"
-    ".bar{stroke:#6ea8fe}.bar.ours{stroke:#ff9a5c}}"
+    "@media(prefers-color-scheme:dark){text{fill:#ddd}.grid{stroke:#444}.dot{fill:#6ea8fe}.none{fill:#888}"
+    ".ours{fill:#ff9a5c}.bar{stroke:#6ea8fe}.bar.ours{stroke:#ff9a5c}}"
 )
 
 
@@ -569,13 +570,15 @@ def main(argv: Sequence[str] | None = None, measure_one: Callable[..., dict[str,
     parser.add_argument("--tiny", action="store_true", help="models of one narrow layer, to try the program")
     parser.add_argument("--svg", type=Path, help="also write the picture")
     parser.add_argument("--out", type=Path, help="also write every measurement as a line of JSON")
+    parser.add_argument("--measured", type=Path, help="show what --out wrote, and measure nothing")
     parser.add_argument("--measure", choices=list(CONTENDERS), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.measure:
         print(json.dumps(measure(args.measure, args)))
         return
-    measured = []
-    for name in args.contenders:
+    written = args.measured.read_text(encoding="utf-8").splitlines() if args.measured else []
+    measured = [json.loads(line) for line in written]
+    for name in () if measured else args.contenders:
         run = measure_one(name, args)
         print(f"{name}: {run['seconds']:.3g} s of processor ({run['clock']:.3g} s by the clock)", flush=True)
         measured.append(run)

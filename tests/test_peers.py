@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,13 +39,17 @@ def _bench(arguments: list[str]) -> Any:
     return peers.Bench(argparse.Namespace(data=arguments[1], rows=2, dtype="float32", threads=1, tiny=True, **options))
 
 
-def test_every_contender_scores_every_summary(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    threads = torch.get_num_threads()
+def test_every_contender_scores_every_summary(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    threads, files = torch.get_num_threads(), [tmp_path / name for name in ("out.jsonl", "now.svg", "again.svg")]
     try:
-        peers.main(arguments, peers.measure)
+        peers.main([*arguments, "--out", str(files[0]), "--svg", str(files[1])], peers.measure)
     finally:
         torch.set_num_threads(threads)
     printed = capsys.readouterr().out
+    peers.main([*arguments, "--measured", str(files[0]), "--svg", str(files[2])])  # the same without measuring
+    assert printed.endswith(capsys.readouterr().out) and files[1].read_text() == files[2].read_text()
     assert "2 summaries of rows.jsonl" in printed and "tiny shapes: a trial" in printed
     for name in peers.CONTENDERS:
         assert printed.count(f"| **{name}** |" if name in peers.OURS else f"| {name} |") == 1
