@@ -357,7 +357,7 @@ def large(args: argparse.Namespace, summaries: Texts, sources: Texts, deadline: 
     measured = []
     search = DiverseBeamSearch(args.groups, max_new_tokens=TOKENS)
     for dtype in DTYPES:
-        model = None  # its memory is free before the next one is made
+        model = score = None  # the memory of one model is free before the next one is made
         model = _large_model(args, dtype)
         for budget in BUDGETS[1:]:
             score = _large_score(model, search, budget)
@@ -438,7 +438,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         choose_device(args.device)
     except ValueError as error:
-        parser.error(f"--device: {error}")
+        parser.error(str(error))
     summaries, sources = texts(args.data, args.rows)
     print(f"{about(args)}\n", flush=True)
     results: dict[str, list[Any]] = {}
