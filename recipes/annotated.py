@@ -48,12 +48,16 @@ class Pair:
 
 @dataclass
 class Context:
-    """Token ids of one annotated text and its pairs. `reworded`: whether it is from `recipes.reword_contexts`."""
+    """Token ids of one annotated text and its pairs. `reworded`: whether it is from `recipes.reword_contexts`.
+
+    `unanswerable` are questions by people that it nearly answers.
+    """
 
     ids: list[int]
     pairs: list[Pair] = field(default_factory=list)
     held_out: bool = False
     reworded: bool = False
+    unanswerable: list[list[int]] = field(default_factory=list)
 
     @property
     def answered(self) -> list[Pair]:

@@ -31,6 +31,7 @@ supported claim has a higher score than one that is not, by the same source; `au
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shutil
 import warnings
@@ -44,7 +45,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recipes import annotated, claims, train_qagen
+from recipes import annotated, claims, t5_training, train_qagen, train_t5
 from recipes.annotated import HIGHLIGHT, NO_ANSWER, SEPARATOR, WINDOW, Names
 from recipes.claims import Row
 from recipes.cpu_training import Run, make_optimizer, prepare
@@ -56,6 +57,7 @@ CHECKPOINT = Path(__file__).parents[1] / "qa_inference" / "checkpoints" / "qagen
 WEIGHTS = {"fib": 2.0, "onestop": 4.0, "fever": 1.5, "symmetric": 1.5, "conjnli": 0.6, "breaking_nli": 0.4, "wice": 0.2,
            "scitldr": 0.7, "wikisplit": 2.0, "fib edited": 1.2, "wice edited": 0.3, "fever edited": 1.0}  # fmt: skip
 LOCAL = ("onestop", "wice", "wice edited")  # sets whose claims are each about one place of their source
+PACKED_TOKENS = 6000  # of a T5's sources and targets at once
 FILLED = 0.5  # of the targets' rows of a batch; the others are empty (`recipes.targets.collate`)
 
 Ids = tuple[int, ...]
@@ -321,7 +323,8 @@ class Visits:
         return [*before, *self.encode(text), *behind]
 
     def _wrap(self, ids: Sequence[int]) -> list[int]:
-        return [self.special["bos"], *ids[:ROOM], self.special["eos"]]
+        start = [] if self.special["bos"] == self.special["pad"] else [self.special["bos"]]
+        return [*start, *ids[:ROOM], self.special["eos"]]
 
     def batches(self, tokens: int) -> Iterator[list[Visit]]:
         """Endless batches of visits with about `tokens` source tokens, of like lengths and numbers of targets."""
@@ -356,6 +359,8 @@ class Means(NamedTuple):
 
 def means(model, examples: Sequence[Example], special: dict[str, int]) -> dict[int, Means]:
     """The mean log-probabilities of every target of the examples, by the target's identity."""
+    if model.config.model_type == "t5":
+        return packed_means(model, examples, special)
     collated = collate(examples, special, FILLED)
     found = {}
     for part, block in zip(collated["blocks"], train_qagen.token_losses(model, collated), strict=True):
@@ -365,6 +370,19 @@ def means(model, examples: Sequence[Example], special: dict[str, int]) -> dict[i
         for target, a, b in zip(part["targets"], every.unbind(), answers.unbind(), strict=True):
             if len(target):
                 found[id(target)] = Means(a, b)
+    return found
+
+
+def packed_means(model, examples: Sequence[Example], special: dict[str, int]) -> dict[int, Means]:
+    """The same of a T5, whose targets are packed (`recipes.t5_training`)."""
+    found = {}
+    for batch in t5_training.batches_of(examples, PACKED_TOKENS):
+        packed = t5_training.pack(batch, special["pad"], special["bos"])
+        log_likelihoods, _ = t5_training.log_likelihoods(model, packed)
+        targets = [target for example in batch for target in example.targets]
+        for target, each in zip(targets, log_likelihoods.split([len(t) for t in targets]), strict=True):
+            answer_start = target.ids.index(special["sep"]) + 1
+            found[id(target)] = Means(each.mean(), each[answer_start:].mean())
     return found
 
 
@@ -544,7 +562,10 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
 
     groups = load_groups(args.claims, load_pairs(args.pairs_files), cached)
     kept = [group for group in groups if not claims.is_held_out(group.key)]
-    continuing = {i for token, i in tokenizer.get_vocab().items() if token.startswith("##")}
+    is_t5 = model.config.model_type == "t5"
+    continuing = {
+        i for token, i in tokenizer.get_vocab().items() if (token[0].isalnum() if is_t5 else token.startswith("##"))
+    }
     still = argparse.Namespace(**{**vars(args), "distractors": 0.0})
     held = [group for group in groups if claims.is_held_out(group.key)]
     random.Random(0).shuffle(held)
@@ -557,12 +578,12 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
     some.sort(key=lambda g: max(len(cached(s)) for s in g.sources))
     held_visits = plain_visits(some, Visits(some, cached, special, continuing, still, 0))
     thresholds = Score().to(model.device)
-    optimizer = make_optimizer(model, lambda name: args.lr if name.startswith("model.decoder.") else args.encoder_lr)
+    optimizer = make_optimizer(model, lambda name: args.lr if "decoder." in name else args.encoder_lr)
     optimizer.add_param_group({"params": [*thresholds.parameters()], "lr": 3e-3, "peak": 3e-3, "weight_decay": 0.0})
     recorder, out = Recorder(), Path(args.out)
 
     def write(folder: Path) -> None:
-        train_qagen.save(model, tokenizer, folder)
+        (t5_training if is_t5 else train_qagen).save(model, tokenizer, folder)
         shutil.copytree(folder, out / f"checkpoint-{run.step}", dirs_exist_ok=True)
         torch.save(thresholds.state_dict(), out / "thresholds.pt")
 
@@ -580,7 +601,12 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
     draw = random.Random(args.seed + run.step)
     visits = Visits(kept, cached, special, continuing, args, args.seed + run.step).batches(args.tokens)
     usual, near_misses = iter(()), []
-    if args.data and args.usual:
+    if args.data and args.usual and is_t5:
+        contexts = train_t5.read_contexts(args.data, [args.unanswerable] if args.unanswerable else [], encode)
+        contexts = [context for context in contexts if context.pairs and not context.held_out]
+        defaults = train_t5.parser().parse_args(["--init", "", "--data", "", "--out", "", *args.usual_options.split()])
+        usual = train_t5.batches(train_t5.T5Examples(contexts, tokenizer, defaults, args.seed), args.usual_tokens)
+    elif args.data and args.usual:
         whole = annotated.whole_vocabulary(annotated.packaged_encoder())
         contexts = annotated.load_contexts(args.data, encode, whole, 6)
         contexts = [context for context in contexts if context.pairs and not context.held_out]
@@ -596,7 +622,10 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
             total, count = total + loss / len(step[0]), count + sum(len(v.items) for v in batch)
             recorder.add(terms)
         if step[1]:
-            nats, tokens, _ = train_qagen.losses(model, step[1], special, train_qagen.Smoothing(args.smoothing))
+            if is_t5:
+                nats, tokens, _ = train_t5.step_losses(model, step[1], special)
+            else:
+                nats, tokens, _ = train_qagen.losses(model, step[1], special, train_qagen.Smoothing(args.smoothing))
             total = total + args.usual_weight * nats / tokens
             recorder.add({"usual": nats.item() / tokens})
         if (run.step + 1) % args.log_steps == 0:
@@ -654,11 +683,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", message=".*fused.*")
-    model, tokenizer = train_qagen.load(argparse.Namespace(init=args.init, base=None))
-    names = {"bos": "[CLS]", "eos": "[SEP]", "pad": "[PAD]", "sep": SEPARATOR, "hl": HIGHLIGHT, "none": NO_ANSWER}
-    special = {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
-    model.to(args.device)
-    prepare(model, model)  # no dropout: what is compared has to differ in the texts alone
+    if "t5" in json.loads((Path(args.init) / "config.json").read_text(encoding="utf-8"))["model_type"]:
+        model, tokenizer = t5_training.load(Path(args.init))
+        special = train_t5.special_ids(tokenizer)
+        model.to(args.device)
+    else:
+        model, tokenizer = train_qagen.load(argparse.Namespace(init=args.init, base=None))
+        names = {"bos": "[CLS]", "eos": "[SEP]", "pad": "[PAD]", "sep": SEPARATOR, "hl": HIGHLIGHT, "none": NO_ANSWER}
+        special = {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
+        model.to(args.device)
+        prepare(model, model)  # no dropout: what is compared has to differ in the texts alone
     train(model, tokenizer, special, args)
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
+from qa_inference.models.int8_weights import is_stored_in_int8, read_int8_weights
 from qa_inference.tokenization import Ids, pad_rows
 
 logger = logging.getLogger(__name__)
@@ -124,9 +125,12 @@ def load_pretrained(
         needed = None if device_map is not None else parameter_bytes(task_class, config, dtype)
         if needed is not None:
             check_fits(name, needed, free_bytes(device), dtype)
-        model, report = task_class.from_pretrained(
-            name,
+        in_int8 = is_stored_in_int8(Path(name))  # then the library has only to put the numbers into the model
+        model_class = task_class._model_mapping[type(config)] if in_int8 else task_class
+        model, report = model_class.from_pretrained(
+            None if in_int8 else name,
             config=config,
+            state_dict=read_int8_weights(Path(name), dtype) if in_int8 else None,
             dtype=dtype,
             device_map=device_map,
             output_loading_info=True,
