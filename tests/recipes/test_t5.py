@@ -84,8 +84,8 @@ def test_packed_targets_have_the_likelihoods_of_single_ones(start: Path, process
 def test_it_trains_and_is_embedded_and_loads(start: Path, data: list[str], tmp_path: Path) -> None:
     nearly = tmp_path / "nearly.jsonl"
     nearly.write_text(json.dumps({"context": f"{tiny.CORPUS[0]} It was number 3 .", "question": "Who was it not ?"}))
-    command = ["--init", str(start), "--data", *data, "--unanswerable-files", str(nearly), "--out", str(tmp_path / "run"),
-               "--tokens", "600", "--threads", "1", "--shortest", "2"]  # fmt: skip
+    command = ["--init", str(start), "--data", *data, "--unanswerable-files", str(nearly), "--tokens", "600",
+               "--out", str(tmp_path / "run"), "--threads", "1", "--shortest", "2"]  # fmt: skip
     train_t5.main([*command, "--max-steps", "2"])
     train_t5.main([*command, "--max-steps", "3"])
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
