@@ -36,7 +36,7 @@ def measure(data: str, rows: int, model: str, dtype: str, threads: int) -> Rate:
     from quals_metric import QualsConfig, QualsScorer
 
     torch.set_num_threads(threads)
-    texts = read(data, rows)
+    texts = read([data], rows)
     scorer = QualsScorer(QualsConfig(model, dtype=dtype))
     scorer.score(**{side: part[:2] for side, part in texts.items()})  # what is done once is done
     begin = time.perf_counter()

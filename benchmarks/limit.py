@@ -1,6 +1,6 @@
 """Compare the time of QUALS with the least time that the machine needs for its matrix products.
 
-    python benchmarks/limit.py --data rows.jsonl [--limit 32] [--dtype float32 bfloat16] [--threads 1]
+    python benchmarks/limit.py --data rows.jsonl … [--limit 32] [--dtype float32 bfloat16] [--threads 1]
     python benchmarks/limit.py --data rows.jsonl --model FOLDER --groups 60     a decoder-only model too
     python benchmarks/limit.py --data rows.jsonl --search-dtype float32         scoring alone in bfloat16
 
@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -218,16 +218,16 @@ def compare(names: Sequence[str], first: Sequence[float], second: Sequence[float
     )
 
 
-def read(path: str, limit: int) -> dict[str, list[str]]:
-    """The first summaries and sources of a JSON-lines file."""
-    rows = [row for _, row in islice(records(Path(path)), limit)]
+def read(paths: Sequence[str], limit: int) -> dict[str, list[str]]:
+    """The first summaries and sources of JSON-lines files, one file after the other."""
+    rows = [row for _, row in islice(chain.from_iterable(records(Path(path)) for path in paths), limit)]
     return {"summaries": [row["summary"] for row in rows], "sources": [row["document"] for row in rows]}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--limit", type=int, default=32, help="rows to read")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
