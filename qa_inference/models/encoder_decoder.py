@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, DynamicCache, EncoderDecoderCache, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -30,6 +29,7 @@ from qa_inference.decoding import (
     Vocabulary,
     run_search,
 )
+from qa_inference.models._bfloat16_attention import attention_forward
 from qa_inference.models.loading import (
     DEFAULT_LOADING,
     LoadingOptions,
@@ -284,7 +284,7 @@ def shared_source_attention(
     """
     rows, sources = query.shape[0], key.shape[0]
     if rows == sources:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
+        return attention_forward(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
     count_folded_call()
     rows_per_source, heads, length, width = rows // sources, *query.shape[1:]
     # 1. The rows of a source become one longer query: [S * R, H, T, D] -> [S, H, R * T, D].
@@ -300,7 +300,7 @@ def shared_source_attention(
         attention_mask = attention_mask[:, :, :1]
     kwargs["is_causal"] = False
     kwargs["position_bias"] = position_bias
-    output, _ = sdpa_attention_forward(module, folded, key, value, attention_mask, **kwargs)
+    output, _ = attention_forward(module, folded, key, value, attention_mask, **kwargs)
     # 4. The long queries become rows again: [S, R * T, H, D] -> [S * R, T, H, D].
     return output.view(sources, rows_per_source, length, heads, width).flatten(0, 1), None
 

@@ -1,0 +1,106 @@
+"""Attention in bfloat16 for CPUs that multiply it: twice as fast as the library's there.
+
+The library's kernel for CPUs computes scores and their softmax in float32, at the speed of float32. Here both products
+are those of bfloat16 matrices, the exponentials are taken in place, and the sum by which they are divided comes from
+the second product. Scores are rounded to bfloat16, as in the library's "eager" attention. A softmax usually subtracts
+the largest score first. In a floating-point type that changes no relative precision; it only prevents overflow. So it
+is left out, and the few queries whose sums come near overflow or underflow are answered by torch's own function.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from qa_inference.models.loading import cpu_has_bfloat16
+
+SCORES_AT_ONCE = 1 << 21  # scores that exist at a time: 4 MB, which stay near the processor
+SAFE_SUM = 1e30  # sums of exponentials between 1 / SAFE_SUM and SAFE_SUM are far from overflow and underflow
+
+
+def is_native_bfloat16(tensor: Tensor) -> bool:
+    """Whether `tensor` is of bfloat16, on a CPU that multiplies it."""
+    return tensor.dtype is torch.bfloat16 and tensor.device.type == "cpu" and cpu_has_bfloat16()
+
+
+def attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    position_bias: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The library's attention of `query` [N, H, T, D] over `key` and `value` [N, H, K, D], and ours where it suits.
+
+    Returns [N, T, H, D].
+    """
+    length, count = query.shape[2], key.shape[2]
+    has_extras = position_bias is not None or kwargs.get("softcap") is not None
+    is_plain = not has_extras and query.shape[:2] == key.shape[:2] and length > 1
+    if is_plain and (attention_mask is None or attention_mask.dtype is torch.bool) and is_native_bfloat16(query):
+        is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        visible = attention_mask
+        if visible is None and is_causal:
+            visible = torch.ones(1, 1, length, count, dtype=torch.bool).tril()
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        if (attended := bfloat16_attention(query, key, value, visible, scaling)) is not None:
+            return attended, None
+    kwargs |= {"scaling": scaling, "is_causal": is_causal, "position_bias": position_bias}
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+
+def bfloat16_attention(
+    query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, scaling: float
+) -> Tensor | None:
+    """Attention of `query` [N, H, T, D] over `key` and `value` [N, H, K, D]; None if many of its sums are unsafe.
+
+    `visible` [N or 1, 1, T or 1, K] tells the keys that a query sees; None: all. Returns [N, T, H, D].
+    """
+    rows, heads, length, width = query.shape
+    count, batch = key.shape[2], rows * heads
+    # 1. Heads join the batch: [B, T, D] and [B, K, D], B = N * H. Each value gets a last number 1: [B, K, D + 1].
+    query, key = (tensor.reshape(batch, -1, width) for tensor in (query, key))
+    value = torch.cat([value, value.new_ones(1).expand(rows, heads, count, 1)], -1)
+    # 2. Keys that no query sees have values of 0, the last number too, so their weights do not matter. Other masks
+    #    multiply the weights of every query.
+    weights_mask = None
+    if visible is not None and (visible == visible[:, :, :1]).all():
+        value *= visible[:, :, 0, :, None]
+    elif visible is not None:
+        weights_mask = visible.expand(rows, heads, length, count).reshape(batch, length, count)
+    value = value.view(batch, count, width + 1)
+    # 3. As many of the batch at a time as fit: weights exp(scaling * query @ key.T), [b, T, K]; then the weighted sums
+    #    of the values and, in the last column, of the weights, [B, T, D + 1].
+    size = max(1, min(SCORES_AT_ONCE // (length * count), batch))
+    memory, sums = query.new_empty(size, length, count), query.new_empty(batch, length, width + 1)
+    for start in range(0, batch, size):
+        part = slice(start, min(start + size, batch))
+        weights = memory[: part.stop - start]
+        torch.baddbmm(weights, query[part], key[part].mT, beta=0, alpha=scaling, out=weights).exp_()
+        if weights_mask is not None:
+            weights *= weights_mask[part]
+        torch.bmm(weights, value[part], out=sums[part])
+    # 4. Divide one by the other. Queries [U] with unsafe sums (overflow may have made them NaN) are asked again.
+    totals = sums[..., width]
+    attended = sums[..., :width] / totals[..., None]
+    items, places = (~((totals > 1 / SAFE_SUM) & (totals < SAFE_SUM))).nonzero(as_tuple=True)
+    if len(items) * count > SCORES_AT_ONCE // width:
+        return None
+    if len(items):
+        seen = None
+        if visible is not None:
+            seen = visible.expand(rows, 1, length, count)[items // heads, :, places]
+        asked = query[items, places][:, None]
+        again = F.scaled_dot_product_attention(asked, key[items], value[items, :, :width], seen, scale=scaling)
+        attended[items, places] = again[:, 0]
+    # 5. Heads part from the batch.
+    return attended.view(rows, heads, length, width).transpose(1, 2)

@@ -1,0 +1,103 @@
+"""Attention in bfloat16 against torch's own in float32, and the choice between the two."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qa_inference.models import _bfloat16_attention as attention
+from qa_inference.models.encoder_decoder import EncoderDecoder
+from qa_inference.models.shared_rows import ScoringRequest
+from tests import tiny
+
+ROWS, HEADS, LENGTH, COUNT, WIDTH = 3, 4, 5, 7, 8
+SCALING = 0.5
+LENGTHS = torch.tensor([7, 4, 6])
+PADDING = (torch.arange(COUNT) < LENGTHS[:, None])[:, None, None]  # [N, 1, 1, K]
+OF_QUERIES = torch.ones(1, 1, LENGTH, COUNT, dtype=torch.bool).tril(2)
+
+
+def _tensors(seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(ROWS, HEADS, count, WIDTH) for count in (LENGTH, COUNT, COUNT)]
+    return [torch.randn(shape, generator=generator).bfloat16() for shape in shapes]
+
+
+def _expected(tensors: list[Tensor], visible: Tensor | None) -> Tensor:
+    floats = [tensor.float() for tensor in tensors]
+    return F.scaled_dot_product_attention(*floats, visible, scale=SCALING).transpose(1, 2)
+
+
+@pytest.mark.parametrize(
+    "visible",
+    [None, PADDING, PADDING.expand(-1, -1, LENGTH, -1), OF_QUERIES, PADDING & OF_QUERIES],
+    ids=["all", "padding", "expanded padding", "of queries", "both"],
+)
+@pytest.mark.parametrize("room", [1, 100, 1 << 21])
+def test_it_agrees_with_float32(visible: Tensor | None, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", room)
+    tensors = _tensors()
+    attended = attention.bfloat16_attention(*tensors, visible, SCALING)
+    assert attended is not None and attended.dtype is torch.bfloat16
+    torch.testing.assert_close(attended.float(), _expected(tensors, visible), atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("factor", [100.0, -100.0], ids=["overflow", "underflow"])
+@pytest.mark.parametrize("visible", [None, PADDING, PADDING & OF_QUERIES], ids=["all", "padding", "both"])
+def test_a_query_with_extreme_scores_is_asked_again(factor: float, visible: Tensor | None) -> None:
+    query, key, value = _tensors()
+    key = key.abs() + 1  # so that all scores of the query are high, or all are low
+    query[1, 2, 3] = factor
+    attended = attention.bfloat16_attention(query, key, value, visible, SCALING)
+    assert attended is not None
+    torch.testing.assert_close(attended.float(), _expected([query, key, value], visible), atol=0.03, rtol=0.03)
+
+
+def test_many_extreme_queries_are_left_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, value = _tensors()
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 8)
+    monkeypatch.setattr(attention, "cpu_has_bfloat16", lambda: True)
+    extreme = 100 * query
+    assert attention.bfloat16_attention(extreme, key, value, None, SCALING) is None
+    module: Any = SimpleNamespace(is_causal=False)
+    attended, _ = attention.attention_forward(module, extreme, key, value, None, scaling=SCALING)
+    torch.testing.assert_close(attended.float(), _expected([extreme, key, value], None), atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_the_library_has_what_does_not_suit(is_causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(attention, "bfloat16_attention", lambda *arguments: calls.append(arguments))
+    module: Any = SimpleNamespace(is_causal=is_causal)
+    query, key, value = _tensors()
+    for native in (True, False):
+        monkeypatch.setattr(attention, "cpu_has_bfloat16", lambda native=native: native)
+        for tensors in ([query, key, value], [query[:, :, :1], key, value]):
+            attended, _ = attention.attention_forward(module, *tensors, None, scaling=SCALING)
+            assert attended.dtype is torch.bfloat16
+        floats = [tensor.float() for tensor in (query, key, value)]
+        attention.attention_forward(module, *floats, None, scaling=SCALING)
+        attention.attention_forward(module, query, key, value, PADDING.to(query.dtype), scaling=SCALING)
+    assert len(calls) == 1  # bfloat16 on a processor that multiplies it, several queries, a mask of true and false
+    visible = calls[0][3]
+    assert (visible is None) is not is_causal
+    if is_causal:
+        assert visible.sum() == LENGTH * (LENGTH + 1) / 2
+
+
+def test_a_model_gives_the_same_with_and_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = []
+    requests = [ScoringRequest([5, 9, 30, 11, 3], [[9, 12, 4], [30, 7]]), ScoringRequest([5, 3], [[8, 8, 4]])]
+    for native in (True, False):
+        monkeypatch.setattr(attention, "cpu_has_bfloat16", lambda native=native: native)
+        network, tokenizer = tiny.checkpoint("bart")
+        model = EncoderDecoder(network.bfloat16(), tokenizer)
+        assert model.shared
+        scores.append(torch.cat([torch.tensor(a) for arrays in model.log_likelihood(requests) for a in arrays]))
+    assert not torch.equal(*scores)  # one of them was computed in another way
+    torch.testing.assert_close(*scores, atol=0.1, rtol=0.05)
