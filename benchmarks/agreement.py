@@ -38,28 +38,33 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
 
 from qa_inference.formats import CausalFormat
 from qa_inference.metric_base import json_ready
 from qa_inference.overlap import copied_share
+from qa_inference.significance import RESAMPLES
 from qags_metric import QagsConfig, QagsScorer
 from quals_metric import QualsConfig, QualsScorer
+from quals_metric.agreement.labelled import NGRAMS
+from quals_metric.agreement.statistics import (
+    DocumentSample,
+    Estimate,
+    Flags,
+    Floats,
+    pearson,
+    ranks,
+    roc_auc,
+    spearman,
+    wins,
+)
 from quals_metric.files.tables import records
 
-Array = NDArray[np.float64]
-Places = NDArray[np.int64]
 Row = dict[str, Any]
-RESAMPLES, SEED = 1000, 12345
-NGRAMS = (1, 2, 3, 4)
 PERCENTILES = (5, 25, 50, 75, 95)
 PARTS = ("error_type", "domain")
 
@@ -132,13 +137,13 @@ def load(file: Path) -> list[Row]:
     return [row for _, row in records(file)]
 
 
-def column(rows: Sequence[Row], scored: Sequence[Row], name: str) -> Array:
+def column(rows: Sequence[Row], scored: Sequence[Row], name: str) -> Floats:
     """The scores by one scorer of every row's summaries; NaN where undefined, or not scored."""
     by_id = {entry["id"]: entry["scores"].get(name) for entry in scored[1:]}
     return np.array([by_id.get(row["id"]) or [math.nan] * len(texts(row)) for row in rows], dtype=float)
 
 
-def floors(rows: Sequence[Row]) -> dict[str, Array]:
+def floors(rows: Sequence[Row]) -> dict[str, Floats]:
     """The shares of copied n-grams of every row's summaries."""
     return {
         f"copied {n}-grams": np.array([[copied_share(text, row["document"], n) for text in texts(row)] for row in rows])
@@ -146,7 +151,7 @@ def floors(rows: Sequence[Row]) -> dict[str, Array]:
     }
 
 
-def published(rows: Sequence[Row]) -> dict[str, Array]:
+def published(rows: Sequence[Row]) -> dict[str, Floats]:
     """The scores by other metrics that came with the pairs."""
     names = [key.removesuffix("_reference") for key in rows[0].get("metric_scores", ()) if key.endswith("_reference")]
     given = [row.get("metric_scores", {}) for row in rows]
@@ -159,139 +164,35 @@ def published(rows: Sequence[Row]) -> dict[str, Array]:
 # ---- Statistics -----------------------------------------------------------------------------------------------------
 
 
-def pearson(x: Array, y: Array) -> float:
-    """Pearson's correlation; NaN where one side is constant."""
-    return float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else math.nan
-
-
-def spearman(x: Array, y: Array) -> float:
-    """Spearman's rank correlation."""
-    return pearson(stats.rankdata(x), stats.rankdata(y))
-
-
-def auc(x: Array, y: Array) -> float:
-    """The chance that a fully consistent summary scores above another one."""
-    good = y >= 1.0
-    count = int(good.sum())
-    if not 0 < count < len(y):
-        return math.nan
-    return float((stats.rankdata(x)[good].sum() - count * (count + 1) / 2) / (count * (len(y) - count)))
-
-
-def wins(faithful: Array, unfaithful: Array) -> Array:
-    """1 where the faithful summary scores higher, 0.5 where both score the same."""
-    return (faithful > unfaithful) + 0.5 * (faithful == unfaithful)
-
-
-def threshold(scores: Array, good: NDArray[np.bool_]) -> float:
-    """The score from which on to call a summary consistent, so that the balanced accuracy is greatest."""
-    candidates = np.unique(scores)
-    missed = np.searchsorted(np.sort(scores[good]), candidates) / max(1, good.sum())
-    seen = np.searchsorted(np.sort(scores[~good]), candidates) / max(1, (~good).sum())
-    return float(candidates[np.argmax(seen - missed)])
-
-
-def called_consistent(scores: Array, good: NDArray[np.bool_], documents: Places) -> NDArray[np.bool_]:
-    """A mask of the summaries that score at least the `threshold` of all the other documents."""
-    limits = np.array([threshold(scores[documents != d], good[documents != d]) for d in range(documents.max() + 1)])
-    return scores >= limits[documents]
-
-
-def samples(count: int) -> Places:
-    """The bootstrap's resamples of `count` things, the same at every call: what makes differences paired."""
-    return np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
-
-
-def interval(values: Sequence[float] | Array) -> list[float]:
-    """The 2.5th and 97.5th percentile of the defined values."""
-    return [float(v) for v in np.nanpercentile(values, [2.5, 97.5])] if np.any(~np.isnan(values)) else [math.nan] * 2
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A statistic, and the same of every resample."""
-
-    value: float
-    resampled: Array
-
-    def __add__(self, other: Estimate) -> Estimate:
-        return Estimate(self.value + other.value, self.resampled + other.resampled)
-
-    def __mul__(self, factor: float) -> Estimate:
-        return Estimate(self.value * factor, self.resampled * factor)
-
-    def minus(self, other: Estimate) -> dict[str, Any]:
-        """The difference of two statistics of the same `Sample`, with its paired-bootstrap interval."""
-        return (self + other * -1).plain()
-
-    def plain(self) -> dict[str, Any]:
-        """The statistic with its interval."""
-        return {"value": self.value, "interval": interval(self.resampled)}
-
-
-class Sample:
-    """Rows whose documents are resampled; the documents are numbered in order."""
+class RowSample(DocumentSample):
+    """The rows of a data file, of which the documents are resampled."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        numbers: dict[str, int] = {}
-        self.rows = rows
-        self.documents: Places = np.array([numbers.setdefault(row["document"], len(numbers)) for row in rows], int)
+        super().__init__([row["document"] for row in rows])
         self.labels = np.array([row.get("consistency", math.nan) for row in rows])
-        self.draws = samples(len(numbers))
-        self.of_document = [np.flatnonzero(self.documents == d) for d in range(len(numbers))]
 
-    @cached_property
-    def row_draws(self) -> list[Places]:
-        """The rows of every resample's documents."""
-        return [np.concatenate([self.of_document[d] for d in draw]) for draw in self.draws]
-
-    def pooled(self, statistic: Callable[[Array, Array], float], scores: Array) -> Estimate:
-        """A statistic of scores and labels, over all rows."""
-        found = [statistic(scores[rows], self.labels[rows]) for rows in self.row_draws]
-        return Estimate(statistic(scores, self.labels), np.array(found))
-
-    def mean(self, values: Array, where: NDArray[np.bool_] | None = None) -> Estimate:
-        """The mean over rows, or over some."""
-        weights = np.ones(len(values)) if where is None else where.astype(float)
-        sums, counts = (np.bincount(self.documents, each) for each in (values * weights, weights))
-        with np.errstate(invalid="ignore"):
-            return Estimate(float(sums.sum() / counts.sum()), sums[self.draws].sum(1) / counts[self.draws].sum(1))
-
-    def over_documents(self, statistic: Callable[[Places], float]) -> Estimate:
-        """The mean over documents of a statistic of the rows of one, without documents where it is undefined."""
-        values = np.array([statistic(rows) for rows in self.of_document])
-        defined = ~np.isnan(values)
-        values = np.where(defined, values, 0.0)
-        with np.errstate(invalid="ignore"):
-            resampled = values[self.draws].sum(1) / defined[self.draws].sum(1)
-            return Estimate(float(values.sum() / np.int64(defined.sum())), resampled)
-
-    def estimates(self, scores: Array) -> dict[str, Estimate]:
-        """Every statistic of a column of scores, the main one first."""
+    def estimates(self, scores: Floats) -> dict[str, Estimate]:
+        """Every statistic of a column of scores [N, 1], or of pairs of scores [N, 2], the main one first."""
         if scores.shape[1] == 2:
             won = wins(*scores.T)
             return {
                 "accuracy": self.mean(won),
                 "accuracy by document": self.over_documents(lambda rows: float(won[rows].mean())),
             }
-        scores, labels = scores[:, 0], self.labels
-        if len(self.of_document) == len(labels):
+        scores, good = scores[:, 0], self.labels >= 1.0
+        if len(self.of_document) == len(good):
             return {
-                "Pearson": self.pooled(pearson, scores),
-                "Spearman": self.pooled(spearman, scores),
-                "ROC AUC": self.pooled(auc, scores),
+                "Pearson": self.pooled(pearson, scores, self.labels),
+                "Spearman": self.pooled(spearman, scores, self.labels),
+                "ROC AUC": self.pooled(roc_auc, scores, good),
             }
-        good = labels >= 1.0
-        right = np.full(len(labels), math.nan)  # of a single document: no other gives a threshold
-        if self.documents.max() > 0:
-            right = (called_consistent(scores, good, self.documents) == good).astype(float)
         return {
-            "ROC AUC within documents": self.over_documents(lambda rows: auc(scores[rows], labels[rows])),
-            "balanced accuracy": (self.mean(right, good) + self.mean(right, ~good)) * 0.5,
-            "ROC AUC": self.pooled(auc, scores),
+            "ROC AUC within documents": self.over_documents(lambda rows: roc_auc(scores[rows], good[rows])),
+            "balanced accuracy": self.cross_validated_accuracy(scores, good),
+            "ROC AUC": self.pooled(roc_auc, scores, good),
         }
 
-    def main(self, scores: Array) -> Estimate:
+    def main(self, scores: Floats) -> Estimate:
         """The first of the `estimates`."""
         return next(iter(self.estimates(scores).values()))
 
@@ -345,14 +246,14 @@ def evaluate(rows: Sequence[Row], scored: Sequence[Row], before: Sequence[Row] |
     about |= {"undefined": len(rows) - len(kept), "questions_per_summary": float(np.mean(asked))}
     if not kept:
         return {**about, "agreement": {}, "parts": {}}
-    sample, columns = Sample(kept), {name: scores[defined] for name, scores in columns.items()}
+    sample, columns = RowSample(kept), {name: scores[defined] for name, scores in columns.items()}
     estimates = {name: sample.estimates(scores) for name, scores in columns.items()}
     main = next(iter(estimates[names[0]]))
     copied = {name: each[main].value for name, each in estimates.items() if name.startswith("copied")}
     floor = max(copied, key=lambda name: -math.inf if math.isnan(copied[name]) else copied[name])
-    table: dict[str, Any] = {name: {k: one.plain() for k, one in each.items()} for name, each in estimates.items()}
+    table: dict[str, Any] = {name: {k: one.to_dict() for k, one in each.items()} for name, each in estimates.items()}
     for name in names:
-        table[name]["to_floor"] = estimates[name][main].minus(estimates[floor][main])
+        table[name]["to_floor"] = (estimates[name][main] - estimates[floor][main]).to_dict()
         table[name] |= by_source_length(kept, columns[name])
         if before:
             table[name]["to_baseline"] = differences(kept, columns[name], column(kept, before, name))
@@ -364,7 +265,7 @@ def evaluate(rows: Sequence[Row], scored: Sequence[Row], before: Sequence[Row] |
     }
 
 
-def by_source_length(rows: Sequence[Row], scores: Array) -> dict[str, float]:
+def by_source_length(rows: Sequence[Row], scores: Floats) -> dict[str, float]:
     """The main statistic of the rows with the shorter and with the longer sources."""
     lengths = np.array([len(row["document"].split()) for row in rows])
     short = lengths <= np.median(lengths)
@@ -372,28 +273,28 @@ def by_source_length(rows: Sequence[Row], scores: Array) -> dict[str, float]:
     return {name: of_part(rows, scores, part).value if part.any() else math.nan for name, part in parts.items()}
 
 
-def of_part(rows: Sequence[Row], scores: Array, part: NDArray[np.bool_]) -> Estimate:
+def of_part(rows: Sequence[Row], scores: Floats, part: Flags) -> Estimate:
     """The main statistic of some rows."""
-    return Sample([row for row, is_in in zip(rows, part, strict=True) if is_in]).main(scores[part])
+    return RowSample([row for row, is_in in zip(rows, part, strict=True) if is_in]).main(scores[part])
 
 
-def differences(rows: Sequence[Row], scores: Array, before: Array) -> dict[str, Any]:
+def differences(rows: Sequence[Row], scores: Floats, before: Floats) -> dict[str, Any]:
     """The increase of each statistic over the scores `before`, over the rows that both define."""
     both = ~np.isnan(before).any(axis=1)
     if not both.any():
         return {}
-    sample = Sample([row for row, is_defined in zip(rows, both, strict=True) if is_defined])
+    sample = RowSample([row for row, is_defined in zip(rows, both, strict=True) if is_defined])
     now, then = sample.estimates(scores[both]), sample.estimates(before[both])
-    return {"rows": int(both.sum()), **{name: now[name].minus(then[name]) for name in now}}
+    return {"rows": int(both.sum()), **{name: (now[name] - then[name]).to_dict() for name in now}}
 
 
-def parts(rows: Sequence[Row], columns: dict[str, Array]) -> dict[str, Any]:
+def parts(rows: Sequence[Row], columns: dict[str, Floats]) -> dict[str, Any]:
     """The main statistic by the values of each of the `PARTS`."""
     found: dict[str, Any] = {}
     for field in PARTS:
         values = np.array([str(row.get(field, "")).removesuffix(" Error") for row in rows])
         for value in sorted({*values} - {""}):
-            each = {name: of_part(rows, scores, values == value).plain() for name, scores in columns.items()}
+            each = {name: of_part(rows, scores, values == value).to_dict() for name, scores in columns.items()}
             found.setdefault(field, {})[value] = {"rows": int((values == value).sum()), "agreement": each}
     return found
 
@@ -447,7 +348,7 @@ def show(report: dict[str, Any]) -> str:
 # ---- The worst examples ---------------------------------------------------------------------------------------------
 
 
-def wrongness(rows: Sequence[Row], scores: Array) -> Array:
+def wrongness(rows: Sequence[Row], scores: Floats) -> Floats:
     """How far each row's score is from what people say; NaN where undefined.
 
     Pairs: how far the unfaithful summary scores above the faithful one. Labels: the difference of the score's rank and
@@ -455,12 +356,12 @@ def wrongness(rows: Sequence[Row], scores: Array) -> Array:
     """
     if scores.shape[1] == 2:
         return scores[:, 1] - scores[:, 0]
-    sample, found = Sample(rows), np.full(len(rows), math.nan)
+    sample, found = RowSample(rows), np.full(len(rows), math.nan)
     is_repeated = len(sample.of_document) < len(rows)
     for places in sample.of_document if is_repeated else [np.arange(len(rows))]:
         places = places[~np.isnan(scores[places, 0])]
-        ranks = [stats.rankdata(values[places]) / max(1, len(places)) for values in (scores[:, 0], sample.labels)]
-        found[places] = np.abs(ranks[0] - ranks[1])
+        order = [ranks(values[places]) / max(1, len(places)) for values in (scores[:, 0], sample.labels)]
+        found[places] = np.abs(order[0] - order[1])
     return found
 
 

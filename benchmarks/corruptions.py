@@ -29,10 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from agreement import NGRAMS, add_scorer_arguments, cell, interval, make_scorers, samples
+from agreement import NGRAMS, add_scorer_arguments, cell, make_scorers
 
 from qa_inference.answer_candidates import load_pipeline
 from qa_inference.overlap import copied_share
+from quals_metric.agreement.statistics import DocumentSample, wins
 from quals_metric.files.tables import records
 
 KINDS = ("NOUN", "PROPN", "NUM", "ADJ", "VERB")
@@ -92,14 +93,11 @@ def accuracy(original: Sequence[float], changed: Sequence[float]) -> dict[str, A
     """How often the original is higher, of the rows where both have a score; a tie counts half."""
     both = np.array([original, changed], dtype=float)
     both = both[:, ~np.isnan(both).any(0)]
-    wins = (both[0] > both[1]) + 0.5 * (both[0] == both[1])
-    undefined = len(original) - len(wins)
-    if not len(wins):
+    undefined = len(original) - both.shape[1]
+    if not both.size:
         return {"value": math.nan, "interval": [math.nan, math.nan], "rows": 0, "undefined": undefined}
-    resampled = [float(wins[row].mean()) for row in samples(len(wins))]
-    return {
-        "value": float(wins.mean()), "interval": interval(resampled), "rows": len(wins), "undefined": undefined
-    }  # fmt: skip
+    mean = DocumentSample(range(both.shape[1])).mean(wins(*both))
+    return {**mean.to_dict(), "rows": both.shape[1], "undefined": undefined}
 
 
 def evaluate(pairs: Sequence[tuple[str, str]], scorers: dict[str, Any], model: str | None = None) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def random_model(point: Point) -> Any:
     from qa_inference.models.loading import choose_dtype
     from quals_metric import QualsConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(QualsConfig(point.model).preset().model)
+    tokenizer = AutoTokenizer.from_pretrained(QualsConfig(point.model).model_preset().model)
     width, layers = point.shape or SHAPES[30]
     torch.manual_seed(0)
     config = BartConfig(

@@ -126,6 +126,8 @@ class QuestionMetric(evaluate.Metric):
         scorer = loaded(self.make_scorer, with_options(self.config, overrides))
         result = scorer.score(summaries=list(predictions), sources=list(sources))
         output = self.outputs(result)
+        if result.probabilities is not None:
+            output["probabilities"] = result.probabilities
         if with_items:
             output[self.items_field] = [[asdict(item) for item in summary.items] for summary in result.summaries]
         return output

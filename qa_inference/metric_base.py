@@ -25,6 +25,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args, get_type_hints
 
+from qa_inference.calibration import Calibration, check_calibration, find_calibration
 from qa_inference.language import warn_unless_english
 
 if TYPE_CHECKING:
@@ -201,6 +202,12 @@ class ModelOptions:
         models=LOADING,
         default_help="8192",
     )
+    calibration: str | os.PathLike[str] | None = option(
+        None,
+        help="File of `quals calibrate`, which adds a probability to every score; `embedded` is the one that ships.",
+        check=check_calibration,
+        kind=str,
+    )
 
     def __post_init__(self) -> None:
         for config_field, about in options_of(type(self)):
@@ -276,13 +283,14 @@ class ScoredSummary:
     """A summary's score with the questions behind it: the base of such a class in every metric.
 
     `metric` is the metric's name and `items_field` the field that holds the questions. An undefined `score` is NaN, and
-    `note` gives the reason.
+    `note` gives the reason. `probability` is that of the scorer's calibration; None without one.
     """
 
     metric: ClassVar[str]
     items_field: ClassVar[str]
     score: float
     note: str
+    probability: float | None = None
 
     @property
     def score_01(self) -> float:
@@ -307,15 +315,20 @@ class ScoredSummary:
         return item_type
 
     @classmethod
-    def columns(cls) -> tuple[str, ...]:
-        """The keys of `row`."""
-        return ("score", "score_01", f"num_{cls.items_field}", "note", cls.items_field)
+    def columns(cls, calibrated: bool = False) -> tuple[str, ...]:
+        """The keys of `row`; `calibrated`: of a scorer with a calibration."""
+        probability = ("probability",) if calibrated else ()
+        return ("score", "score_01", *probability, f"num_{cls.items_field}", "note", cls.items_field)
 
     def row(self, pairs: bool = True) -> dict[str, Any]:
-        """The score, its 0-to-1 view, the number of questions, the note and, if `pairs`, the questions as dicts."""
+        """The score, its 0-to-1 view, the number of questions, the note and, if `pairs`, the questions as dicts.
+
+        With a calibration, the probability follows the 0-to-1 view.
+        """
         items = [asdict(item) for item in self.items] if pairs else []
-        values = (self.score, self.score_01, len(self.items), self.note, items)
-        return dict(list(zip(self.columns(), values, strict=True))[: None if pairs else -1])
+        probability = [] if self.probability is None else [self.probability]
+        values = (self.score, self.score_01, *probability, len(self.items), self.note, items)
+        return dict(list(zip(self.columns(bool(probability)), values, strict=True))[: None if pairs else -1])
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -324,7 +337,8 @@ class ScoredSummary:
         Raises KeyError if the row has no questions.
         """
         items = tuple(_typed(cls.item_type(), item) for item in row[cls.items_field])
-        return cls(_typed(float, row["score"]), items, row["note"])  # type: ignore[call-arg]  # as its dataclasses are
+        more = {"probability": _typed(float, row["probability"])} if "probability" in row else {}
+        return cls(_typed(float, row["score"]), items, row["note"], **more)  # type: ignore[call-arg]  # as its dataclasses are
 
 
 def _typed(hint: Any, value: Any) -> Any:
@@ -377,6 +391,12 @@ class CorpusResult(Generic[Summary_co]):
         return mean_of_defined(summary.score_01 for summary in self.summaries)
 
     @property
+    def probabilities(self) -> list[float] | None:
+        """The probability of every summary by the scorer's calibration, NaN: undefined; None without a calibration."""
+        found = [summary.probability for summary in self.summaries if summary.probability is not None]
+        return found or None
+
+    @property
     def num_undefined(self) -> int:
         """How many summaries have no score."""
         return sum(math.isnan(score) for score in self.scores)
@@ -392,7 +412,7 @@ class CorpusResult(Generic[Summary_co]):
         """One row per summary: score, score_01, the number of questions, the note and, if `pairs`, the questions."""
         import pandas as pd
 
-        columns = list(self.kind.columns())[: None if pairs else -1]
+        columns = list(self.kind.columns(self.probabilities is not None))[: None if pairs else -1]
         return pd.DataFrame([list(summary.row(pairs).values()) for summary in self.summaries], columns=columns)
 
 
@@ -427,15 +447,20 @@ Result_co = TypeVar("Result_co", bound=CorpusResult[Any], covariant=True)
 class QuestionScorer(ABC, Generic[Result_co]):
     """Scores summaries against their sources: the base of every metric's scorer.
 
-    A subclass has a `key` and defines `_score` and `_english_model`.
+    A subclass has a `key` and defines `_score` and `_english_model`. With a `calibration`, every score gets a
+    probability, and the signature the digest of the calibration.
     """
 
     key: ResultKey
+    calibration: Calibration | None = None
 
     @property
     def signature(self) -> str:
         """Everything that a score depends on, in one line."""
-        return self.key.signature()
+        if self.calibration is None:
+            return self.key.signature()
+        settings = {**self.key.settings, "calibration": self.calibration.digest}
+        return replace(self.key, settings=settings).signature()
 
     def score(
         self,
@@ -465,7 +490,7 @@ class QuestionScorer(ABC, Generic[Result_co]):
         if (model := self._english_model()) is not None:
             warn_unless_english(model, checked[1])
         if not progress:
-            return self._score(*checked, spread, on_batch)
+            return self._calibrated(self._score(*checked, spread, on_batch))
         with progress_bar(self.key.metric) as show:
 
             def show_and_tell(done: int, total: int) -> None:
@@ -473,7 +498,19 @@ class QuestionScorer(ABC, Generic[Result_co]):
                 if on_batch is not None:
                     on_batch(done, total)
 
-            return self._score(*checked, spread, show_and_tell)
+            return self._calibrated(self._score(*checked, spread, show_and_tell))
+
+    def _use_calibration(self, name: str | os.PathLike[str] | None) -> None:
+        """Find the calibration that an option names; None: none. Raises and warns as `find_calibration`."""
+        if name is not None:
+            self.calibration = find_calibration(name, self.key.metric, self.key.settings)
+
+    def _calibrated(self, result: Result_co) -> Result_co:  # type: ignore[misc]  # what it returns is what it takes
+        """The result with the probability of every score, if there is a calibration."""
+        if (calibration := self.calibration) is None:
+            return result
+        summaries = (replace(each, probability=calibration.probability(each.score)) for each in result.summaries)
+        return replace(result, summaries=tuple(summaries))
 
     @abstractmethod
     def _score(self, summaries: list[str], sources: list[str], spread: bool, on_batch: OnBatch | None) -> Result_co:

@@ -94,7 +94,7 @@ class QagsConfig(ModelOptions):
                 f"{self.beam_width}"
             )
 
-    def preset(self) -> Preset[QuestionFormat]:
+    def model_preset(self) -> Preset[QuestionFormat]:
         """The preset that `model` names, by its own name or its checkpoint's; a new preset for any other checkpoint.
 
         Raises ValueError if `model` is neither a preset, nor an `owner/name`, nor a folder.
@@ -105,7 +105,7 @@ class QagsConfig(ModelOptions):
         return preset_of(self.model, QUESTION_PRESETS, self.format, QuestionFormat())
 
     def reader_preset(self) -> ReaderPreset:
-        """The preset that `reader` names, or a new one; see `preset`."""
+        """The preset that `reader` names, or a new one; see `model_preset`."""
         from qa_inference.presets import READERS, ReaderPreset, find_preset
 
         return find_preset("reader", self.reader, READERS) or ReaderPreset(self.reader, self.reader, "see its card", "")

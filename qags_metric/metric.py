@@ -31,6 +31,7 @@ _RETURNS = """\
     num_undefined (int): how many scores are NaN.
     num_windowed_summaries, num_windowed_sources (int): how many texts were longer than a model's window.
     signature (str): everything the numbers depend on: versions, models, settings.
+    probabilities (list of float): with a calibration, one per summary; NaN where the score is undefined.
     questions (list of list of dict): on request, see `return_questions`.
 """
 

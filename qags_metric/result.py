@@ -50,7 +50,7 @@ class SummaryScore(ScoredSummary):
     """QAGS of one summary: the mean F1 of its questions, which are in order of likelihood.
 
     Without a question it is NaN, with the reason in `note`: "blank summary", "blank source", "no answer candidate" (no
-    name and no noun phrase) or "no question kept".
+    name and no noun phrase) or "no question kept". `probability` is that of the scorer's calibration; None without one.
     """
 
     metric = "qags"
@@ -59,6 +59,7 @@ class SummaryScore(ScoredSummary):
     score: float
     questions: tuple[QuestionScore, ...]
     note: str = ""
+    probability: float | None = None
 
     @property
     def score_01(self) -> float:

@@ -41,7 +41,7 @@ QuestionOfText = tuple[str, str]
 
 def load_generator(config: QagsConfig) -> EncoderDecoder:
     """The question generator that a configuration names. Raises what `EncoderDecoder.load` does."""
-    preset = config.preset()
+    preset = config.model_preset()
     options = LoadingOptions.from_config(config, config.revision or preset.revision)
     return EncoderDecoder.load(preset.model, options, sharing=config.sharing)
 
@@ -77,7 +77,7 @@ class QagsScorer(QuestionScorer[QagsResult]):
         reader: Reader | None = None,
     ) -> None:
         self.config = config = as_config(config, QagsConfig)
-        self._preset, self._reader_preset = config.preset(), config.reader_preset()
+        self._preset, self._reader_preset = config.model_preset(), config.reader_preset()
         self.format = self._preset.format
         self.finder = finder or AnswerFinder.load(config.spacy_model)
         self.generator = generator or load_generator(config)
@@ -86,6 +86,7 @@ class QagsScorer(QuestionScorer[QagsResult]):
         self.window = self.format.window or self.generator.window or DEFAULT_WINDOW
         self._map = partial(map_batches, token_budget=config.token_budget or DEFAULT_TOKEN_BUDGET)
         self._search = BeamSearch(config.beam_width, config.min_question_tokens, config.max_question_tokens)
+        self._use_calibration(config.calibration)
 
     def _score(self, summaries: list[str], sources: list[str], spread: bool, on_batch: OnBatch | None) -> QagsResult:
         """The metric's steps in order.

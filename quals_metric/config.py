@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from qa_inference.formats import PairFormat
     from qa_inference.presets import Preset
 
+DEFAULT_GROUPS = 60
+FAST_GROUPS = 20  # a third of the search; `benchmarks/RESULTS.md` has what it costs
 DEFAULT_CACHE_SIZE = 2**30  # bytes
 LEAST_CACHE_SIZE = 2**20  # bytes; an empty cache takes about 40,000
 
@@ -38,8 +40,14 @@ class QualsConfig(ModelOptions):
         default_help="the preset's",
         kw_only=False,
     )
+    preset: Literal["default", "fast"] = option(
+        "default",
+        help=f"Named settings: fast searches with {FAST_GROUPS} groups instead of `groups`. Scores are less sure.",
+        choices=("default", "fast"),
+        kind=str,
+    )
     groups: int = option(
-        60, help="Groups of the diverse beam search: pairs generated per summary.", check=integer_from(1)
+        DEFAULT_GROUPS, help="Groups of the diverse beam search: pairs generated per summary.", check=integer_from(1)
     )
     strength: float = option(0.5, help="Diversity strength of the search.", check=finite_from(0))
     min_new_tokens: int = option(8, help="The fewest tokens of a pair before its end.", check=integer_from(0))
@@ -102,7 +110,17 @@ class QualsConfig(ModelOptions):
                 f"and {self.max_new_tokens}"
             )
 
-    def preset(self) -> Preset[PairFormat]:
+        if self.preset == "fast" and self.groups not in (DEFAULT_GROUPS, FAST_GROUPS):
+            raise ValueError(
+                f"preset: 'fast' stands for {FAST_GROUPS} groups; got groups={self.groups} beside it. Give one of both"
+            )
+
+    @property
+    def search_groups(self) -> int:
+        """The groups of the search: `groups`, or those of the preset."""
+        return FAST_GROUPS if self.preset == "fast" else self.groups
+
+    def model_preset(self) -> Preset[PairFormat]:
         """The preset that `model` names, by its own name or its checkpoint's; a new preset for any other checkpoint.
 
         Raises ValueError if `model` is neither a preset, nor an `owner/name`, nor a folder.

@@ -36,6 +36,7 @@ _RETURNS = """\
     num_undefined (int): how many scores are NaN.
     num_windowed_summaries, num_windowed_sources (int): how many texts were longer than the model's window.
     signature (str): everything the numbers depend on: versions, model, settings.
+    probabilities (list of float): with a calibration, one per summary; NaN where the score is undefined.
     pairs (list of list of dict): on request, see `return_pairs`.
 """
 

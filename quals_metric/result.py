@@ -29,7 +29,10 @@ class PairScore:
 
 @dataclass(frozen=True, repr=False)
 class SummaryScore(ScoredSummary):
-    """QUALS of one summary: the mean over its pairs. Without a pair it is NaN, with the reason in `note`."""
+    """QUALS of one summary: the mean over its pairs. Without a pair it is NaN, with the reason in `note`.
+
+    `probability` is that of the scorer's calibration; None without one.
+    """
 
     metric = "quals"
     items_field = "pairs"
@@ -37,6 +40,7 @@ class SummaryScore(ScoredSummary):
     score: float
     pairs: tuple[PairScore, ...]
     note: str = ""
+    probability: float | None = None
 
 
 @dataclass(frozen=True, repr=False)

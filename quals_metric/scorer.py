@@ -62,7 +62,7 @@ Model = EncoderDecoder | DecoderOnly
 
 def load_model(config: QualsConfig) -> Model:
     """Load the model that a configuration names, encoder-decoder or decoder-only. Raises the errors of its `load`."""
-    preset = config.preset()
+    preset = config.model_preset()
     options = LoadingOptions.from_config(config, config.revision or preset.revision)
     checkpoint, gguf, sharing = preset.place, config.gguf or preset.gguf, config.sharing
     if gguf is not None or is_decoder_only(checkpoint, options):
@@ -109,7 +109,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
         self, config: QualsConfig | str | None = None, *, model: Model | None = None, searcher: Model | None = None
     ) -> None:
         self.config = as_config(config, QualsConfig)
-        preset = self.config.preset()
+        preset = self.config.model_preset()
         self._cache = _open_cache(self.config)  # first: a wrong folder shows before a model is loaded
         self._model_is_given = model is not None
         self.model = model or load_model(self.config)
@@ -122,8 +122,9 @@ class QualsScorer(QuestionScorer[QualsResult]):
         self.window = self.format.window or self.model.window or DEFAULT_WINDOW
         self._map = partial(map_batches, token_budget=self.config.token_budget or DEFAULT_TOKEN_BUDGET)
         self._search = DiverseBeamSearch(
-            self.config.groups, self.config.strength, self.config.min_new_tokens, self.config.max_new_tokens
+            self.config.search_groups, self.config.strength, self.config.min_new_tokens, self.config.max_new_tokens
         )
+        self._use_calibration(self.config.calibration)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         if self._model_is_given:
@@ -170,7 +171,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
         settings = {
             "model": f"{self._name}@{checkpoint_version(self._checkpoint, model, self._gguf)}",
             "format": short_digest(self.format),
-            "groups": config.groups,
+            "groups": config.search_groups,
             "strength": config.strength,
             "tokens": config.tokens,
             "length": f"{config.min_new_tokens}-{config.max_new_tokens}",
@@ -231,7 +232,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
             self._map(
                 lambda batch: self._cached_searcher.generate(batch, self._search, end_ids=self._end_ids),
                 inputs,
-                lambda ids: len(ids) + TOKENS_PER_ROW * self.config.groups,
+                lambda ids: len(ids) + TOKENS_PER_ROW * self.config.search_groups,
                 spread=spread,
                 on_batch=progress.stage(0),
             )
@@ -246,8 +247,9 @@ class QualsScorer(QuestionScorer[QualsResult]):
             kept_pairs[text] = select_pairs(candidates, self.config.max_pairs)
         if texts and not num_well_formed:
             warnings.warn(
-                f"model {self._name!r}: none of {len(inputs) * self.config.groups} hypotheses is a question, the "
-                f"separator {self.format.separator!r} and an answer; every score is undefined. Does its format fit?",
+                f"model {self._name!r}: none of {len(inputs) * self.config.search_groups} hypotheses is a question, "
+                f"the separator {self.format.separator!r} and an answer; every score is undefined. Does its format "
+                f"fit?",
                 stacklevel=3,
             )
         return kept_pairs

@@ -17,7 +17,8 @@ PACKAGES = ("qa_inference", "quals_metric", "qags_metric")
 # From the ground up. A file imports from its own room and from those above it in this list; the first pattern counts.
 ROOMS = (
     ("qa_inference.lazy", "qa_inference.decoding", "qa_inference.tokenization", "qa_inference.formats",
-     "qa_inference.presets", "qa_inference.significance", "qa_inference.language", "qa_inference.overlap"),
+     "qa_inference.presets", "qa_inference.significance", "qa_inference.language", "qa_inference.overlap",
+     "qa_inference.calibration"),
     ("qa_inference.models.*", "qa_inference.batching", "qa_inference.distributed", "qa_inference.cache",
      "qa_inference.answer_candidates"),
     ("qa_inference.metric_base",),
@@ -26,6 +27,7 @@ ROOMS = (
     ("qa_inference.evaluate_metric", "quals_metric.metric", "qags_metric.metric"),
     ("quals_metric.metrics", "quals_metric.registry"),
     ("quals_metric.files.*", "quals_metric.report.*", "quals_metric.training.*"),
+    ("quals_metric.agreement.*",),
     ("quals_metric.integrations.*",),
     ("quals_metric.app.*", "quals_metric.study.*", "quals_metric.cli.*", "quals_metric.__main__"),
 )  # fmt: skip
@@ -38,6 +40,7 @@ DOORS = {
     "gradio": ("quals_metric.app.*", "quals_metric.study.*"),
     "jinja2": ("quals_metric.report.*",),
     "krippendorff": ("quals_metric.study.*",),
+    "sklearn": ("quals_metric.agreement.*",),
     "typer": ("quals_metric.cli.*",),
     **dict.fromkeys(
         ("trl", "ray", "pyspark", "lighteval", "lm_eval", "inspect_ai", "torchmetrics"),

@@ -65,7 +65,10 @@ OURS = ("qa_inference", "quals_metric", "qags_metric")
 CONFIGURATIONS = ("QualsConfig", "QagsConfig")
 
 # Members of public classes that no document names. They may be replaced.
-UNDOCUMENTED = {"asked", "asked_as", "columns", "kind", "metric", "preset", "reader_preset", "row", "short_signature"}
+UNDOCUMENTED = {
+    "asked", "asked_as", "columns", "kind", "metric", "model_preset", "reader_preset", "row", "search_groups",
+    "short_signature",
+}  # fmt: skip
 
 # What a search needs to write the toy's pairs.
 SEARCH: dict[str, Any] = {"groups": 30, "min_new_tokens": 2, "max_new_tokens": 14, "device": "cpu"}
@@ -164,6 +167,7 @@ def signatures() -> dict[str, dict[str, str]]:
         "default": {},
         "tokens answer": {"tokens": "answer"},
         "max_pairs 3": {"max_pairs": 3},
+        "preset fast": {"preset": "fast"},
         "another search": {"groups": 12, "strength": 0.25, "min_new_tokens": 2, "max_new_tokens": 30},
         "expanded": {"sharing": "expanded"},
         "float32": {"dtype": "float32"},

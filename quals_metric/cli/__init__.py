@@ -1,6 +1,6 @@
 """The command line of the package: the command `quals`.
 
-- `commands`: its commands, `file_commands` those that read and write files
+- `commands`: its commands, `file_commands` those that read and write files, `agreement_commands` those that read labels
 - `options`: the options of the models, derived from the fields of the metrics' configurations
 - `terminal`: results as plain text
 """

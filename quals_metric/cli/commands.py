@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quals_metric import __version__
+from quals_metric.cli.agreement_commands import agree_command, calibrate_command
 from quals_metric.cli.file_commands import check_page, compare_command, score_command
 from quals_metric.cli.options import (
     AllowedHostOption,
@@ -250,6 +251,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "explain": explain_command,
     "score": score_command,
     "compare": compare_command,
+    "agree": agree_command,
+    "calibrate": calibrate_command,
     "serve": serve_command,
     "models": models_command,
     "register": register_command,

@@ -65,13 +65,14 @@ def score_command(
     if report is not None:
         _check_report(report, rows, output)
     title = metric_spec(metric).title
-    with _warnings_as_lines(), progress_bar(title, "row", only_on_terminal=True, is_resumed=True) as show_progress:
+    with warnings_as_lines(), progress_bar(title, "row", only_on_terminal=True, is_resumed=True) as show_progress:
         scores = score_files(
             rows,
             output,
             lambda: load_scorer(metric, **options),
             metric=metric,
             pairs=pairs or report is not None,
+            calibrated=options.get("calibration") is not None,
             shard_rows=shard_rows,
             overwrite=overwrite,
             accept_finished=report is not None,  # a run that was killed before its report only needs the report
@@ -105,7 +106,7 @@ def compare_command(
     """
     from quals_metric.files.compare import compare_files
 
-    with _warnings_as_lines():
+    with warnings_as_lines():
         comparison = compare_files(
             a, b, metric=metric, source=source_column, resamples=resamples, trials=trials, seed=seed
         )
@@ -179,7 +180,7 @@ def check_page(path: Path, option: str) -> None:
 
 
 @contextlib.contextmanager
-def _warnings_as_lines() -> Iterator[None]:
+def warnings_as_lines() -> Iterator[None]:
     """Print warnings to users as lines on standard error, at once."""
 
     def show(message: Warning | str, category: type[Warning], *details: Any, **more: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field
 from enum import StrEnum
 from inspect import Parameter
@@ -55,10 +55,10 @@ def with_metrics(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def run(**values: Any) -> Any:
-        values = {name: value.value if isinstance(value, StrEnum) else value for name, value in values.items()}
+        values = {name: _plain(value) for name, value in values.items()}
         options = {name: values.pop(name) for name in owners}
         options = {name: value for name, value in options.items() if value is not None and value is not False}
-        if options:
+        if options and values["metric"]:  # without a metric, the command knows the default
             check_options(values["metric"], options)
         return command(**values, **options)
 
@@ -67,15 +67,16 @@ def with_metrics(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def check_options(metric: str, options: Mapping[str, Any]) -> None:
-    """Raise typer.BadParameter for an option that is not None and that `metric` does not have."""
-    known = metric_spec(metric).options()
+def check_options(metric: str | Sequence[str], options: Mapping[str, Any]) -> None:
+    """Raise typer.BadParameter for an option that is not None and that `metric`, or none of several, has."""
+    metrics = [metric] if isinstance(metric, str) else list(metric)
     for name, value in options.items():
-        if value is not None and name not in known:
+        if value is not None and not any(name in metric_spec(each).options() for each in metrics):
             owners = [spec.name for spec in METRICS.values() if name in spec.options()]
             does = "does" if len(owners) == 1 else "do"
+            asked = f"--metric {' --metric '.join(metrics)}" if metrics else "a score column"
             raise typer.BadParameter(
-                f"--metric {metric} does not know it; {' and '.join(owners)} {does}", param_hint=_dashed(name)
+                f"{asked} does not know it; {' and '.join(owners)} {does}", param_hint=_dashed(name)
             )
 
 
@@ -111,10 +112,18 @@ def _parameter(name: str, config_field: Field[Any], about: Option, specs: list[M
 
 
 def _with_choices(annotation: Any, choices: Iterable[str]) -> Any:
-    """An `Annotated[str | None, …]` or `Annotated[str, …]` that takes these values only."""
+    """An `Annotated[str | None, …]`, `Annotated[str, …]` or one of a list of str that takes these values only."""
     hint, *details = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     kind: Any = StrEnum("Choice", [(choice, choice) for choice in choices])  # type: ignore[misc]  # made at run time
+    kind = list[kind] if list[str] in (hint, *get_args(hint)) else kind
     return Annotated[(kind | None if type(None) in get_args(hint) else kind, *details)]
+
+
+def _plain(value: Any) -> Any:
+    """The value of a parameter with its choices as texts."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.value if isinstance(value, StrEnum) else value
 
 
 def _dashed(name: str) -> str:

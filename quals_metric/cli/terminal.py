@@ -14,6 +14,7 @@ from quals_metric.report.spelling import natural_question
 
 if TYPE_CHECKING:
     from qa_inference.metric_base import ScoredSummary
+    from quals_metric.agreement.page import StatisticsTable
     from quals_metric.files.compare import Comparison
     from quals_metric.files.scoring import FileScores
 
@@ -40,7 +41,8 @@ def summary_block(label: str, text: str, scored: ScoredSummary, source: str = ""
     ]
     rows = [(format_number(item.score), *spec.cells(item)) for item in items]
     in_01 = f"   (0 to 1: {format_number(scored.score_01)})" if spec.shows_01 else ""
-    return f"{head}\n  {spec.title} {format_number(scored.score)}{in_01}\n{rows_block(spec.columns, rows)}"
+    probability = "" if scored.probability is None else f"   probability: {format_number(scored.probability)}"
+    return f"{head}\n  {spec.title} {format_number(scored.score)}{in_01}{probability}\n{rows_block(spec.columns, rows)}"
 
 
 def file_scores_text(scores: FileScores) -> str:
@@ -80,7 +82,7 @@ def rows_block(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Rows in columns. The last column is wrapped to the rest of the width, the others at a third of the width."""
     cells = [[textwrap.wrap(printable(cell), WIDTH // 3) or [""] for cell in row[:-1]] for row in (header, *rows)]
     widths = [max(len(line) for row in cells for line in row[column]) for column in range(len(header) - 1)]
-    left = max(20, WIDTH - 2 - sum(width + 2 for width in widths))
+    left = max(24, WIDTH - 2 - sum(width + 2 for width in widths))
     lines = []
     for row, start in zip((header, *rows), cells, strict=True):
         columns = [*start, textwrap.wrap(printable(row[-1]), left) or [""]]
@@ -89,6 +91,12 @@ def rows_block(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
             padded = [part.ljust(width) for part, width in zip(parts, [*widths, 0], strict=True)]
             lines.append(("    " + "  ".join(padded)).rstrip())
     return "\n".join(lines)
+
+
+def statistics_text(table: StatisticsTable) -> str:
+    """A table of statistics: its title, what it shows, and its rows in columns."""
+    notes = [textwrap.fill(note, WIDTH, initial_indent="  ", subsequent_indent="  ") for note in table.notes]
+    return "\n".join([table.title, *notes, rows_block(table.head, table.rows)])
 
 
 def printable(text: str) -> str:

@@ -170,16 +170,21 @@ def read_scores(path: str | Path, source: str = "source") -> ScoreFile:
     path = Path(path)
     scores, sources = [], []
     for location, columns in records(path):
-        scores.append(_score(columns, location, is_text=path.name.lower().endswith((".csv", ".csv.gz"))))
+        is_text = path.name.lower().endswith((".csv", ".csv.gz"))
+        scores.append(number_in(columns, "score", location, is_text=is_text, remedy="Is it of `quals score`?"))
         sources.append(columns.get(source))
     kept = [text for text in sources if isinstance(text, str)]
     about = _about(path, len(scores))
     return ScoreFile(path, tuple(scores), tuple(kept) if kept and len(kept) == len(scores) else None, about)
 
 
-def _score(columns: Mapping[str, Any], location: str, is_text: bool) -> float:
-    """The score of a row; `is_text`: all cells are text, and an undefined score is an empty cell."""
-    value: Any = columns.get("score", "a row without it")
+def number_in(columns: Mapping[str, Any], name: str, location: str, *, is_text: bool, remedy: str) -> float:
+    """The number in a column of a row; NaN for a null.
+
+    `is_text`: all cells are text, as in CSV, and a null is an empty cell. Raises ValueError, with the remedy, if the
+    row lacks the column or holds anything else in it.
+    """
+    value: Any = columns.get(name, "a row without it")
     try:
         if value is None or (is_text and value == ""):
             return math.nan
@@ -188,8 +193,8 @@ def _score(columns: Mapping[str, Any], location: str, is_text: bool) -> float:
             return number
     except (ValueError, OverflowError):
         pass
-    got = f"{value!r:.40}" if "score" in columns else value
-    raise ValueError(f"{location}: column 'score' must be a number or null; got {got}. Is it of `quals score`?")
+    got = f"{value!r:.40}" if name in columns else value
+    raise ValueError(f"{location}: column {name!r} must be a number or null; got {got}. {remedy}")
 
 
 def check_metric(a: ScoreFile, b: ScoreFile, metric: str | None = None) -> None:

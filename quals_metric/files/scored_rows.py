@@ -94,14 +94,16 @@ class Parquet:
         inputs: the files the rows are read from.
         pairs: whether the questions behind the scores are written.
         metric: the metric of the scores.
+        calibrated: whether the scores have probabilities.
     """
 
     ending = ".parquet"
 
-    def __init__(self, inputs: Sequence[Path], pairs: bool, metric: str = "quals") -> None:
+    def __init__(self, inputs: Sequence[Path], pairs: bool, metric: str = "quals", calibrated: bool = False) -> None:
         import pyarrow as pa
 
         self._summary_type = metric_spec(metric).summary_type()
+        self._own = self._summary_type.columns(calibrated)
         self._known = bool(inputs) and all(ending(path) == ".parquet" for path in inputs)
         self._kept = pa.schema([])
         self._seen: dict[str, str] = {}  # the location of the first row that has a value in a column
@@ -154,7 +156,7 @@ class Parquet:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        own = self._summary_type.columns()
+        own = self._own
         plain = [_storable(row | {name: json_ready(row[name]) for name in own if name in row}) for row in rows]
         pq.write_table(pa.Table.from_pylist(plain, schema=self._schema(rows[0])), file)
 
@@ -171,8 +173,9 @@ class Parquet:
     def _schema(self, row: Mapping[str, Any]) -> pa.Schema:
         import pyarrow as pa
 
-        hints = (float, float, int, str, get_type_hints(self._summary_type)[self._summary_type.items_field])
-        own = zip(self._summary_type.columns(), map(_arrow_type, hints), strict=True)
+        numbers = [float] * (len(self._own) - 3)  # then come the number of questions, the note, the questions
+        hints = (*numbers, int, str, get_type_hints(self._summary_type)[self._summary_type.items_field])
+        own = zip(self._own, map(_arrow_type, hints), strict=True)
         kept = [column for column in self._kept if column.name in row or not self._known]
         return pa.schema([*kept, *list(own)[: None if self._pairs else -1]])
 
@@ -184,13 +187,14 @@ class Csv:
 
     Args:
         metric: the metric of the scores.
+        calibrated: whether the scores have probabilities.
     """
 
     ending = ".csv"
 
-    def __init__(self, metric: str) -> None:
+    def __init__(self, metric: str, calibrated: bool = False) -> None:
         self._kept: dict[str, None] = {}
-        self._own = metric_spec(metric).summary_type().columns()[:-1]
+        self._own = metric_spec(metric).summary_type().columns(calibrated)[:-1]
 
     def learn(self, rows: Sequence[Row]) -> None:
         """Collect the names of the kept columns, and try to write their values."""
@@ -273,7 +277,9 @@ def _arrow_type(hint: Any) -> pa.DataType:
     return pa.struct([(name, _arrow_type(field)) for name, field in get_type_hints(hint).items()])
 
 
-def format_of(output: Path, inputs: Sequence[Path], pairs: bool, metric: str = "quals") -> Format:
+def format_of(
+    output: Path, inputs: Sequence[Path], pairs: bool, metric: str = "quals", calibrated: bool = False
+) -> Format:
     """The format that the ending of an output's name stands for.
 
     Raises:
@@ -282,11 +288,11 @@ def format_of(output: Path, inputs: Sequence[Path], pairs: bool, metric: str = "
     if ending(output) == ".jsonl":
         return JsonLines()
     if ending(output) == ".parquet":
-        return Parquet(inputs, pairs, metric)
+        return Parquet(inputs, pairs, metric, calibrated)
     if ending(output) == ".csv":
         if pairs:
             raise ValueError(f"{output}: CSV has no cells for questions and answers. Write .jsonl or .parquet")
-        return Csv(metric)
+        return Csv(metric, calibrated)
     raise ValueError(f"{output}: the output's name must end in .jsonl or .parquet, or in .csv. Choose one of them")
 
 

@@ -83,6 +83,7 @@ def score_files(
     *,
     metric: str = "quals",
     pairs: bool = False,
+    calibrated: bool = False,
     shard_rows: int = SHARD_ROWS,
     overwrite: bool = False,
     accept_finished: bool = False,
@@ -103,6 +104,7 @@ def score_files(
         load: makes the scorer, for example `QualsScorer`; called after the input has been read and is valid.
         metric: the metric that the scorer computes, a name in `METRICS`.
         pairs: whether the pairs or questions behind each score are written.
+        calibrated: whether the scorer has a calibration. Each row then has a `probability`, after `score_01`.
         shard_rows: how many rows are scored and written at once; a killed process loses at most these.
         overwrite: whether an existing output is replaced, once the new one is whole.
         accept_finished: whether an existing output of the same job is accepted as it is, instead of refused.
@@ -124,7 +126,8 @@ def score_files(
     output = Path(output)
     rank, size = rank_and_size()
     work = WorkFolder(output)
-    form = format_of(output, rows.paths, pairs, metric)
+    form = format_of(output, rows.paths, pairs, metric, calibrated)
+    written = metric_spec(metric).summary_type().columns(calibrated)
     _check_output(output, rows)
     if output.exists() and not overwrite and not work.path.exists() and not accept_finished:
         if rank:
@@ -133,7 +136,7 @@ def score_files(
     work.create()
     try:
         with _readable_twice(rows, work) as kept:
-            plan = make_plan(kept, shard_rows, form.learn, metric_spec(metric).summary_type().columns())
+            plan = make_plan(kept, shard_rows, form.learn, written)
             form.check()
             scorer = load()
             settings = {

@@ -85,8 +85,8 @@ class Table:
         wanted = None if self.keep else (self.summary, self.source)
         for path in self.paths:
             for location, columns in records(path, wanted, self.title):
-                summary = _text_of(columns, self.summary, location, "summary")
-                source = _text_of(columns, self.source, location, "source")
+                summary = text_in(columns, self.summary, location, "summary")
+                source = text_in(columns, self.source, location, "source")
                 yield Row(summary, source, location, columns if self.keep else {})
 
 
@@ -231,7 +231,11 @@ def _is_table(path: Path) -> bool:
     return not path.name.startswith(".") and ending(path) is not None
 
 
-def _text_of(columns: Mapping[str, Any], name: str, location: str, role: str) -> str:
+def text_in(columns: Mapping[str, Any], name: str, location: str, role: str) -> str:
+    """The text in a column of a row; `role` is the text's name in the option that names the column.
+
+    Raises ValueError if the row lacks the column, TypeError if it holds no text.
+    """
     if name not in columns:
         names = ", ".join(map(repr, columns)) or "none"
         raise ValueError(f"{location}: must have a column {name!r}; it has {names}. Name yours with --{role}-column")

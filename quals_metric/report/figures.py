@@ -48,6 +48,30 @@ class PairWithTokens(Protocol):
         """Their log-probabilities in nats given the source."""
 
 
+class ProbabilityBin(Protocol):
+    """Summaries with similar probabilities."""
+
+    @property
+    def count(self) -> int:
+        """Their number."""
+
+    @property
+    def probability(self) -> float:
+        """Their mean probability."""
+
+    @property
+    def share(self) -> float:
+        """The share of them that is consistent."""
+
+    @property
+    def low(self) -> float:
+        """The lower bound of the share."""
+
+    @property
+    def high(self) -> float:
+        """The upper bound of the share."""
+
+
 def figure_svg(pair: PairWithTokens) -> str:
     """The QUALS article's figure of a pair as SVG: each token's probability given the summary and given the source.
 
@@ -114,6 +138,15 @@ def histogram_svg(bars: Sequence[tuple[str, int]], title: str) -> str:
     right = _LEFT + step * len(bars)
     sizes = dict(left=_LEFT, top=_TOP + 8, base=_TOP + 8 + _HEIGHT, right=right, height=_HEIGHT + 68, step=step)
     return render_template("histogram.svg.jinja", title=title, shapes=shapes, most=most, **sizes)
+
+
+def reliability_svg(bins: Sequence[ProbabilityBin], title: str) -> str:
+    """A reliability plot as SVG: for every bin of probabilities, the share that is consistent, with its interval.
+
+    Points on the diagonal are right. All numbers are in the text alternative too.
+    """
+    sizes = dict(left=44, top=10, size=260, ticks=[step / 5 for step in range(6)])
+    return render_template("reliability.svg.jinja", title=title, bins=bins, **sizes)
 
 
 def readable(token: str) -> str:

@@ -24,6 +24,8 @@ _RESERVE = 20_000  # bytes for what stands between the parts that are counted
 _FEW = 4  # rows that are shown open, in the order given, without a histogram
 
 _CSS = (files("quals_metric.report") / "templates" / "report.css").read_text(encoding="utf-8") + STYLE
+PAGE = {"style": _CSS, "digest": base64.b64encode(hashlib.sha256(_CSS.encode()).digest()).decode()}
+"""The style sheet of a page, and the digest by which its content security policy allows it."""
 
 
 def report_html(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any], max_bytes: int) -> bytes:
@@ -42,8 +44,7 @@ def report_html(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any], max
         groups = [("Summaries" if len(entries) > 1 else "Summary", entries)]
     fixed = {
         "metric": spec,
-        "style": _CSS,
-        "digest": base64.b64encode(hashlib.sha256(_CSS.encode()).digest()).decode(),
+        **PAGE,
         "legend": Markup(legend_html(spec)),
         "facts": _facts(spec, rows, about),
         "bars": [] if few else rows.histogram.bars(),

@@ -119,13 +119,13 @@ def _entry_of_row(
     summary_type: type[ScoredSummary], row: Mapping[str, Any], summary: str, source: str, number: int
 ) -> Entry:
     """The entry of a row of a score file, with the user's columns: all but its texts, its score and lists."""
-    written = summary_type.columns()
+    scored = summary_type.from_row(row)
+    written = summary_type.columns(scored.probability is not None)
     columns = [
         (name, text if len(text := str(value)) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…")
         for name, value in row.items()
         if name not in written and value not in (None, summary, source) and not isinstance(value, list | dict)
     ]
-    scored = summary_type.from_row(row)
     return Entry(number, f"Row {number}", summary, source, scored, tuple(columns[:_MOST_COLUMNS]))
 
 

@@ -288,7 +288,7 @@ def test_the_signature_names_what_could_change_a_number(make: Make, folders: tup
 )
 def test_settings_that_cannot_be_meant(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        (QagsConfig(**settings).preset(), QagsConfig(**settings).reader_preset())
+        (QagsConfig(**settings).model_preset(), QagsConfig(**settings).reader_preset())
 
 
 def test_a_checkpoint_without_the_mark(make: Make) -> None:

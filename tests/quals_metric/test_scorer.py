@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from qa_inference.formats import PairFormat
+from qa_inference.metric_base import with_options
 from quals_metric.config import QualsConfig
 from quals_metric.result import QualsResult
 from quals_metric.scorer import QualsScorer
@@ -243,13 +244,28 @@ def test_a_format_that_does_not_fit_is_said(folder: str) -> None:
         ({"strength": -1.0}, "strength: must be a finite number of at least 0; got -1.0"),
         ({"strength": math.nan}, "strength: must be a finite number"),
         ({"tokens": "question"}, "tokens: must be one of all, answer; got 'question'"),
+        ({"preset": "slow"}, "preset: must be one of default, fast; got 'slow'"),
+        ({"preset": "fast", "groups": 30}, "preset: 'fast' stands for 20 groups; got groups=30 beside it"),
         ({"sharing": "no"}, "sharing: must be one of auto, shared, expanded; got 'no'"),
         ({"token_budget": 0}, "token_budget: must be an integer of at least 1; got 0"),
     ],
 )
 def test_settings_that_cannot_be_meant(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        QualsConfig(**settings).preset()
+        QualsConfig(**settings).model_preset()
+
+
+def test_the_fast_preset_is_a_search_with_fewer_groups(folder: str) -> None:
+    model = QualsScorer(QualsConfig(folder, device="cpu")).model
+    fast, same, default = (
+        QualsScorer(QualsConfig(folder, device="cpu", **settings), model=model)
+        for settings in ({"preset": "fast"}, {"groups": 20}, {})
+    )
+    assert fast.signature == same.signature != default.signature
+    assert "|groups:20|" in fast.signature and "|groups:60|" in default.signature
+    texts = ([tiny.CORPUS[0], tiny.CORPUS[3]], [tiny.CORPUS[0], tiny.CORPUS[2]])
+    assert fast.score(*texts).to_dict() == same.score(*texts).to_dict() != default.score(*texts).to_dict()
+    assert with_options(QualsConfig(preset="fast"), {"preset": "default"}) == QualsConfig()
 
 
 @pytest.mark.parametrize(

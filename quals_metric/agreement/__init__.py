@@ -1,0 +1,8 @@
+"""Agreement of scores with people's labels, and calibration: a map from scores to probabilities.
+
+- `statistics`: correlations, accuracies and thresholds, with bootstrap intervals by document
+- `labelled`: reading labelled summaries
+- `agreement`: the agreement of several scores with the labels
+- `fitting`: fitting a calibration, and measuring how reliable it is
+- `page`: the page of an agreement, with reliability plots
+"""

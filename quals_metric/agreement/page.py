@@ -1,0 +1,119 @@
+"""The page of an agreement or of a calibration: its tables, and a reliability plot for each set of probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from quals_metric.agreement.agreement import STATISTICS, Agreement
+from quals_metric.agreement.fitting import Reliability
+from quals_metric.agreement.statistics import Estimate
+from quals_metric.metrics import format_number
+from quals_metric.report.figures import reliability_svg, render_template
+from quals_metric.report.html import PAGE
+
+
+@dataclass(frozen=True)
+class StatisticsTable:
+    """A table of a page or of a terminal: its title, lines above it, its head and its rows."""
+
+    title: str
+    notes: tuple[str, ...]
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def interval_text(estimate: Estimate) -> str:
+    """A statistic with its 95 % interval."""
+    if math.isnan(estimate.value):
+        return "undefined"
+    low, high = map(format_number, estimate.interval)
+    return f"{format_number(estimate.value)} [{low}, {high}]"
+
+
+def agreement_tables(agreement: Agreement) -> list[StatisticsTable]:
+    """The statistics of an agreement: correlations, and then accuracies with thresholds."""
+    first = next(iter(agreement.scores))
+    correlations = [
+        (
+            name,
+            *(interval_text(score.statistics[statistic]) for statistic in STATISTICS[:3]),
+            "" if score.less_first is None else interval_text(score.less_first),
+        )
+        for name, score in agreement.scores.items()
+    ]
+    accuracies = [
+        (
+            name,
+            *(interval_text(score.statistics[statistic]) for statistic in STATISTICS[3:]),
+            format_number(score.threshold),
+        )
+        for name, score in agreement.scores.items()
+    ]
+    pairs = f"pairwise accuracy ({agreement.num_pairs:,} pairs)"
+    return [
+        StatisticsTable(
+            "Correlation with the labels",
+            ("In brackets: 95 % bootstrap intervals, by source. .5 is chance for the area under the ROC curve.",),
+            ("score", *STATISTICS[:3], f"ROC AUC less {first}"),
+            tuple(correlations),
+        ),
+        StatisticsTable(
+            "Accuracy",
+            (
+                "A summary is called consistent from the threshold on. The best threshold is chosen on the same "
+                "summaries, so its accuracy is too high; the cross-validated one is chosen on all other sources. .5 is "
+                "chance.",
+            ),
+            ("score", pairs, "balanced accuracy, best", "… cross-validated", "best threshold"),
+            tuple(accuracies),
+        ),
+    ]
+
+
+def reliability_table(reliabilities: Sequence[Reliability]) -> StatisticsTable:
+    """How reliable probabilities are, one row for each set of summaries."""
+    rows = [
+        (
+            each.name,
+            f"{each.num_summaries:,}",
+            format_number(each.share),
+            format_number(each.mean),
+            interval_text(each.brier),
+            format_number(each.brier_of_share),
+            format_number(each.calibration_error),
+            format_number(each.roc_auc),
+        )
+        for each in reliabilities
+    ]
+    return StatisticsTable(
+        "Reliability of the probabilities",
+        (
+            "A lower Brier score is better; that of the share is the one of the same probability for every summary. "
+            "The calibration error is the mean distance of probability and share.",
+        ),
+        ("summaries", "number", "consistent", "mean probability", "Brier score", "… of the share", "error", "ROC AUC"),
+        tuple(rows),
+    )
+
+
+def agreement_html(
+    title: str,
+    facts: Sequence[tuple[str, str]],
+    tables: Sequence[StatisticsTable],
+    reliabilities: Sequence[Reliability],
+) -> bytes:
+    """The page as UTF-8. It needs nothing but a browser and asks nothing of a network.
+
+    Args:
+        title: the title of the page.
+        facts: facts of the whole, each with its name; the last takes a line of its own.
+        tables: the tables to show.
+        reliabilities: of each, a plot is shown.
+    """
+    plots = [(Markup(reliability_svg(each.bins, f"Reliability: {each.name}")), each) for each in reliabilities]
+    page = render_template("agreement.html.jinja", **PAGE, title=title, facts=facts, tables=tables, plots=plots)
+    return page.encode()

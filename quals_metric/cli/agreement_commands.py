@@ -1,0 +1,334 @@
+"""`quals agree` and `quals calibrate`: the commands that read labelled summaries."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from quals_metric.cli.file_commands import check_page, warnings_as_lines
+from quals_metric.cli.options import JsonOption, MetricOption, check_options, load_scorer
+from quals_metric.cli.terminal import printable, statistics_text
+from quals_metric.metrics import format_number, metric_spec
+
+if TYPE_CHECKING:
+    from qa_inference.metric_base import CorpusResult, ScoredSummary
+    from quals_metric.agreement.agreement import Agreement
+    from quals_metric.agreement.fitting import Fit, Reliability
+    from quals_metric.agreement.labelled import LabelledSet
+
+LabelledArgument = Annotated[
+    list[str],
+    typer.Argument(
+        help="Files of labelled summaries: .jsonl, .csv, .parquet, .gz of the first two; folders or globs of them. A "
+        "row has a source, a summary and a label; or a source, and a faithful and an unfaithful summary."
+    ),
+]
+SummaryColumnOption = Annotated[str, typer.Option(help="Column of the summaries.")]
+SourceColumnOption = Annotated[str | None, typer.Option(help="Column of the sources.  [default: source, or document]")]
+LabelColumnOption = Annotated[str, typer.Option(help="Column of the labels: numbers. Rows without one are left out.")]
+ConsistentFromOption = Annotated[float, typer.Option(help="Least label of a summary that counts as consistent.")]
+PageOption = Annotated[
+    Path | None,
+    typer.Option(help="Also write a page with reliability plots: .html. Needs the extra `calibrate`.", dir_okay=False),
+]
+
+FEWEST_SOURCES = 30  # with fewer, an interval by source is too narrow
+FEWEST_LABELS = 100  # with fewer, an isotonic map follows chance
+
+
+def agree_command(
+    inputs: LabelledArgument,
+    score_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column of the file with the scores of another metric. Repeat the option for several. In a file of "
+            "pairs, NAME stands for NAME_faithful and NAME_unfaithful."
+        ),
+    ] = None,
+    summary_column: SummaryColumnOption = "summary",
+    source_column: SourceColumnOption = None,
+    label_column: LabelColumnOption = "label",
+    consistent_from: ConsistentFromOption = 1.0,
+    html: PageOption = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Metric to compute. Repeat the option for both.  [default: quals, or none with --score-column]"
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    **options: Any,
+) -> None:
+    """Measure how far scores agree with people's labels.
+
+    The statistics are correlations, the area under the ROC curve, the accuracy of pairs, and the balanced accuracy at
+    the best and at a cross-validated threshold. All have bootstrap intervals by source. The shares of copied n-grams
+    are shown beside the scores. A useful metric agrees better than these.
+    """
+    from quals_metric.agreement.agreement import defined_rows, measure_agreement
+    from quals_metric.agreement.fitting import check_scikit_learn
+
+    metrics = metric or ([] if score_column else ["quals"])
+    if options:
+        check_options(metrics, options)
+    if html is not None:
+        check_page(html, "--html")
+        check_scikit_learn()
+    columns = dict(summary=summary_column, source=source_column, label=label_column)
+    sets = _read_sets(inputs, consistent_from, scores=score_column or (), **columns)
+    agreements: list[Agreement] = []
+    reliabilities: list[list[Reliability]] = []
+    with warnings_as_lines():
+        results = _score(sets, metrics, options)
+        for labelled, of_metrics in zip(sets, results, strict=True):
+            scores = {metric_spec(name).title: _array(result.scores) for name, result in of_metrics.items()}
+            probabilities = {
+                metric_spec(name).title: _array(result.probabilities)
+                for name, result in of_metrics.items()
+                if result.probabilities is not None
+            }
+            signatures = {metric_spec(name).title: result.signature for name, result in of_metrics.items()}
+            every = {**scores, **labelled.columns, **labelled.copied_shares()}
+            agreements.append(measure_agreement(labelled, every, signatures))
+            _warn_of_few_sources(agreements[-1])
+            kept = defined_rows(every)
+            plotted = {**scores, **labelled.columns} if html is not None else {}
+            reliabilities.append(_reliabilities(labelled, kept, plotted, probabilities))
+    pairs = list(zip(agreements, reliabilities, strict=True))
+    if html is not None:
+        _write_agreement_page(html, pairs)
+    if as_json:
+        found = [each.to_dict() | {"reliability": [one.to_dict() for one in of_set]} for each, of_set in pairs]
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    typer.echo("\n\n".join(_agreement_text(*pair) for pair in pairs))
+
+
+def calibrate_command(
+    inputs: LabelledArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .json.", dir_okay=False)],
+    summary_column: SummaryColumnOption = "summary",
+    source_column: SourceColumnOption = None,
+    label_column: LabelColumnOption = "label",
+    consistent_from: ConsistentFromOption = 1.0,
+    html: PageOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
+    metric: MetricOption = "quals",
+    as_json: JsonOption = False,
+    **options: Any,
+) -> None:
+    """Make a calibration from labelled summaries: a map from scores to probabilities.
+
+    `--calibration FILE` then adds the probability that people call a summary consistent to every score. Several files
+    are several data sets of the same weight; each is left out once, to measure how well the others serve for it. Needs
+    the extra `calibrate`.
+    """
+    from quals_metric.agreement.fitting import ScoredSet, check_scikit_learn, fit_calibration
+    from quals_metric.files import durable
+
+    check_scikit_learn()
+    if options.pop("calibration", None) is not None:
+        raise typer.BadParameter("calibrate makes one and takes none", param_hint="--calibration")
+    if output.suffix.lower() != ".json":
+        raise typer.BadParameter(f"the name must end in .json; got {output.name!r}", param_hint="--output")
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"{output}: exists, and is kept. Name another output, or replace it: --overwrite")
+    durable.check_writable(output)
+    if html is not None:
+        check_page(html, "--html")
+    columns = dict(summary=summary_column, source=source_column, label=label_column)
+    sets = _read_sets(inputs, consistent_from, **columns)
+    with warnings_as_lines():
+        scorer = load_scorer(metric, **options)
+        results = [_scored(scorer, labelled) for labelled in sets]
+        scored = [ScoredSet.of(labelled, _array(result.scores)) for labelled, result in zip(sets, results, strict=True)]
+        fit = fit_calibration(scored, metric, scorer.key.settings)
+        _warn_of_weak_fit(fit)
+    durable.write_file(output, fit.calibration.to_json().encode())
+    if html is not None:
+        _write_calibration_page(html, fit, scorer.signature)
+    about = {
+        "output": str(output),
+        "digest": fit.calibration.digest,
+        "threshold": fit.threshold,
+        "signature": scorer.signature,
+        **fit.calibration.about,
+    }
+    typer.echo(json.dumps(about, indent=2, ensure_ascii=False) if as_json else _fit_text(fit, output, scorer.signature))
+
+
+def _read_sets(inputs: list[str], consistent_from: float, **columns: Any) -> list[LabelledSet]:
+    """The labelled sets of all files."""
+    from quals_metric.agreement.labelled import read_labelled
+    from quals_metric.files.tables import expand
+
+    return [read_labelled(path, consistent_from=consistent_from, **columns) for path in expand(inputs)]
+
+
+def _score(
+    sets: Sequence[LabelledSet], metrics: Sequence[str], options: dict[str, Any]
+) -> list[dict[str, CorpusResult[ScoredSummary]]]:
+    """For every set, its result by every metric. A metric gets those options that it has."""
+    results: list[dict[str, CorpusResult[ScoredSummary]]] = [{} for _ in sets]
+    for name in dict.fromkeys(metrics):
+        title = metric_spec(name).title
+        for labelled in sets:
+            if title in labelled.columns:
+                raise ValueError(f"{labelled.name}: a score column must not be named {title!r}. Rename it")
+        known = metric_spec(name).options()
+        scorer = load_scorer(name, **{option: value for option, value in options.items() if option in known})
+        for labelled, of_metrics in zip(sets, results, strict=True):
+            of_metrics[name] = _scored(scorer, labelled)
+    return results
+
+
+def _scored(scorer: Any, labelled: LabelledSet) -> CorpusResult[ScoredSummary]:
+    """The result of a set; on a terminal with a progress bar."""
+    result: CorpusResult[ScoredSummary] = scorer.score(
+        summaries=labelled.summaries, sources=labelled.sources, progress=sys.stderr.isatty()
+    )
+    return result
+
+
+def _array(values: Sequence[float]) -> Any:
+    import numpy as np
+
+    return np.array(values, dtype=float)
+
+
+def _reliabilities(
+    labelled: LabelledSet, kept: Any, scores: dict[str, Any], probabilities: dict[str, Any]
+) -> list[Reliability]:
+    """The reliability of the probabilities that a calibration gave, or else of cross-validated ones of the scores."""
+    import numpy as np
+
+    from quals_metric.agreement.fitting import measure_reliability, out_of_fold
+    from quals_metric.agreement.statistics import DocumentSample
+
+    good = labelled.good[kept]
+    sample = DocumentSample([source for source, is_kept in zip(labelled.sources, kept, strict=True) if is_kept])
+    found = []
+    for name in {**scores, **probabilities}:
+        if name in probabilities:
+            values = probabilities[name][kept]
+            found.append(measure_reliability(f"{name}, by the calibration", values, values, good, sample))
+        elif len(sample.of_document) > 1:
+            values = scores[name][kept]
+            fitted = out_of_fold(values, good, np.ones(len(values)), sample.documents)
+            found.append(measure_reliability(f"{name}, cross-validated", fitted, values, good, sample))
+    return found
+
+
+def _warn_of_few_sources(agreement: Agreement) -> None:
+    if agreement.num_sources < FEWEST_SOURCES:
+        warnings.warn(
+            f"{agreement.name}: only {agreement.num_sources} sources: below {FEWEST_SOURCES} the intervals are too "
+            f"narrow, and hardly any difference shows",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _warn_of_weak_fit(fit: Fit) -> None:
+    reliability = fit.cross_validated
+    if reliability.num_summaries < FEWEST_LABELS:
+        warnings.warn(
+            f"only {reliability.num_summaries} labelled summaries: below {FEWEST_LABELS} the probabilities mean little",
+            UserWarning,
+            stacklevel=2,
+        )
+    for each in (reliability, *fit.left_out):
+        if each.brier.value >= each.brier_of_share:
+            warnings.warn(
+                f"{each.name}: the probabilities are no better than one probability for all: Brier score "
+                f"{format_number(each.brier.value)}, that of the share {format_number(each.brier_of_share)}",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+def _counts_line(agreement: Agreement) -> str:
+    """The numbers of summaries in one line."""
+    left_out = [
+        f"{count:,} {reason}"
+        for count, reason in (
+            (agreement.num_undefined, "left out: a score is undefined"),
+            (agreement.num_unlabelled, "without a label"),
+        )
+        if count
+    ]
+    about = (
+        f"{agreement.num_summaries:,} summaries of {agreement.num_sources:,} sources, {agreement.num_consistent:,} "
+        f"consistent"
+    )
+    return "; ".join([about, *left_out])
+
+
+def _agreement_text(agreement: Agreement, reliabilities: Sequence[Reliability]) -> str:
+    """An agreement as plain text."""
+    from quals_metric.agreement.page import agreement_tables, reliability_table
+
+    tables = agreement_tables(agreement) + ([reliability_table(reliabilities)] if reliabilities else [])
+    return "\n\n".join(
+        [
+            f"{printable(agreement.name)}: {_counts_line(agreement)}",
+            *map(statistics_text, tables),
+            *(f"signature of {name}: {printable(text)}" for name, text in agreement.signatures.items()),
+        ]
+    )
+
+
+def _write_agreement_page(path: Path, pairs: Sequence[tuple[Agreement, Sequence[Reliability]]]) -> None:
+    from dataclasses import replace
+
+    from quals_metric.agreement.page import agreement_html, agreement_tables, reliability_table
+    from quals_metric.files import durable
+
+    facts, tables, plots = [], [], []
+    for agreement, reliabilities in pairs:
+        of_set = [*agreement_tables(agreement), *([reliability_table(reliabilities)] if reliabilities else [])]
+        facts.append((agreement.name, _counts_line(agreement)))
+        tables += [replace(table, title=f"{table.title}: {agreement.name}") for table in of_set]
+        plots += [replace(each, name=f"{agreement.name}: {each.name}") for each in reliabilities]
+    signatures = {name: text for agreement, _ in pairs for name, text in agreement.signatures.items()}
+    facts += [(f"Signature of {name}", text) for name, text in signatures.items()]
+    durable.write_file(path, agreement_html("Agreement with people", facts, tables, plots))
+
+
+def _write_calibration_page(path: Path, fit: Fit, signature: str) -> None:
+    from quals_metric.agreement.page import agreement_html, reliability_table
+    from quals_metric.files import durable
+
+    reliabilities = [fit.cross_validated, *fit.left_out]
+    facts = [
+        ("Metric", metric_spec(fit.calibration.metric).title),
+        ("Calibration", fit.calibration.digest),
+        ("Signature", signature),
+    ]
+    page = agreement_html("Calibration", facts, [reliability_table(reliabilities)], reliabilities)
+    durable.write_file(path, page)
+
+
+def _fit_text(fit: Fit, output: Path, signature: str) -> str:
+    """A calibration as plain text."""
+    from quals_metric.agreement.page import reliability_table
+
+    threshold = (
+        "no score has a probability of .5"
+        if math.isnan(fit.threshold)
+        else f"the probability is .5 or more from a score of {format_number(fit.threshold)} on"
+    )
+    return "\n\n".join(
+        [
+            statistics_text(reliability_table([fit.cross_validated, *fit.left_out])),
+            f"{threshold}\nwritten    {printable(str(output))} ({fit.calibration.digest})\n"
+            f"signature: {printable(signature)}",
+        ]
+    )

@@ -1,0 +1,131 @@
+"""A scorer with a calibration: the probability is in every result and output, and its digest in the signature."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from qa_inference.calibration import Calibration
+from quals_metric import Quals, QualsConfig, QualsScorer
+from quals_metric.cli import app
+from quals_metric.files.tables import records
+from tests import tiny
+
+SUMMARIES = [tiny.CORPUS[0], "Anthony Joshua won.", "", tiny.CORPUS[3]]
+SOURCES = [tiny.CORPUS[0], tiny.CORPUS[0], tiny.CORPUS[0], tiny.CORPUS[2]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.trained(tmp_path_factory.mktemp("calibrated") / "model")
+
+
+@pytest.fixture(scope="module")
+def calibration(model: Path) -> Path:
+    """One for the scores of the model: the probability rises from .1 at a score of -4 to .9 at 0."""
+    settings = {name: str(value) for name, value in QualsScorer(str(model)).key.settings.items()}
+    path = model.parent / "calibration.json"
+    path.write_text(Calibration("quals", settings, (-4.0, 0.0), (0.1, 0.9)).to_json())
+    return path
+
+
+def config(model: Path, **options: Any) -> QualsConfig:
+    return QualsConfig(str(model), groups=60, **options)
+
+
+def expected(score: float) -> float:
+    return math.nan if math.isnan(score) else min(0.9, max(0.1, 0.9 + 0.2 * score))
+
+
+def test_results(model: Path, calibration: Path) -> None:
+    plain = QualsScorer(config(model))
+    scorer = QualsScorer(config(model, calibration=calibration), model=plain.model)
+    result, uncalibrated = (each.score(SUMMARIES, SOURCES) for each in (scorer, plain))
+    assert result.scores == pytest.approx(uncalibrated.scores, nan_ok=True)
+    assert result.probabilities == pytest.approx([expected(score) for score in result.scores], nan_ok=True)
+    assert math.isnan(result.scores[2]) and len({*result.scores}) >= 3
+    assert uncalibrated.probabilities is None and uncalibrated.summaries[0].probability is None
+    # The digest is in the signature, and nothing else changes there.
+    digest = json.loads(calibration.read_text())
+    assert scorer.calibration is not None and digest["scores"] == [-4, 0]
+    before, after = plain.signature.split("|"), scorer.signature.split("|")
+    assert [part for part in after if part not in before] == [f"calibration:{scorer.calibration.digest}"]
+    assert result.signature == scorer.signature and set(before) <= set(after)
+    # JSON and pandas.
+    rows = result.to_dict()["summaries"]
+    assert list(rows[0]) == ["score", "score_01", "probability", "num_pairs", "note", "pairs"]
+    assert rows[2]["probability"] is None and rows[0]["probability"] == result.summaries[0].probability
+    assert "probability" not in uncalibrated.to_dict()["summaries"][0]
+    frame = result.to_pandas()
+    assert list(frame.columns) == ["score", "score_01", "probability", "num_pairs", "note"]
+    assert frame["probability"].tolist() == pytest.approx(result.probabilities, nan_ok=True)
+    assert type(result.summaries[0]).from_row(rows[0]) == result.summaries[0]
+
+
+def test_another_kind_of_score_is_refused_and_another_search_warned_about(model: Path, calibration: Path) -> None:
+    with pytest.raises(ValueError, match="tokens is answer, not all"):
+        QualsScorer(config(model, calibration=calibration, tokens="answer"))
+    with pytest.warns(UserWarning, match="it was made with other settings: groups is 30, not 60"):
+        QualsScorer(QualsConfig(str(model), groups=30, calibration=calibration))
+
+
+def test_evaluate(model: Path, calibration: Path, tmp_path: Path) -> None:
+    quals = Quals(model=str(model), cache_dir=str(tmp_path))
+    texts = {"predictions": SUMMARIES, "sources": SOURCES}
+    assert "probabilities" not in quals.compute(**texts)
+    found = quals.compute(**texts, calibration=str(calibration))
+    assert found["probabilities"] == pytest.approx([expected(score) for score in found["scores"]], nan_ok=True)
+    assert "|calibration:" in found["signature"]
+
+
+def test_files_and_report(model: Path, calibration: Path, tmp_path: Path) -> None:
+    rows = [
+        {"summary": summary, "source": source, "probability": "mine"}
+        for summary, source in zip(SUMMARIES, SOURCES, strict=True)
+    ]
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def quals(*arguments: str) -> Any:
+        return CliRunner().invoke(app, [*arguments, "--model", str(model), "--device", "cpu"])
+
+    def output(ending: str) -> Path:
+        return tmp_path / f"out.{ending}"
+
+    options = ("--calibration", str(calibration))
+    for ending, more in (("jsonl", ["--report", str(tmp_path / "page.html")]), ("parquet", []), ("csv", [])):
+        result = quals("score", str(path), "-o", str(output(ending)), *options, *more)
+        assert result.exit_code == 0, result.output
+    written = [row for _, row in records(output("jsonl"))]
+    assert list(written[0]) == ["score", "score_01", "probability", "num_pairs", "note", "pairs"]
+    assert written[2]["probability"] is None
+    for row in written:
+        if row["score"] is not None:
+            assert row["probability"] == pytest.approx(expected(row["score"]))
+    table = pq.read_table(output("parquet"))
+    assert table.schema.names == ["score", "score_01", "probability", "num_pairs", "note"]
+    assert str(table.schema.field("probability").type) == "double"
+    assert table["probability"].to_pylist() == pytest.approx([row["probability"] for row in written])
+    cells = [row for _, row in records(output("csv"))]
+    assert cells[2]["probability"] == "" and float(cells[0]["probability"]) == pytest.approx(written[0]["probability"])
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("Probability that people call it consistent, by the calibration: 0.") == 3
+    assert "|calibration:" in json.loads(Path(f"{output('jsonl')}.meta.json").read_text())["signature"]
+    # A kept column must not have its name; without a calibration it may.
+    refused = quals("score", str(path), "-o", str(tmp_path / "kept.jsonl"), "--keep", *options)
+    assert refused.exit_code == 1 and "must not be named as one that is written; got 'probability'" in str(
+        refused.exception
+    )
+    kept = quals("score", str(path), "-o", str(tmp_path / "kept.csv"), "--keep")
+    assert kept.exit_code == 0, kept.output
+    # In a terminal.
+    explained = quals("explain", "--source", SOURCES[0], "--summary", SUMMARIES[0], *options)
+    assert "   probability: 0." in explained.stdout, explained.output
+    plain = quals("explain", "--source", SOURCES[0], "--summary", SUMMARIES[0])
+    assert "probability" not in plain.stdout
