@@ -4,7 +4,9 @@ r"""Make the calibrations that ship with the embedded models, and measure how re
         summedits_dev.jsonl.gz qags_cnndm_dev.jsonl.gz qags_xsum_dev.jsonl.gz
 
 The data are those of `agreement.py`. Each of its tables is a data set here: rows with different `origin` are different
-sets. A set has the same weight as every other, and is left out once. A pair is two summaries.
+sets. A set has the same weight as every other. A pair is two summaries. The table has the reliability by
+cross-validation over all documents, that on each set when it is left out, and that of a map of each set alone, by
+cross-validation over its documents. There must be at least two sets.
 
 `--saved` takes scores that `agreement.py --save` kept, instead of scoring. The other options must be those of the saved
 scores, because a calibration names them.
@@ -16,6 +18,7 @@ import argparse
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +66,9 @@ def calibrate(name: str, scorer: Any, sets: Sequence[ScoredSet], folder: Path) -
     path = folder / f"{re.sub('[^a-z0-9]+', '-', name.lower())}.json"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(fit.calibration.to_json(), encoding="utf-8")
-    table = reliability_table([fit.cross_validated, *fit.left_out])
+    alone = [fit_calibration([each], scorer.key.metric, scorer.key.settings).cross_validated for each in sets]
+    own = [replace(each, name=f"{left.name}, its own map") for each, left in zip(alone, fit.left_out, strict=True)]
+    table = reliability_table([fit.cross_validated, *fit.left_out, *own])
     lowest, highest = fit.calibration.probabilities[0], fit.calibration.probabilities[-1]
     about = (
         f"**{name}**: `{path.name}`, {fit.calibration.digest}; probabilities {lowest:.3f} to {highest:.3f}; .5 from a "

@@ -217,9 +217,9 @@ def _left_out(sets: Sequence[ScoredSet], index: int) -> Reliability:
     return measure_reliability(left_out.labelled.name, probabilities, left_out.scores, left_out.good, sample)
 
 
-def _joined(sets: Sequence[ScoredSet]) -> tuple[Floats, Floats, Floats]:
+def _joined(sets: Sequence[ScoredSet]) -> tuple[Floats, Flags, Floats]:
     """The scores and labels of all sets, and weights that give every set the same."""
-    scores, good = (np.concatenate([getattr(each, name) for each in sets]) for name in ("scores", "good"))
+    scores, good = np.concatenate([each.scores for each in sets]), np.concatenate([each.good for each in sets])
     weights = np.concatenate([np.full(len(each.scores), 1 / max(1, len(each.scores))) for each in sets])
     return scores, good, weights * len(scores) / len(sets)
 

@@ -43,12 +43,12 @@ def roc_auc(scores: Floats, good: Flags) -> float:
 
 def ranks(values: Floats) -> Floats:
     """The ranks from 1 on; equal values share the mean of their ranks."""
-    return pd.Series(values).rank().to_numpy()
+    return np.asarray(pd.Series(values).rank(), dtype=np.float64)
 
 
 def wins(better: Floats, worse: Floats) -> Floats:
     """For pairs of scores: 1 where the better summary scores higher, 0.5 where both score the same, else 0."""
-    return (better > worse) + 0.5 * (better == worse)
+    return np.asarray((better > worse) + 0.5 * (better == worse), dtype=np.float64)
 
 
 def best_threshold(scores: Floats, good: Flags) -> float:

@@ -114,8 +114,8 @@ def _parameter(name: str, config_field: Field[Any], about: Option, specs: list[M
 def _with_choices(annotation: Any, choices: Iterable[str]) -> Any:
     """An `Annotated[str | None, …]`, `Annotated[str, …]` or one of a list of str that takes these values only."""
     hint, *details = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
-    kind: Any = StrEnum("Choice", [(choice, choice) for choice in choices])  # type: ignore[misc]  # made at run time
-    kind = list[kind] if list[str] in (hint, *get_args(hint)) else kind
+    choice_type: Any = StrEnum("Choice", [(choice, choice) for choice in choices])  # type: ignore[misc]  # made at run time
+    kind: Any = list[choice_type] if list[str] in (hint, *get_args(hint)) else choice_type
     return Annotated[(kind | None if type(None) in get_args(hint) else kind, *details)]
 
 
