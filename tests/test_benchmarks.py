@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qa_inference.calibration import read_calibration
 from tests import programs, tiny
 
 agreement = programs.load("benchmarks/agreement.py")
+calibrations = programs.load("benchmarks/calibrations.py")
 corruptions = programs.load("benchmarks/corruptions.py")
 processes = programs.load("benchmarks/processes.py")
 
@@ -161,6 +163,18 @@ def test_a_table_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
             change = row.pop("to_baseline", None)
             assert change is None or (change["rows"] == one["rows"] - one["undefined"] and name.startswith("QUALS"))
         assert json.dumps(one) == json.dumps(other)  # NaN is itself
+    # And calibrations of it: each of the three tables is a set.
+    kept = [*given, "--saved", str(tmp_path / "now"), "--out", str(tmp_path / "calibrations")]
+    calibrations.main(kept)
+    printed = capsys.readouterr().out
+    assert printed.count("| all, cross-validated | ") == 2 and printed.count(", its own map | ") == 6
+    for tokens in ("all", "answer"):
+        made = read_calibration(tmp_path / "calibrations" / f"quals-{tokens}-tokens.json")
+        assert made.settings["tokens"] == tokens and f"`quals-{tokens}-tokens.json`, {made.digest}; " in printed
+        assert [each["name"] for each in made.about["left_out"]] == ["people.jsonl", "pairs.jsonl, x", "pairs.jsonl, y"]
+    with pytest.raises(SystemExit):
+        calibrations.main([*kept, "--groups", "7"])
+    assert "must be scored as quals|" in capsys.readouterr().err
 
 
 def test_rows_of_some_documents_each_with_an_id_of_its_own(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def lines(text: str, language: str) -> list[str]:
 
 
 def given_files() -> dict[str, str]:
-    """The files that a page's commands read: two systems' summaries of the same sources."""
+    """The files that a page's commands read: two systems' summaries of the same sources, and their labels."""
     sources = ["The council approved the new bridge on Monday.", "Ann Lee won the cup in Perth in 1998."]
     systems = {
         "outputs_a.jsonl": ["The council approved a bridge.", "Ann Lee won the cup in Perth."],
@@ -117,6 +117,12 @@ def given_files() -> dict[str, str]:
         name: "".join(json.dumps({"summary": a, "source": b}) + "\n" for a, b in zip(summaries, sources, strict=True))
         for name, summaries in systems.items()
     }
+    labelled = [
+        {"source": source, "summary": summary, "label": label, "their_score": 2 * label}
+        for label, name in enumerate(("outputs_b.jsonl", "outputs_a.jsonl"))
+        for summary, source in zip(systems[name], sources, strict=True)
+    ]
+    files["labelled.jsonl"] = "".join(json.dumps(row) + "\n" for row in labelled)
     texts = {"out.txt": systems["summaries.jsonl"], "in.txt": sources}
     return files | {name: "\n".join(some) + "\n" for name, some in texts.items()}
 

@@ -7,13 +7,14 @@ The numbers were computed with the checkpoint in this repository, torch 2.13.0, 
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from quals_metric import QualsResult, QualsScorer
+from quals_metric import QualsConfig, QualsResult, QualsScorer
 from quals_metric.report.examples import EXAMPLES
 
 SUMMARIES = [text for example in EXAMPLES for text in (example.faithful, example.unfaithful)]
@@ -34,6 +35,14 @@ GOLDEN = [  # score, pairs kept, the first question
 @pytest.fixture(scope="module")
 def scorer() -> QualsScorer:
     return QualsScorer()
+
+
+@pytest.mark.parametrize("tokens", ["all", "answer"])
+def test_the_calibrations_that_ship_are_of_this_model(tokens: Literal["all", "answer"], scorer: QualsScorer) -> None:
+    """After a change of the checkpoint: `python benchmarks/calibrations.py`, and the tables that it prints."""
+    calibrated = QualsScorer(QualsConfig(tokens=tokens, calibration="embedded"), model=scorer.model)  # else: an error
+    (probability,) = calibrated.score([SUMMARIES[0]], [SOURCES[0]]).probabilities or [math.nan]
+    assert 0 < probability < 1 and "|calibration:" in calibrated.signature
 
 
 @pytest.fixture(scope="module")
