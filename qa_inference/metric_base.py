@@ -331,13 +331,14 @@ class ScoredSummary:
         return dict(list(zip(self.columns(bool(probability)), values, strict=True))[: None if pairs else -1])
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
+    def from_row(cls, row: Mapping[str, Any], calibrated: bool = False) -> Self:
         """The scored summary that a row of a file describes. A null becomes NaN, and a list becomes a tuple.
 
-        Raises KeyError if the row has no questions.
+        `calibrated`: the row has a probability; a column of that name is otherwise the user's. Raises KeyError if the
+        row has no questions.
         """
         items = tuple(_typed(cls.item_type(), item) for item in row[cls.items_field])
-        more = {"probability": _typed(float, row["probability"])} if "probability" in row else {}
+        more = {"probability": _typed(float, row["probability"])} if calibrated else {}
         return cls(_typed(float, row["score"]), items, row["note"], **more)  # type: ignore[call-arg]  # as its dataclasses are
 
 

@@ -62,6 +62,7 @@ def score_command(
     from quals_metric.files.scoring import rank_and_size, score_files
 
     rows = _input_rows(inputs or [], summaries, sources, summary_column, source_column, keep)
+    calibrated = options.get("calibration") is not None
     if report is not None:
         _check_report(report, rows, output)
     title = metric_spec(metric).title
@@ -72,7 +73,7 @@ def score_command(
             lambda: load_scorer(metric, **options),
             metric=metric,
             pairs=pairs or report is not None,
-            calibrated=options.get("calibration") is not None,
+            calibrated=calibrated,
             shard_rows=shard_rows,
             overwrite=overwrite,
             accept_finished=report is not None,  # a run that was killed before its report only needs the report
@@ -80,7 +81,7 @@ def score_command(
         )
     if scores is not None:
         if report is not None:
-            _write_report(scores, report, rows, details)
+            _write_report(scores, report, rows, details, calibrated)
         as_text = json.dumps(scores.to_dict(), indent=2, ensure_ascii=False) if as_json else file_scores_text(scores)
         typer.echo(as_text)
 
@@ -141,7 +142,7 @@ def _check_report(report: Path, rows: Rows, output: Path) -> None:
         raise typer.BadParameter("standard input is read once only: add --keep", param_hint="--report")
 
 
-def _write_report(scores: FileScores, report: Path, rows: Rows, details: int) -> None:
+def _write_report(scores: FileScores, report: Path, rows: Rows, details: int, calibrated: bool) -> None:
     """Write the page of a score file: the scores are read from the output, the texts from the input."""
     from dataclasses import replace
 
@@ -158,7 +159,7 @@ def _write_report(scores: FileScores, report: Path, rows: Rows, details: int) ->
         _with_columns(written, columns),
         ((row.summary, row.source) for row in texts),
         report,
-        about=vars(scores),
+        about={**vars(scores), "calibrated": calibrated},
         details=details,
     )
 

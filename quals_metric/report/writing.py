@@ -86,7 +86,8 @@ def write_rows(
         texts: the summary and the source of each.
         path: the file to write; an existing file is replaced.
         about: facts of the whole: metric, score, low, high, score_01, num_windowed_summaries, num_windowed_sources,
-            signature. Those that are missing are not shown; without the metric, the rows' questions show it.
+            signature, and calibrated (whether the rows have a probability). Those that are missing are not shown;
+            without the metric, the rows' questions show it.
         details: as in `write`.
         max_bytes: as in `write`.
 
@@ -99,16 +100,19 @@ def write_rows(
     spec = metric_spec(about["metric"]) if "metric" in about else metric_of_row(first)
     if spec is None or spec.summary_type().items_field not in first:
         raise ValueError("rows: must hold scores with their questions and answers. Score with --pairs")
-    _write_page(spec, _read_rows(spec, chain([first], stream), texts), about, Path(path), details, max_bytes)
+    read = _read_rows(spec, chain([first], stream), texts, bool(about.get("calibrated")))
+    _write_page(spec, read, about, Path(path), details, max_bytes)
 
 
-def _read_rows(spec: MetricSpec, rows: Iterable[Mapping[str, Any]], texts: Iterable[tuple[str, str]]) -> Iterator[_Row]:
+def _read_rows(
+    spec: MetricSpec, rows: Iterable[Mapping[str, Any]], texts: Iterable[tuple[str, str]], calibrated: bool
+) -> Iterator[_Row]:
     """Every row of a score file with its texts; its questions are read only if the row is shown."""
     for count, (row, pair) in enumerate(zip_longest(rows, texts), 1):
         if row is None or pair is None:
             raise ValueError(f"rows and texts: must be of the same summaries; one of them ends before row {count}")
         score = math.nan if row["score"] is None else float(row["score"])
-        yield score, partial(_entry_of_row, spec.summary_type(), row, *pair)
+        yield score, partial(_entry_of_row, spec.summary_type(), calibrated, row, *pair)
 
 
 def _entry(label: str, summary: str, source: str, scored: ScoredSummary, number: int) -> Entry:
@@ -116,11 +120,11 @@ def _entry(label: str, summary: str, source: str, scored: ScoredSummary, number:
 
 
 def _entry_of_row(
-    summary_type: type[ScoredSummary], row: Mapping[str, Any], summary: str, source: str, number: int
+    summary_type: type[ScoredSummary], calibrated: bool, row: Mapping[str, Any], summary: str, source: str, number: int
 ) -> Entry:
     """The entry of a row of a score file, with the user's columns: all but its texts, its score and lists."""
-    scored = summary_type.from_row(row)
-    written = summary_type.columns(scored.probability is not None)
+    scored = summary_type.from_row(row, calibrated)
+    written = summary_type.columns(calibrated)
     columns = [
         (name, text if len(text := str(value)) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…")
         for name, value in row.items()

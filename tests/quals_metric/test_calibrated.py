@@ -65,7 +65,7 @@ def test_results(model: Path, calibration: Path) -> None:
     frame = result.to_pandas()
     assert list(frame.columns) == ["score", "score_01", "probability", "num_pairs", "note"]
     assert frame["probability"].tolist() == pytest.approx(result.probabilities, nan_ok=True)
-    assert type(result.summaries[0]).from_row(rows[0]) == result.summaries[0]
+    assert type(result.summaries[0]).from_row(rows[0], calibrated=True) == result.summaries[0]
 
 
 def test_another_kind_of_score_is_refused_and_another_search_warned_about(model: Path, calibration: Path) -> None:
@@ -122,8 +122,13 @@ def test_files_and_report(model: Path, calibration: Path, tmp_path: Path) -> Non
     assert refused.exit_code == 1 and "must not be named as one that is written; got 'probability'" in str(
         refused.exception
     )
-    kept = quals("score", str(path), "-o", str(tmp_path / "kept.csv"), "--keep")
+    kept = quals(
+        "score", str(path), "-o", str(tmp_path / "kept.jsonl"), "--keep", "--report", str(tmp_path / "own.html")
+    )
     assert kept.exit_code == 0, kept.output
+    own = (tmp_path / "own.html").read_text()
+    assert "by the calibration" not in own
+    assert own.count('<dt dir="auto">probability</dt><dd dir="auto">mine</dd>') == len(rows)
     # In a terminal.
     explained = quals("explain", "--source", SOURCES[0], "--summary", SUMMARIES[0], *options)
     assert "   probability: 0." in explained.stdout, explained.output
