@@ -36,6 +36,9 @@ class QuestionMetric(evaluate.Metric):
     """A metric that asks questions, for `evaluate`. A subclass names its configuration and makes its scorer.
 
     Its constructor takes a preset's name and, as keywords, the options of its configuration.
+
+    Libraries that know only `predictions` and `references` need `references_are_sources`: the sources are then called
+    `references` in every call.
     """
 
     metric: ClassVar[str]
@@ -53,7 +56,10 @@ class QuestionMetric(evaluate.Metric):
         cls.__doc__ = f"{cls.__doc__}\n\n{_constructor_help(cls.config_type)}"
         cls.__signature__ = _constructor_signature(cls.config_type)  # what inspect and help show
 
-    def __init__(self, config_name: str | None = None, **options: Any) -> None:
+    def __init__(self, config_name: str | None = None, *, references_are_sources: bool = False, **options: Any) -> None:
+        if not isinstance(references_are_sources, bool):
+            raise TypeError(f"references_are_sources: must be True or False; got {references_are_sources!r}")
+        self.sources_name = "references" if references_are_sources else "sources"
         # evaluate ignores options that it does not know, and makes a folder of any `config_name`: check first.
         own = {name: options.pop(name) for name in _evaluate_names(self.config_type) if name in options}
         refuse_unknown(self.metric, options, _EVALUATE_OPTIONS)
@@ -81,11 +87,11 @@ class QuestionMetric(evaluate.Metric):
         }
 
     @classmethod
-    def compute_help(cls) -> str:
+    def compute_help(cls, sources_name: str = "sources") -> str:
         """The help of `compute`: its arguments, results and examples."""
         arguments = [
             "predictions (list of str): the summaries to judge.",
-            "sources (list of str): for each summary, the text it was written from. Texts may repeat.",
+            f"{sources_name} (list of str): for each summary, the text it was written from. Texts may repeat.",
             *(
                 _help_line(field.name, field, about)
                 for field, about in options_of(cls.config_type)
@@ -101,8 +107,8 @@ class QuestionMetric(evaluate.Metric):
         return evaluate.MetricInfo(
             description=self.description_text,
             citation=self.citation_text,
-            inputs_description=self.compute_help(),
-            features=datasets.Features({"predictions": text, "sources": text}),
+            inputs_description=self.compute_help(self.sources_name),
+            features=datasets.Features({"predictions": text, self.sources_name: text}),
             reference_urls=[self.reference_url],
             license="Apache-2.0",
         )
@@ -111,16 +117,42 @@ class QuestionMetric(evaluate.Metric):
         """Load the models when `evaluate.load` asks for it, so that a wrong name is an error there."""
         loaded(self.make_scorer, self.config)
 
-    def add_batch(self, *, predictions: Iterable[str] = (), sources: Iterable[str] = (), **unknown: Any) -> None:
+    def compute(self, **inputs: Any) -> dict[str, Any] | None:
+        """Score the summaries that are given here or were added before."""
+        self._check_names(inputs)
+        computed: dict[str, Any] | None = super().compute(**inputs)
+        return computed
+
+    def add_batch(self, *, predictions: Iterable[str] = (), **columns: Any) -> None:
         """Add summaries and their sources; `compute()` then scores all that were added."""
-        super().add_batch(**storable_texts(predictions, sources), **unknown)
+        self._check_names(columns)
+        sources = columns.pop(self.sources_name, ())
+        super().add_batch(**storable_texts(predictions, sources, self.sources_name), **columns)
 
-    def add(self, *, prediction: str | None = None, sources: str | None = None, **unknown: Any) -> None:
+    def add(self, *, prediction: str | None = None, **texts: Any) -> None:
         """Add one summary and its source, checked as `add_batch` checks them."""
-        texts = storable_texts([prediction], [sources])  # type: ignore[list-item]  # None is refused there
-        super().add(prediction=texts["predictions"][0], sources=texts["sources"][0], **unknown)
+        name = self.sources_name.replace("references", "reference")  # as evaluate calls a single one
+        pair: tuple[list[Any], list[Any]] = [prediction], [texts.pop(name, None)]
+        columns = storable_texts(*pair, self.sources_name)  # None is refused there
+        super().add(prediction=columns["predictions"][0], **{name: columns[self.sources_name][0]}, **texts)
 
-    def _compute(self, predictions: Sequence[str], sources: Sequence[str], **overrides: Any) -> dict[str, Any]:
+    def _check_names(self, columns: Mapping[str, Any]) -> None:
+        """Raise ValueError if the sources have the name that this metric does not read."""
+        has_sources, has_references = (columns.get(name) is not None for name in ("sources", "references"))
+        if self.sources_name == "references" and has_sources:
+            raise ValueError(
+                f"{self.metric}: sources must not be given, because the metric was loaded with "
+                f"references_are_sources=True. Give the sources as references, or load it without that option"
+            )
+        if self.sources_name == "sources" and has_references and not has_sources:
+            raise ValueError(
+                f"{self.metric}: sources must be given: the texts that the summaries were written from. References "
+                f"alone are not read. If your references are the sources, load the metric with "
+                f"references_are_sources=True"
+            )
+
+    def _compute(self, predictions: Sequence[str], **columns: Any) -> dict[str, Any]:
+        sources, overrides = columns.pop(self.sources_name), columns
         with_items = overrides.pop(f"return_{self.items_field}", False)
         refuse_unknown(self.metric, overrides, {field.name for field, _ in _per_call(self.config_type)})
         scorer = loaded(self.make_scorer, with_options(self.config, overrides))
@@ -158,12 +190,14 @@ def choose_model(metric: str, config_name: str | None, model: str | None, preset
     return config_name
 
 
-def storable_texts(predictions: Iterable[str], sources: Iterable[str]) -> dict[str, list[str]]:
+def storable_texts(
+    predictions: Iterable[str], sources: Iterable[str], sources_name: str = "sources"
+) -> dict[str, list[str]]:
     """The checked texts under evaluate's names, without lone surrogates, which its Arrow file cannot hold.
 
     evaluate itself checks the first text only, and would read a string as a list of its characters.
     """
-    names = ("predictions", "sources")
+    names = ("predictions", sources_name)
     columns = check_texts(predictions, sources, names)
     return {name: [without_surrogates(text) for text in column] for name, column in zip(names, columns, strict=True)}
 
@@ -180,11 +214,12 @@ def _evaluate_names(config_type: type[ModelOptions]) -> dict[str, str]:
 
 
 def _constructor_signature(config_type: type[ModelOptions]) -> inspect.Signature:
-    """`(config_name=None, *, model=None, …, **evaluate_options)`."""
+    """`(config_name=None, *, references_are_sources=False, model=None, …, **evaluate_options)`."""
     kinds = inspect.Parameter
     return inspect.Signature(
         [
             kinds("config_name", kinds.POSITIONAL_OR_KEYWORD, default=None),
+            kinds("references_are_sources", kinds.KEYWORD_ONLY, default=False),
             *(kinds(name, kinds.KEYWORD_ONLY, default=None) for name in _evaluate_names(config_type)),
             kinds("evaluate_options", kinds.VAR_KEYWORD),
         ]
@@ -195,6 +230,7 @@ def _constructor_help(config_type: type[ModelOptions]) -> str:
     """The arguments of a metric's constructor, from the fields of its configuration."""
     fields = {field.name: (field, about) for field, about in options_of(config_type)}
     lines = ['config_name: Preset\'s name; None: "embedded", which needs no network.']
+    lines += ["references_are_sources: Read the sources from `references`. Default: False."]
     lines += [_help_line(name, *fields[own]) for name, own in _evaluate_names(config_type).items()]
     lines += ["**evaluate_options: Options of `evaluate.Metric`: keep_in_memory, cache_dir, experiment_id, seed, …"]
     errors = [

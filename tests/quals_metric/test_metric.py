@@ -5,8 +5,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import datasets
 import evaluate
 import pytest
+from evaluate.evaluation_suite import SubTask
 
 from qa_inference.formats import PairFormat
 from qa_inference.presets import PRESETS
@@ -190,6 +192,66 @@ def test_21_b11_a_wrong_text_added_leaves_the_metric_usable(wrong: dict[str, Any
     with pytest.raises(TypeError, match="must be str; got NoneType"):
         quals.add(**wrong)
     assert quals.compute(predictions=["Ann won."], sources=["Ann won."])["scores"] == [0]
+
+
+def test_references_are_sources_on_request(fake_scorer: Any) -> None:
+    quals = evaluate.load(str(SCRIPT), references_are_sources=True)
+    quals.add_batch(predictions=["Ann won."], references=["Ann won."])
+    quals.add(prediction="Bob won.", reference="Ann won.")
+    assert quals.compute()["scores"] == [0, -1]
+    results = quals.compute(predictions=["Ann won."], references=["Bob won."], tokens="answer")
+    assert (results["scores"], results["signature"]) == ([-1], "fake:answer")
+    assert "references (list of str): for each summary, the text it was written from" in quals.compute.__doc__
+    assert list(quals.features) == ["predictions", "references"]
+    with pytest.raises(TypeError, match="references: must be a list of str; got str"):
+        quals.compute(predictions=["Ann won."], references="Ann won.")
+    for give in (quals.compute, quals.add_batch):
+        with pytest.raises(ValueError, match="sources must not be given, because the metric was loaded with references"):
+            give(predictions=["Ann won."], sources=["Ann won."])
+    assert quals.compute(predictions=["Ann won."], references=["Ann won."])["scores"] == [0]
+
+
+def test_references_are_never_sources_without_the_request(quals: Quals) -> None:
+    for give in (quals.compute, quals.add_batch):
+        with pytest.raises(ValueError, match=r"sources must be given: .* load the metric with references_are_sources"):
+            give(predictions=["Ann won."], references=["Ann won."])
+    results = quals.compute(predictions=["Ann won."], references=["Ann won."], sources=["Bob won."])
+    assert results["scores"] == [-1]
+    with pytest.raises(TypeError, match="references_are_sources: must be True or False; got 'no'"):
+        Quals(references_are_sources="no")
+
+
+def summarize(texts: Any, **_: Any) -> list[dict[str, str]]:
+    """A "pipeline" of evaluate's evaluators: the first two words of every text."""
+    return [{"summary_text": " ".join(text.split()[:2])} for text in texts]
+
+
+def test_the_evaluator_of_summarization(fake_scorer: Any) -> None:
+    """Transformers 5 has no such pipeline, so evaluate makes none: a class that takes a function does it."""
+    with pytest.raises(KeyError, match="summarization has been removed from transformers"):
+        evaluate.evaluator("summarization")
+
+    class Evaluator(evaluate.SummarizationEvaluator):
+        def prepare_pipeline(self, model_or_pipeline: Any, *args: Any, **kwargs: Any) -> Any:
+            return model_or_pipeline
+
+    rows = datasets.Dataset.from_dict({"document": ["Ann won.", "Bob lost."]})
+    results = Evaluator().compute(
+        model_or_pipeline=summarize,
+        data=rows,
+        metric=Quals(references_are_sources=True),
+        input_column="document",
+        label_column="document",
+    )
+    assert results["scores"] == [0, 0]
+
+
+def test_the_evaluation_suite(fake_scorer: Any) -> None:
+    """It asks for the same evaluators, so it cannot evaluate a summarizer with transformers 5."""
+    suite = evaluate.EvaluationSuite("summaries")
+    suite.suite = [SubTask(task_type="summarization", data="rows", args_for_task={})]
+    with pytest.raises(KeyError, match="summarization has been removed from transformers"):
+        suite.run(summarize)
 
 
 def test_in_memory(fake_scorer: Any) -> None:
