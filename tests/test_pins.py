@@ -48,6 +48,7 @@ from quals_metric import Quals, QualsConfig, QualsScorer, __version__
 from quals_metric.cli.commands import app
 from tests import tiny
 from tests.qags_metric import models as qags_toys
+from tests.quals_metric.integrations import stand_ins
 
 GOLDEN = Path(__file__).parent / "golden" / "pins"
 TOLERANCE = 0.0015  # of numbers that are stored with three decimals
@@ -415,24 +416,28 @@ def public_names() -> dict[str, Any]:
 
     The fields of results are in order. Those of a configuration are not, but for the first: they may be inherited.
     """
-    found: dict[str, Any] = {}
-    for package in PACKAGES:
-        module = importlib.import_module(package)
-        found[package] = {"__all__": sorted(module.__all__)}
-        for name in module.__all__:
-            value = getattr(module, name)
-            if not callable(value):
-                continue
-            described = _call(value)
-            if name in CONFIGURATIONS:
-                del described["positional"][1:]
-            elif dataclasses.is_dataclass(value):
-                described["fields"] = [field.name for field in dataclasses.fields(value)]
-            if isinstance(value, type):
-                described["members"] = _members(value)
-            found[package][name] = described
+    with stand_ins.integration("inspect_ai"), stand_ins.integration("lighteval"):
+        found = {package: _names_of(package) for package in PACKAGES}
     for scorer in (QualsScorer, QagsScorer):
         found[f"{scorer.__name__}.score"] = _call(scorer.score)
+    return found
+
+
+def _names_of(package: str) -> dict[str, Any]:
+    module = importlib.import_module(package)
+    found: dict[str, Any] = {"__all__": sorted(module.__all__)}
+    for name in module.__all__:
+        value = getattr(module, name)
+        if not callable(value):
+            continue
+        described = _call(value)
+        if name in CONFIGURATIONS:
+            del described["positional"][1:]
+        elif dataclasses.is_dataclass(value):
+            described["fields"] = [field.name for field in dataclasses.fields(value)]
+        if isinstance(value, type):
+            described["members"] = _members(value)
+        found[name] = described
     return found
 
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 import ast
 import importlib
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.quals_metric.integrations import stand_ins
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -16,6 +18,13 @@ PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 
 PARTS = ("app", "integrations", "report", "study", "training")
 LAZY = ("quals_metric", "qags_metric", *(f"quals_metric.{part}" for part in PARTS))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def libraries() -> Iterator[None]:
+    """Stand-ins for the libraries that cannot be installed beside the pinned versions."""
+    with stand_ins.integration("inspect_ai"), stand_ins.integration("lighteval"):
+        yield
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, *LAZY[2:]])

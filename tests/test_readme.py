@@ -30,7 +30,8 @@ LEARNING = ("training.md", "conseq.md")  # pages whose examples train a model
 
 # Every language that a block may have, and what happens to it. `python` and `bash` are run here as they stand. `sh`
 # needs more than this machine, or people, or does not end by itself: its options are looked up. `py` is a whole
-# program, which test_datasets_map.py runs. The rest is not to be typed.
+# program, which a test of its own runs: test_datasets_map.py and, in integrations/, test_lighteval.py and
+# test_inspect_ai.py. The rest is not to be typed.
 LANGUAGES = {"python", "bash", "sh", "py", "text", "bibtex"}
 
 # The sections of evaluate's metric card template, in its order.
@@ -142,8 +143,8 @@ def test_every_block_says_what_it_is() -> None:
         assert len(fences) % 2 == 0 and not any(fences[1::2]), name
         assert set(fences[::2]) <= LANGUAGES, name
         assert not re.search(r"^ +```", text, flags=re.MULTILINE), f"{name}: an indented block would not be run"
-    programs = [block for text in PAGES.values() if "```py\n" in text for block in blocks(text, "py")]
-    assert len(programs) == 1 and "with_rank" in programs[0]
+    programs = {name: len(blocks(text, "py")) for name, text in PAGES.items() if "```py\n" in text}
+    assert programs == {"several-gpus.md": 1, "harnesses.md": 2}
 
 
 def test_readme_python(run_python: Callable[..., Any]) -> None:
@@ -213,6 +214,8 @@ def test_commands_that_are_not_run_have_these_options(run_python: Callable[..., 
                     assert set(some.split(",")) <= set(extras), f"{name}: {line}"
             elif words[0] in ("torchrun", "accelerate") and words[-1] == "program.py":
                 continue
+            elif words[0] in ("lm_eval", "lighteval", "inspect"):
+                continue  # commands of other libraries
             elif words[0] == "python":
                 path = words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1]
                 source = (ROOT / path).read_text(encoding="utf-8")

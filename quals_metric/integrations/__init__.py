@@ -6,10 +6,30 @@ A library is needed only where its file is used. Each has an extra of the packag
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from qa_inference.lazy import lazily
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from quals_metric.integrations.inspect_ai import qags_scorer, quals_scorer
+    from quals_metric.integrations.lighteval import lighteval_metric
+    from quals_metric.integrations.lm_eval import lm_eval_metric
+    from quals_metric.integrations.torchmetrics import ConsistencyScore
 
-_HOMES: dict[str, str] = {}
+__all__ = [
+    "ConsistencyScore",
+    "lighteval_metric",
+    "lm_eval_metric",
+    "qags_scorer",
+    "quals_scorer",
+]
+
+_HOMES = {
+    "ConsistencyScore": "torchmetrics",
+    "lighteval_metric": "lighteval",
+    "lm_eval_metric": "lm_eval",
+    "qags_scorer": "inspect_ai",
+    "quals_scorer": "inspect_ai",
+}
 
 __getattr__, __dir__ = lazily(globals(), _HOMES)

@@ -206,7 +206,7 @@ def test_references_are_sources_on_request(fake_scorer: Any) -> None:
     with pytest.raises(TypeError, match="references: must be a list of str; got str"):
         quals.compute(predictions=["Ann won."], references="Ann won.")
     for give in (quals.compute, quals.add_batch):
-        with pytest.raises(ValueError, match="sources must not be given, because the metric was loaded with references"):
+        with pytest.raises(ValueError, match="sources must not be given, because the metric was"):
             give(predictions=["Ann won."], sources=["Ann won."])
     assert quals.compute(predictions=["Ann won."], references=["Ann won."])["scores"] == [0]
 
