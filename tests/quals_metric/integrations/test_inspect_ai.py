@@ -65,6 +65,7 @@ def test_errors(inspect_ai: ModuleType, fake_scorer: Any) -> None:
         asyncio.run(scorer(state("Ann won.", "Ann won."), None))
 
 
+@pytest.mark.filterwarnings("default")  # those of the library are not ours
 @pytest.mark.skipif(find_spec("inspect_ai") is None and not is_required, reason="inspect_ai is not installed")
 def test_the_task_of_the_guide(fake_scorer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import inspect_ai as library

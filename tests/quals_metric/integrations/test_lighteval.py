@@ -57,6 +57,7 @@ def test_errors(lighteval: ModuleType, fake_scorer: Any) -> None:
             metric.compute_sample(responses=answered("Ann won."), docs=[doc])
 
 
+@pytest.mark.filterwarnings("default")  # those of the library are not ours
 @pytest.mark.skipif(find_spec("lighteval") is None and not is_required, reason="lighteval is not installed")
 def test_the_task_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lighteval.logging.evaluation_tracker import EvaluationTracker
