@@ -87,7 +87,7 @@ def test_the_task_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ),
     )
     pipeline.evaluate()
-    found = pipeline.get_results()["results"]["summaries|0"]
+    found = pipeline.get_results()["results"]["summaries:0"]
     details = pipeline.evaluation_tracker.details_logger.details["summaries|0"]
     summaries = [detail.model_response.final_text[0] for detail in details]
     sources = [detail.doc.specific["document"] for detail in details]
