@@ -30,9 +30,10 @@ LEARNING = ("training.md", "conseq.md")  # pages whose examples train a model
 
 # Every language that a block may have, and what happens to it. `python` and `bash` are run here as they stand. `sh`
 # needs more than this machine, or people, or does not end by itself: its options are looked up. `py` is a whole
-# program, which a test of its own runs: test_datasets_map.py and, in integrations/, test_lighteval.py and
-# test_inspect_ai.py. The rest is not to be typed.
-LANGUAGES = {"python", "bash", "sh", "py", "text", "bibtex"}
+# program, which a test of its own runs: test_datasets_map.py and, in integrations/, test_inspect_ai.py,
+# test_lighteval.py, test_rows.py and test_trl.py. `slurm` is a batch script, which test_rows.py runs. The rest is not
+# to be typed.
+LANGUAGES = {"python", "bash", "sh", "py", "slurm", "text", "bibtex"}
 
 # The sections of evaluate's metric card template, in its order.
 SECTIONS = """
@@ -144,7 +145,7 @@ def test_every_block_says_what_it_is() -> None:
         assert set(fences[::2]) <= LANGUAGES, name
         assert not re.search(r"^ +```", text, flags=re.MULTILINE), f"{name}: an indented block would not be run"
     programs = {name: len(blocks(text, "py")) for name, text in PAGES.items() if "```py\n" in text}
-    assert programs == {"several-gpus.md": 1, "harnesses.md": 2}
+    assert programs == {"several-gpus.md": 1, "harnesses.md": 2, "rewards.md": 2, "scale.md": 2}
 
 
 def test_readme_python(run_python: Callable[..., Any]) -> None:

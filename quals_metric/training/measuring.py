@@ -127,14 +127,14 @@ def _score_share(
     documents = [sources[index] for index in share]
     summaries = summarize(share)
     result = scorer.score(summaries=summaries, sources=documents)
-    samples = [_sample(*row) for row in zip(documents, summaries, result.summaries, strict=True)]
+    samples = [sample_of(*row) for row in zip(documents, summaries, result.summaries, strict=True)]
     undefined = int(result.num_undefined)
     by_index = dict(zip(share, samples, strict=True))
     return _ScoredShare(float(result.score), len(documents) - undefined, undefined, by_index)
 
 
-def _sample(source: str, summary: str, scored: Any) -> Sample:
-    """One row of the table of samples, from a scored summary."""
+def sample_of(source: str, summary: str, scored: Any) -> Sample:
+    """A scored summary as a row of the table of samples."""
     sample = Sample(source, summary, float(scored.score), note=getattr(scored, "note", ""))
     defined = [item for item in getattr(scored, "items", ()) if not math.isnan(item.score)]
     if not defined:
