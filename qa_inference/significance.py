@@ -146,6 +146,22 @@ def paired_randomization(
     return _p_value(np.array(trial), observed, _ROUNDING * observed)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for the number of tests (Holm 1979), in the order given.
+
+    The smallest of n is multiplied by n, the next by n - 1, and so on. None becomes smaller than one before it, or
+    greater than 1. The probability of any false finding among the tests then stays below the chosen level.
+
+    Args:
+        p_values: the p-values of the tests.
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
 def _defined(name: str, values: Sequence[float] | Array) -> Floats:
     rows = np.asarray(values, dtype=np.float64)
     if np.isnan(rows).any():

@@ -108,11 +108,12 @@ def lines(text: str, language: str) -> list[str]:
 
 
 def given_files() -> dict[str, str]:
-    """The files that a page's commands read: two systems' summaries of the same sources, and their labels."""
+    """The files that a page's commands read: three systems' summaries of the same sources, and their labels."""
     sources = ["The council approved the new bridge on Monday.", "Ann Lee won the cup in Perth in 1998."]
     systems = {
         "outputs_a.jsonl": ["The council approved a bridge.", "Ann Lee won the cup in Perth."],
         "outputs_b.jsonl": ["The mayor rejected a tunnel.", "Bo Ray won the cup."],
+        "outputs_c.jsonl": ["The council approved a bridge on Monday.", "Ann Lee won in 1998."],
     }
     systems["summaries.jsonl"] = systems["outputs_a.jsonl"]
     files = {

@@ -14,7 +14,7 @@ import typer
 
 from qa_inference.metric_base import progress_bar
 from quals_metric.cli.options import JsonOption, MetricOption, load_scorer
-from quals_metric.cli.terminal import comparison_text, file_scores_text, printable
+from quals_metric.cli.terminal import comparison_text, file_scores_text, printable, systems_text
 from quals_metric.metrics import metric_spec
 
 if TYPE_CHECKING:
@@ -87,31 +87,58 @@ def score_command(
 
 
 def compare_command(
-    a: Annotated[Path, typer.Argument(help="Output of `quals score` for the first system.")],
-    b: Annotated[Path, typer.Argument(help="Output for the second system, on the same sources.")],
+    scores: Annotated[
+        list[Path], typer.Argument(help="Outputs of `quals score`, one for each system, on the same sources.")
+    ],
     metric: Annotated[
-        str | None, typer.Option(help="Metric that the scores must be of.  [default: the same in both files]")
+        str | None, typer.Option(help="Metric that the scores must be of.  [default: the same in all files]")
     ] = None,
     resamples: Annotated[
         int, typer.Option(help="Resamples of the paired bootstrap and of the intervals.", min=1)
     ] = 1000,
     trials: Annotated[int, typer.Option(help="Trials of the paired approximate randomization.", min=1)] = 10000,
     seed: Annotated[int, typer.Option(help="Seed of the resamples and of the trials.", min=0)] = 12345,
+    summary_column: Annotated[str, typer.Option(help="Column of the summaries, for --report.")] = "summary",
     source_column: Annotated[str, typer.Option(help="Column of the sources, if the files have it.")] = "source",
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write a page with the rows on which the systems differ most: .html. The files must be of "
+            "`quals score --keep --pairs`.",
+            dir_okay=False,
+        ),
+    ] = None,
+    details: Annotated[int, typer.Option(help="Rows in the report.", min=1)] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the scores of two systems.
+    """Compare the scores of two or more systems.
 
-    Is the difference more than chance? The tests are the paired bootstrap (Koehn 2004) and paired approximate
-    randomization (Riezler and Maxwell 2005), as --paired-bs and --paired-ar of sacreBLEU.
+    Is a difference more than chance? The tests are the paired bootstrap (Koehn 2004) and paired approximate
+    randomization (Riezler and Maxwell 2005), as --paired-bs and --paired-ar of sacreBLEU. With more than two systems,
+    every two of them are tested, and the p-values are also given after Holm's correction for the number of tests.
     """
-    from quals_metric.files.compare import compare_files
+    from quals_metric.files.compare import compare_score_files, read_comparable
 
+    if len(scores) < 2:
+        raise typer.BadParameter(f"give the score files of two or more systems; got {len(scores)}", param_hint="SCORES")
+    if report is not None:
+        from quals_metric.report.comparison import explained_metric, write_comparison
+
+        check_page(report, "--report")
+        explained_metric(scores, summary_column, source_column)
     with warnings_as_lines():
-        comparison = compare_files(
-            a, b, metric=metric, source=source_column, resamples=resamples, trials=trials, seed=seed
-        )
-    typer.echo(json.dumps(comparison.to_dict(), indent=2) if as_json else comparison_text(comparison, a, b))
+        files = read_comparable(scores, metric=metric, source=source_column)
+        comparison = compare_score_files(files, resamples=resamples, trials=trials, seed=seed)
+    if report is not None:
+        write_comparison(files, comparison, report, summary=summary_column, source=source_column, details=details)
+    if len(scores) == 2:
+        of_two = comparison.pairs[0].comparison
+        as_dict, as_text = of_two.to_dict(), comparison_text(of_two, *scores)
+    else:
+        as_dict, as_text = comparison.to_dict(), systems_text(comparison, scores)
+        for system, path in zip(as_dict["systems"].values(), scores, strict=True):
+            system["file"] = str(path)
+    typer.echo(json.dumps(as_dict, indent=2, ensure_ascii=False) if as_json else as_text)
 
 
 def _input_rows(

@@ -15,7 +15,7 @@ from quals_metric.report.spelling import natural_question
 if TYPE_CHECKING:
     from qa_inference.metric_base import ScoredSummary
     from quals_metric.agreement.page import StatisticsTable
-    from quals_metric.files.compare import Comparison
+    from quals_metric.files.compare import Comparison, SystemsComparison, SystemScore
     from quals_metric.files.scoring import FileScores
 
 WIDTH = 100
@@ -78,6 +78,46 @@ def comparison_text(comparison: Comparison, a: Path, b: Path) -> str:
     )
 
 
+def systems_text(comparison: SystemsComparison, paths: Sequence[Path]) -> str:
+    """Several systems, the best first, and their differences in pairs."""
+    paths_of = dict(zip(comparison.systems, paths, strict=True))
+    best_first = sorted(comparison.systems.items(), key=lambda item: -item[1].score)
+    systems = [
+        (
+            name,
+            format_number(system.score, 4),
+            _bounds_text(system),
+            f"{comparison.undefined[name]:,}",
+            str(paths_of[name]),
+        )
+        for name, system in best_first
+    ]
+    pairs = [
+        (
+            f"{pair.b} - {pair.a}",
+            format_number(pair.comparison.difference, 4),
+            _bounds_text(pair.comparison),
+            f"{pair.comparison.p_bootstrap:.4f}",
+            f"{pair.comparison.p_randomization:.4f}",
+            f"{pair.p_holm:.4f}",
+        )
+        for pair in comparison.pairs
+    ]
+    return "\n".join(
+        (
+            rows_block(("system", "mean", "95 % interval", "undefined", "file"), systems),
+            "",
+            rows_block(("pair", "difference", "95 % interval", "p bootstrap", "p randomization", "p Holm"), pairs),
+            "",
+            f"rows       {comparison.num_rows:,} compared, {comparison.num_undefined:,} left out: "
+            "undefined in a system",
+            f"p          paired bootstrap ({comparison.resamples:,} resamples), paired approximate randomization",
+            f"           ({comparison.trials:,} trials), and the latter after Holm's correction for {len(pairs)} pairs",
+            f"seed       {comparison.seed}",
+        )
+    )
+
+
 def rows_block(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Rows in columns. The last column is wrapped to the rest of the width, the others at a third of the width."""
     cells = [[textwrap.wrap(printable(cell), WIDTH // 3) or [""] for cell in row[:-1]] for row in (header, *rows)]
@@ -102,6 +142,10 @@ def statistics_text(table: StatisticsTable) -> str:
 def printable(text: str) -> str:
     """A text without the characters that move a terminal's cursor or change its colours."""
     return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _bounds_text(interval: SystemScore | Comparison) -> str:
+    return f"{format_number(interval.low, 4)} to {format_number(interval.high, 4)}"
 
 
 def _interval(value: float, low: float, high: float) -> str:

@@ -5,5 +5,5 @@
 - `durable`: files that appear whole or not at all
 - `shards`: a long job in parts
 - `scoring`: `score_files`
-- `compare`: two systems' scores
+- `compare`: the scores of two or more systems
 """

@@ -1,13 +1,14 @@
-"""Compare two systems' scores on the same sources: is the difference more than chance?"""
+"""Compare the scores of two or more systems on the same sources: is a difference more than chance?"""
 
 from __future__ import annotations
 
 import json
 import math
+import string
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
+from itertools import combinations, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from qa_inference.significance import (
     SEED,
     TRIALS,
     bootstrap_interval,
+    holm,
     paired_bootstrap,
     paired_randomization,
 )
@@ -61,6 +63,58 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict for JSON. An undefined number is None."""
         plain: dict[str, Any] = json_ready(asdict(self))
+        return plain
+
+
+@dataclass(frozen=True)
+class PairOfSystems:
+    """Two of several systems by their names, and their comparison.
+
+    `p_holm` is the p-value of its randomization test after Holm's correction for the number of pairs.
+    """
+
+    a: str
+    b: str
+    comparison: Comparison
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class SystemsComparison:
+    """Several systems over the rows where all have a score.
+
+    `systems` has the mean of each, by the names a, b, c, … in the order given. `pairs` has every two of them.
+    `undefined` has the number of rows where a system has no score. `num_rows` rows were compared. `num_undefined` rows
+    were left out because a system is undefined there.
+    """
+
+    systems: Mapping[str, SystemScore]
+    pairs: tuple[PairOfSystems, ...]
+    undefined: Mapping[str, int]
+    num_rows: int
+    num_undefined: int
+    resamples: int
+    trials: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a dict for JSON. An undefined number is None."""
+        of_pair = ("difference", "low", "high", "p_bootstrap", "p_randomization")
+        of_all = ("num_rows", "num_undefined", "resamples", "trials", "seed")
+        plain: dict[str, Any] = json_ready(
+            {
+                "systems": {
+                    name: {**asdict(system), "num_undefined": self.undefined[name]}
+                    for name, system in self.systems.items()
+                },
+                "pairs": [
+                    {"a": pair.a, "b": pair.b, **{name: getattr(pair.comparison, name) for name in of_pair}}
+                    | {"p_holm": pair.p_holm}
+                    for pair in self.pairs
+                ],
+                **{name: getattr(self, name) for name in of_all},
+            }
+        )
         return plain
 
 
@@ -129,6 +183,49 @@ def compare(
     )
 
 
+def compare_systems(scores: Sequence[Sequence[float]], **options: int) -> SystemsComparison:
+    """Compare the scores of several systems on the same sources, every two of them on the rows where all are defined.
+
+    Args:
+        scores: for each of 2 to 26 systems, the score of every row; NaN where undefined.
+        **options: those of `compare`.
+
+    Raises:
+        ValueError: as `compare`, or if there are fewer or more systems.
+    """
+    if not 2 <= len(scores) <= len(string.ascii_lowercase):
+        raise ValueError(f"systems: must be 2 to {len(string.ascii_lowercase)}; got {len(scores)}. Name their files")
+    if len(lengths := {len(of_system) for of_system in scores}) > 1:
+        raise ValueError(
+            f"scores: must be of the same rows for all systems; got {', '.join(map(str, sorted(lengths)))}. Score all "
+            f"systems on the same sources"
+        )
+    is_left_out = [any(map(math.isnan, row)) for row in zip(*scores, strict=True)]
+    common = [
+        [math.nan if out else float(score) for score, out in zip(of_system, is_left_out, strict=True)]
+        for of_system in scores
+    ]
+    names = string.ascii_lowercase[: len(scores)]
+    of_pairs = {
+        (names[a], names[b]): compare(common[a], common[b], **options) for a, b in combinations(range(len(scores)), 2)
+    }
+    corrected = holm([comparison.p_randomization for comparison in of_pairs.values()])
+    first = of_pairs["a", "b"]
+    return SystemsComparison(
+        systems={"a": first.a, **{name: of_pairs["a", name].b for name in names[1:]}},
+        pairs=tuple(
+            PairOfSystems(a, b, comparison, p_holm)
+            for ((a, b), comparison), p_holm in zip(of_pairs.items(), corrected, strict=True)
+        ),
+        undefined={name: sum(map(math.isnan, of_system)) for name, of_system in zip(names, scores, strict=True)},
+        num_rows=first.num_rows,
+        num_undefined=first.num_undefined,
+        resamples=first.resamples,
+        trials=first.trials,
+        seed=first.seed,
+    )
+
+
 def compare_files(
     a: str | Path, b: str | Path, *, metric: str | None = None, source: str = "source", **options: int
 ) -> Comparison:
@@ -147,10 +244,29 @@ def compare_files(
         UserWarning: if the signatures differ or are unknown, the sources cannot be compared, or fewer than
             `FEWEST_ROWS` rows are compared.
     """
-    files = read_scores(a, source), read_scores(b, source)
-    check_metric(*files, metric)
-    check_same(*files, source)
-    comparison = compare(files[0].scores, files[1].scores, **options)
+    return compare_score_files(read_comparable([a, b], metric=metric, source=source), **options).pairs[0].comparison
+
+
+def read_comparable(
+    paths: Sequence[str | Path], *, metric: str | None = None, source: str = "source"
+) -> list[ScoreFile]:
+    """Read files that `quals score` wrote, if all can be compared; see `compare_files`."""
+    files: list[ScoreFile] = []
+    for path in paths:
+        files.append(read_scores(path, source))
+        if len(files) > 1:
+            check_metric(files[0], files[-1], metric)
+            check_same(files[0], files[-1], source)
+    return files
+
+
+def compare_score_files(files: Sequence[ScoreFile], **options: int) -> SystemsComparison:
+    """Compare files that `read_comparable` has read; `options` are those of `compare`.
+
+    Warns:
+        UserWarning: if fewer than `FEWEST_ROWS` rows are compared.
+    """
+    comparison = compare_systems([file.scores for file in files], **options)
     if comparison.num_rows < FEWEST_ROWS:
         _warn(
             f"only {comparison.num_rows} rows are compared: below {FEWEST_ROWS} rows the tests and the intervals mean "

@@ -6,6 +6,7 @@
 - `figures`: pictures as HTML and SVG
 - `html`, `templates/`: the page
 - `writing`: `write` and `write_rows`
+- `comparison`: the page of `quals compare`
 - `examples`: the examples of `quals demo` and of the app
 """
 

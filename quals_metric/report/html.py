@@ -23,8 +23,15 @@ from quals_metric.report.spelling import natural_question
 _RESERVE = 20_000  # bytes for what stands between the parts that are counted
 _FEW = 4  # rows that are shown open, in the order given, without a histogram
 
-_CSS = (files("quals_metric.report") / "templates" / "report.css").read_text(encoding="utf-8") + STYLE
-PAGE = {"style": _CSS, "digest": base64.b64encode(hashlib.sha256(_CSS.encode()).digest()).decode()}
+REPORT_CSS = (files("quals_metric.report") / "templates" / "report.css").read_text(encoding="utf-8") + STYLE
+
+
+def csp_digest(text: str) -> str:
+    """The digest by which a content security policy allows a style sheet or a script of the page itself."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+PAGE = {"style": REPORT_CSS, "digest": csp_digest(REPORT_CSS)}
 """The style sheet of a page, and the digest by which its content security policy allows it."""
 
 

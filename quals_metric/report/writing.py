@@ -112,14 +112,14 @@ def _read_rows(
         if row is None or pair is None:
             raise ValueError(f"rows and texts: must be of the same summaries; one of them ends before row {count}")
         score = math.nan if row["score"] is None else float(row["score"])
-        yield score, partial(_entry_of_row, spec.summary_type(), calibrated, row, *pair)
+        yield score, partial(entry_of_row, spec.summary_type(), calibrated, row, *pair)
 
 
 def _entry(label: str, summary: str, source: str, scored: ScoredSummary, number: int) -> Entry:
     return Entry(number, label, summary, source, scored)
 
 
-def _entry_of_row(
+def entry_of_row(
     summary_type: type[ScoredSummary], calibrated: bool, row: Mapping[str, Any], summary: str, source: str, number: int
 ) -> Entry:
     """The entry of a row of a score file, with the user's columns: all but its texts, its score and lists."""

@@ -10,8 +10,11 @@ import pytest
 
 import qags_metric.result as qags
 from quals_metric import report
+from quals_metric.files.compare import compare_score_files, read_scores
+from quals_metric.report.comparison import write_comparison
 from quals_metric.result import PairScore, QualsResult, SummaryScore
 from tests.browser.conftest import Seen
+from tests.quals_metric.report.compared_files import write_system
 
 pytestmark = pytest.mark.browser
 
@@ -44,6 +47,37 @@ def test_report_from_the_disk(result: Any, seen: Seen, tmp_path: Path) -> None:
     assert seen.page.evaluate("window.hit") is None
     assert seen.requests == [path.as_uri()]
     assert seen.errors == []
+
+
+def test_23_10_search_and_filter(seen: Seen, chromium: Any, tmp_path: Path) -> None:
+    """They work from the disk, and without scripts all rows are there."""
+    scores = {"a": [-1.0, -1.0, -3.0], "b": [-1.5, -4.0, -2.0], "c": [-1.2, -2.0, -2.5]}
+    files = [read_scores(write_system(tmp_path / f"{name}.jsonl", of, claim=EVIL)) for name, of in scores.items()]
+    path = tmp_path / "page.html"
+    with pytest.warns(UserWarning, match="only 3 rows are compared"):
+        write_comparison(files, compare_score_files(files), path)
+    seen.page.goto(path.as_uri())
+    search, count = seen.page.get_by_role("searchbox"), seen.page.locator("#count")
+    assert count.inner_text() == "3 of 3 rows shown"
+    choices = [
+        ("Search the texts", "ann lee <script>WINDOW.hit=1", ["2", "3", "1"]),  # through a marked answer and its number
+        ("Search the texts", " source 1. ", ["2"]),
+        ("Highest score", "b", ["3"]),
+        ("Lowest score", "b", ["2", "1"]),
+        ("Difference of at least", "1", ["2", "3"]),
+    ]
+    for label, value, rows in choices:
+        field = seen.page.get_by_label(label)
+        field.select_option(value) if "score" in label else field.fill(value)
+        assert seen.page.locator(".entry:visible").evaluate_all("rows => rows.map(row => row.id.slice(4))") == rows
+        assert count.inner_text() == f"{len(rows)} of 3 rows shown"
+        field.select_option("") if "score" in label else field.fill("")
+    search.press("Enter")
+    assert (seen.page.url, seen.requests, seen.errors) == (path.as_uri(), [path.as_uri()], [])
+    assert seen.page.evaluate("window.hit") is None
+    plain = chromium.new_context(java_script_enabled=False).new_page()
+    plain.goto(path.as_uri())
+    assert plain.locator(".entry:visible").count() == 3 and not plain.locator("#filter").is_visible()
 
 
 def test_the_watch_sees_a_request_and_an_error(seen: Seen, tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import math
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qa_inference import significance as resampling
-from qa_inference.significance import bootstrap_interval, paired_bootstrap, paired_randomization, sample_mean
+from qa_inference.significance import bootstrap_interval, holm, paired_bootstrap, paired_randomization, sample_mean
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sacrebleu_wmt17_en_de.npz"
 
@@ -171,3 +171,15 @@ def test_wrong_values() -> None:
         bootstrap_interval([1.0], resamples=0)
     with pytest.raises(ValueError, match="trials: must be at least 1; got 0"):
         paired_randomization([1.0], [2.0], trials=0)
+
+
+def test_holm_as_a_closed_test() -> None:
+    """The corrected value is the greatest Bonferroni value of all sets of tests that hold the test."""
+    assert holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
+    assert holm([]) == [] and holm([0.5]) == [0.5]
+    for p_values in ([0.03, 0.001, 0.2, 0.03], [0.9, 0.6], [0.04, 0.01, 0.011, 0.3, 1.0]):
+        indices = range(len(p_values))
+        sets = [chosen for size in indices for chosen in combinations(indices, size + 1)]
+        bonferroni = {chosen: min(1.0, len(chosen) * min(p_values[index] for index in chosen)) for chosen in sets}
+        expected = [max(value for chosen, value in bonferroni.items() if index in chosen) for index in indices]
+        assert holm(p_values) == pytest.approx(expected)

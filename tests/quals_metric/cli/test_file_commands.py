@@ -20,6 +20,7 @@ from quals_metric.scorer import QualsScorer
 from tests import tiny
 from tests.qags_metric.conftest import FakeScorer as FakeQags
 from tests.quals_metric.files.score_program import QuickScorer
+from tests.quals_metric.report.compared_files import write_system
 
 Quals = Callable[..., Result]
 asked: list[dict[str, Any]] = []
@@ -195,6 +196,48 @@ def test_compare_as_json(quals: Quals) -> None:
     assert result.stderr == ""
     assert output["difference"] == 0 and output["p_bootstrap"] == output["p_randomization"] == 1
     assert (output["trials"], output["resamples"], output["seed"], output["num_undefined"]) == (50, 20, 3, 1)
+
+
+def test_23_10_several_systems(quals: Quals) -> None:
+    """A table, the best first, and every pair; the same as JSON; and a page."""
+    steps = {"a": 0.0, "b": 0.5, "c": -0.1}
+    for name, step in steps.items():
+        write_system(Path(f"{name}.jsonl"), [-n / 11 - step for n in range(12)])
+    files = [f"{name}.jsonl" for name in steps]
+    result = quals("compare", *files, "--report", "page.html", "--details", "3")
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert [(line[0], line[1], *line[-2:]) for line in lines[1:4]] == [
+        ("c", "-0.4000", "0", "c.jsonl"), ("a", "-0.5000", "0", "a.jsonl"), ("b", "-1.0000", "0", "b.jsonl")
+    ]  # fmt: skip
+    assert [line[:4] for line in lines[6:9]] == [
+        ["b", "-", "a", "-0.5000"], ["c", "-", "a", "0.1000"], ["c", "-", "b", "0.6000"]
+    ]  # fmt: skip
+    assert result.stdout.splitlines()[10:] == [
+        "rows       12 compared, 0 left out: undefined in a system",
+        "p          paired bootstrap (1,000 resamples), paired approximate randomization",
+        "           (10,000 trials), and the latter after Holm's correction for 3 pairs",
+        "seed       12345",
+    ]
+    assert Path("page.html").read_text().count('class="entry"') == 3
+    output = json.loads(quals("compare", *files, "--json").stdout)
+    assert [system["file"] for system in output["systems"].values()] == files
+    assert [round(pair["difference"], 9) for pair in output["pairs"]] == [-0.5, 0.1, 0.6]
+    assert all(pair["p_holm"] >= pair["p_randomization"] for pair in output["pairs"]) and output["num_rows"] == 12
+
+
+def test_23_10_a_comparison_that_cannot_be(quals: Quals) -> None:
+    """Whatever is wrong with the page is found before the work."""
+    assert quals("score", "in.jsonl", "-o", "a.jsonl").exit_code == 0
+    write_system(Path("full.jsonl"), [-1.0] * 20)
+    assert "give the score files of two or more systems; got 1" in quals("compare", "a.jsonl").stderr
+    assert "the page's name must end in .html" in quals("compare", "a.jsonl", "a.jsonl", "--report", "a.txt").stderr
+    with pytest.raises(ValueError, match=r"a\.jsonl: must have the columns .* Score with --keep --pairs"):
+        quals("compare", "full.jsonl", "a.jsonl", "--report", "page.html", catch_exceptions=False)
+    with pytest.raises(ValueError, match=r"must have the columns 'summary' and 'document'"):
+        quals("compare", "full.jsonl", "full.jsonl", "--report", "page.html", "--source-column", "document",
+              catch_exceptions=False)  # fmt: skip
+    assert not Path("page.html").exists()
 
 
 def test_21_d26_a_comparison_of_few_rows_says_so(quals: Quals) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from qa_inference.significance import bootstrap_interval, paired_bootstrap, paired_randomization
-from quals_metric.files.compare import compare, compare_files
+from qa_inference.significance import bootstrap_interval, holm, paired_bootstrap, paired_randomization
+from quals_metric.files.compare import compare, compare_files, compare_systems
 from quals_metric.files.scoring import score_files
 from quals_metric.files.tables import Table
 from tests.quals_metric.files.score_program import QuickScorer
@@ -56,6 +56,37 @@ def test_what_cannot_be_compared() -> None:
         compare([], [])
     with pytest.raises(ValueError, match="trials: must be at least 1"):
         compare(A, B, trials=0)
+
+
+C = [b - 0.3 if i % 2 else b for i, b in enumerate(B)]
+
+
+def test_several_systems() -> None:
+    """Every two are compared on the rows where all are defined."""
+    a, b, c = [math.nan, *A, 1.0], [5.0, *B, 1.0], [1.0, *C, math.nan]
+    found = compare_systems([a, b, c], resamples=100, trials=200)
+    expected = {
+        names: compare(*of, resamples=100, trials=200)
+        for names, of in {("a", "b"): (A, B), ("a", "c"): (A, C), ("b", "c"): (B, C)}.items()
+    }
+    assert [(pair.a, pair.b) for pair in found.pairs] == list(expected)
+    for pair, alone in zip(found.pairs, expected.values(), strict=True):
+        assert {**pair.comparison.to_dict(), "num_undefined": 0} == alone.to_dict()
+    assert [pair.p_holm for pair in found.pairs] == holm([pair.comparison.p_randomization for pair in found.pairs])
+    assert found.systems == {"a": expected["a", "b"].a, "b": expected["a", "b"].b, "c": expected["b", "c"].b}
+    assert found.undefined == {"a": 1, "b": 0, "c": 1} and (found.num_rows, found.num_undefined) == (60, 2)
+    as_dict = json.loads(json.dumps(found.to_dict()))
+    assert as_dict["pairs"][2]["difference"] == found.pairs[2].comparison.difference
+    assert as_dict["systems"]["c"]["num_undefined"] == 1 and as_dict["trials"] == 200
+
+
+def test_systems_that_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match="systems: must be 2 to 26; got 1"):
+        compare_systems([A])
+    with pytest.raises(ValueError, match="scores: must be of the same rows for all systems; got 59, 60"):
+        compare_systems([A, B, C[1:]])
+    with pytest.raises(ValueError, match="must have a row where both are defined; of 2 rows there is none"):
+        compare_systems([[1.0, 1.0], [math.nan, 1.0], [1.0, math.nan]])
 
 
 def _scored(folder: Path, name: str, summaries: list[str], sources: list[str], **options: Any) -> Path:

@@ -1,0 +1,24 @@
+"""Score files of several systems, with summaries, sources and questions."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from qa_inference.metric_base import json_ready
+from quals_metric.result import PairScore, SummaryScore
+
+
+def write_system(path: Path, scores: Sequence[float], claim: str = "won the cup", source: str = "Source") -> Path:
+    """Write the rows of a system; a score of NaN is undefined, and every other row has one question."""
+    lines = []
+    for number, score in enumerate(scores):
+        summary = f"Ann Lee {claim} {number}."
+        pair = PairScore("who was it ?", "Ann Lee", 0, 7, score, ("who",), (-0.1,), (-1.0,))
+        scored = SummaryScore(score, () if math.isnan(score) else (pair,), "no pair kept" if math.isnan(score) else "")
+        texts = {"id": number, "system": path.stem, "summary": summary, "source": f"{source} {number}."}
+        lines.append(json.dumps(texts | json_ready(scored.row(True))) + "\n")
+    path.write_text("".join(lines))
+    return path
