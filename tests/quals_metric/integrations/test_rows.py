@@ -1,4 +1,4 @@
-"""`QualsRows` in the shapes that engines give it, and in the real `datasets`."""
+"""`QualsRows` in the shapes that engines give it, and in the real `datasets` and Ray."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pickle
 import re
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,19 +17,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 
 from qags_metric import QagsConfig
-from quals_metric import QualsConfig
+from quals_metric import QualsConfig, QualsScorer
+from quals_metric.files.scoring import score_files
+from quals_metric.files.tables import Table
 from quals_metric.integrations import QualsRows, rows
 from quals_metric.report.examples import EXAMPLES
 from tests import tiny
 from tests.quals_metric.conftest import FakeScorer
 
 PAGE = Path(__file__).parents[3] / "docs" / "scale.md"
+PROGRAM = str(Path(__file__).with_name("ray_program.py"))
 COLUMNS = {
     "id": [1, 2, 3],
     "summary": ["Ann won.", "", "Bo won."],
@@ -159,6 +164,40 @@ def program(language: str, part: str) -> str:
     return str(text)
 
 
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray, which is not installed")
+def test_ray_scores_as_quals_score_does(run_python: Callable[..., Any], tmp_path: Path) -> None:
+    """Two actors, of which one is killed on the way; Parquet in, Parquet out."""
+    options = {"model": str(tiny.trained(tmp_path / "bart")), "groups": 30, "min_new_tokens": 2, "max_new_tokens": 14}
+    options |= {"device": "cpu"}
+    (tmp_path / "options.json").write_text(json.dumps(options))
+    summaries = [tiny.CORPUS[0], "Anthony Joshua won.", "", tiny.CORPUS[3]]
+    count = 160  # three batches
+    columns = {"summary": summaries * (count // 4), "source": [tiny.CORPUS[0]] * (count // 2)}
+    columns["source"] += [tiny.CORPUS[3]] * (count // 2)
+    folder = tmp_path / "elsewhere"
+    (folder / "summaries").mkdir()
+    rows_file = folder / "summaries" / "rows.parquet"
+    pq.write_table(pa.table({"id": list(range(count)), **columns}), rows_file, row_group_size=20)
+    (tmp_path / "program.py").write_text(program("py", "import ray"))
+    files = (tmp_path / name for name in ("program.py", "options.json", "killed"))
+    # No report to its makers, no token in the home folder, and no process killed when other programs fill the memory.
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_memory_monitor_refresh_ms": "0"}
+    found = run_python(PROGRAM, *map(str, files), **settings)
+    assert found.returncode == 0, found.stderr
+    assert (tmp_path / "killed").exists()
+    scored = pq.read_table(folder / "scores").sort_by("id")
+    expected = tmp_path / "expected.parquet"
+    summary = score_files(Table((rows_file,), keep=True), expected, lambda: QualsScorer(QualsConfig(**options)))
+    assert summary is not None and set(scored["signature"].to_pylist()) == {summary.signature}
+    given, numbers = pq.read_table(expected).to_pydict(), ("score", "score_01")
+    assert scored.drop_columns(["signature", *numbers]).to_pydict() == {
+        n: v for n, v in given.items() if n not in numbers
+    }
+    for name in numbers:  # but for rounding, which depends on the batch
+        assert scored[name].to_pylist() == pytest.approx(given[name], abs=1e-5)
+    assert 0 < summary.num_undefined < count / 2
+
+
 class Spark:
     """As much of Spark as the program of the guide uses: `mapInPandas` as its documentation describes it."""
 
@@ -188,6 +227,22 @@ def test_the_program_for_spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "pyspark.sql", SimpleNamespace(SparkSession=session))
     exec(program("py", "pyspark"), {})
     np.testing.assert_equal(pd.read_parquet("scores.parquet")["score"].to_numpy(), SCORES)
+
+
+def test_the_lines_for_dask() -> None:
+    """Dask checks the columns and types of every partition by `meta`."""
+    frame = pd.DataFrame(COLUMNS)
+    partitions: list[pd.DataFrame] = []
+
+    def map_partitions(function: QualsRows, *, meta: pd.DataFrame) -> None:
+        assert meta.empty
+        partitions.extend([meta, function(frame), function(frame[:0])])
+
+    dask_frame = SimpleNamespace(_meta=frame[:0], map_partitions=map_partitions)
+    exec(program("text", "map_partitions"), {"rows": dask_frame, "add_scores": QualsRows()})
+    meta, full, empty = partitions
+    assert list(meta.columns) == list(full.columns) == list(empty.columns)
+    assert full.dtypes.to_dict() == meta.dtypes.to_dict()
 
 
 def test_the_batch_script(tmp_path: Path, run_python: Callable[..., Any]) -> None:
