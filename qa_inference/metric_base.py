@@ -3,7 +3,8 @@
 - Options: `ModelOptions`, which the metrics' configurations extend. `option` declares a field with its help, its check
   and the place where users set it. The class for evaluate, the command line and the documentation are derived from
   these fields.
-- Results: `ScoredSummary` and `CorpusResult`, the check of the inputs, and a mean that leaves undefined values out.
+- Results: `ScoredSummary`, with its sentences and unsupported spans, and `CorpusResult`; the check of the inputs, and a
+  mean that leaves undefined values out.
 - Key: `ResultKey` names everything that a number depends on. The signature shows it, and the cache hashes its model
   part.
 
@@ -23,10 +24,11 @@ from contextlib import contextmanager
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypedDict, TypeVar, get_args, get_type_hints
 
 from qa_inference.calibration import Calibration, check_calibration, find_calibration
 from qa_inference.language import warn_unless_english
+from qa_inference.sentences import sentence_bounds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -279,11 +281,53 @@ def refuse_unknown(metric: str, options: Iterable[str], known: Collection[str]) 
 # ---- results --------------------------------------------------------------------------------------------------------
 
 
+class Span(TypedDict):
+    """An answer that the source does not support: the summary's characters [start, end), its text and its score."""
+
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise ValueError if a threshold is NaN."""
+    if math.isnan(threshold):
+        raise ValueError("threshold: must be a number; got nan. Below it, an answer counts as unsupported")
+
+
+class SentenceRow(TypedDict):
+    """A sentence in a file or in JSON. `items` are the numbers of its questions in the list of all, from 0."""
+
+    start: int
+    end: int
+    text: str
+    score: float
+    items: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SentenceScore:
+    """A sentence of a summary: the characters [start, end), its text, its score and its questions.
+
+    A question belongs to the sentence in which its answer begins. The score is the mean of the questions' scores, NaN
+    without a question.
+    """
+
+    start: int
+    end: int
+    text: str
+    score: float
+    items: tuple[Any, ...] = field(repr=False)
+
+
 class ScoredSummary:
     """A summary's score with the questions behind it: the base of such a class in every metric.
 
-    `metric` is the metric's name and `items_field` the field that holds the questions. An undefined `score` is NaN, and
-    `note` gives the reason. `probability` is that of the scorer's calibration; None without one.
+    `metric` is the metric's name and `items_field` the field that holds the questions. `score` is the mean of their
+    scores. An undefined `score` is NaN, and `note` gives the reason. `probability` is that of the scorer's calibration;
+    None without one. `text` is the summary itself; "": it is not known. A subclass is a dataclass with the fields
+    `score`, the questions, `note`, `probability` and `text`, in this order.
     """
 
     metric: ClassVar[str]
@@ -291,6 +335,7 @@ class ScoredSummary:
     score: float
     note: str
     probability: float | None = None
+    text: str
 
     @property
     def score_01(self) -> float:
@@ -299,9 +344,59 @@ class ScoredSummary:
 
     @property
     def items(self) -> tuple[Any, ...]:
-        """The questions behind the score; each has `question`, `answer` with its `start` and `end`, and `score`."""
+        """The questions behind the score.
+
+        Each has `question`, `answer` with its `start` and `end` in the summary, `score`, and `passage`: the number of
+        the passage that supports it best, from 0. A source that is one text is passage 0.
+        """
         items: tuple[Any, ...] = getattr(self, self.items_field)
         return items
+
+    @property
+    def sentences(self) -> tuple[SentenceScore, ...]:
+        """The sentences of the summary, each with its score and its questions. Raises ValueError without the text."""
+        return self.parts(sentence_bounds(self._known_text()))
+
+    def parts(self, bounds: Iterable[tuple[int, int]]) -> tuple[SentenceScore, ...]:
+        """The parts [start, end) of the summary as `sentences` gives them, for another division of the text."""
+        text, parts = self._known_text(), []
+        for start, end in bounds:
+            items = tuple(item for item in self.items if start <= item.start < end)
+            score = mean_of_defined(item.score for item in items)
+            parts.append(SentenceScore(start, end, text[start:end], score, items))
+        return tuple(parts)
+
+    def spans(self, threshold: float) -> list[Span]:
+        """The unsupported answers: those whose score is below `threshold`, in the order of the text.
+
+        The score of an answer is the mean over the questions that ask for the same characters. No two spans overlap: of
+        answers that do, the one with the lowest score stands for the others.
+
+        Raises ValueError if the threshold is NaN or the summary's text is not known.
+        """
+        check_threshold(threshold)
+        text = self._known_text()
+        # 1. The score of every answer.
+        scores: dict[tuple[int, int], list[float]] = {}
+        for item in self.items:
+            scores.setdefault((item.start, item.end), []).append(item.score)
+        answers = [(mean_of_defined(of_answer), *place) for place, of_answer in scores.items()]
+        # 2. Of those below the threshold, the lowest first, take those that overlap none that was taken.
+        taken: list[tuple[int, int, float]] = []
+        for score, start, end in sorted(answer for answer in answers if answer[0] < threshold):
+            if all(end <= first or last <= start for first, last, _ in taken):
+                taken.append((start, end, score))
+        return [Span(start=start, end=end, text=text[start:end], score=score) for start, end, score in sorted(taken)]
+
+    def _known_text(self) -> str:
+        """The summary. Raises ValueError if there are questions about a text that is not known."""
+        if self.items and not self.text:
+            raise ValueError("text: must be the summary that was scored; it is not known. Use with_text(summary)")
+        return self.text
+
+    def with_text(self, text: str) -> Self:
+        """A copy that knows the summary's text."""
+        return replace(self, text=text)  # type: ignore[type-var]  # its subclasses are dataclasses
 
     def __repr__(self) -> str:
         """The score and the number of questions; the questions themselves would fill the screen."""
@@ -315,31 +410,55 @@ class ScoredSummary:
         return item_type
 
     @classmethod
-    def columns(cls, calibrated: bool = False) -> tuple[str, ...]:
-        """The keys of `row`; `calibrated`: of a scorer with a calibration."""
-        probability = ("probability",) if calibrated else ()
-        return ("score", "score_01", *probability, f"num_{cls.items_field}", "note", cls.items_field)
+    def columns(cls, pairs: bool = True, spans: bool = False, calibrated: bool = False) -> dict[str, Any]:
+        """The keys of `row`, in order, with the types of their values; `calibrated`: of a scorer with a calibration."""
+        probability = {"probability": float} if calibrated else {}
+        columns = {"score": float, "score_01": float, **probability, f"num_{cls.items_field}": int, "note": str}
+        places = {"sentences": tuple[SentenceRow, ...], "spans": tuple[Span, ...]} if spans else {}
+        return columns | places | ({cls.items_field: get_type_hints(cls)[cls.items_field]} if pairs else {})
 
-    def row(self, pairs: bool = True) -> dict[str, Any]:
-        """The score, its 0-to-1 view, the number of questions, the note and, if `pairs`, the questions as dicts.
+    def row(self, pairs: bool = True, threshold: float | None = None) -> dict[str, Any]:
+        """The score, its 0-to-1 view, the number of questions and the note, for a file or JSON.
 
         With a calibration, the probability follows the 0-to-1 view.
+
+        Args:
+            pairs: also the questions, as dicts.
+            threshold: also the sentences, and the `spans` below it; None: neither.
         """
-        items = [asdict(item) for item in self.items] if pairs else []
         probability = [] if self.probability is None else [self.probability]
-        values = (self.score, self.score_01, *probability, len(self.items), self.note, items)
-        return dict(list(zip(self.columns(bool(probability)), values, strict=True))[: None if pairs else -1])
+        values: list[Any] = [self.score, self.score_01, *probability, len(self.items), self.note]
+        if threshold is not None:
+            values += [self._sentence_rows(), self.spans(threshold)]
+        if pairs:
+            values.append([asdict(item) for item in self.items])
+        return dict(zip(self.columns(pairs, threshold is not None, bool(probability)), values, strict=True))
+
+    def _sentence_rows(self) -> list[SentenceRow]:
+        number = {id(item): index for index, item in enumerate(self.items)}
+        return [
+            SentenceRow(
+                start=part.start,
+                end=part.end,
+                text=part.text,
+                score=part.score,
+                items=tuple(number[id(item)] for item in part.items),
+            )
+            for part in self.sentences
+        ]
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any], calibrated: bool = False) -> Self:
+    def from_row(cls, row: Mapping[str, Any], text: str = "", *, calibrated: bool = False) -> Self:
         """The scored summary that a row of a file describes. A null becomes NaN, and a list becomes a tuple.
 
-        `calibrated`: the row has a probability; a column of that name is otherwise the user's. Raises KeyError if the
-        row has no questions.
+        `text` is the summary that was scored. `calibrated`: the row has a probability; a column of that name is
+        otherwise the user's. Raises KeyError if the row has no questions.
         """
         items = tuple(_typed(cls.item_type(), item) for item in row[cls.items_field])
-        more = {"probability": _typed(float, row["probability"])} if calibrated else {}
-        return cls(_typed(float, row["score"]), items, row["note"], **more)  # type: ignore[call-arg]  # as its dataclasses are
+        probability = _typed(float, row["probability"]) if calibrated else None
+        made: Any = cls  # its dataclasses take these
+        scored: Self = made(_typed(float, row["score"]), items, row["note"], probability, text)
+        return scored
 
 
 def _typed(hint: Any, value: Any) -> Any:
@@ -348,7 +467,7 @@ def _typed(hint: Any, value: Any) -> Any:
         return math.nan if value is None else float(value)
     if is_dataclass(hint):
         make: Any = hint
-        return make(**{name: _typed(part, value[name]) for name, part in get_type_hints(hint).items()})
+        return make(**{name: _typed(part, value[name]) for name, part in get_type_hints(hint).items() if name in value})
     parts = get_args(hint)
     return tuple(_typed(parts[0], item) for item in value) if parts else value
 
@@ -402,19 +521,24 @@ class CorpusResult(Generic[Summary_co]):
         """How many summaries have no score."""
         return sum(math.isnan(score) for score in self.scores)
 
-    def to_dict(self, pairs: bool = True) -> dict[str, Any]:
-        """The result as a dict for JSON, with or without the questions and answers. An undefined score is None."""
+    def to_dict(self, pairs: bool = True, threshold: float | None = None) -> dict[str, Any]:
+        """The result as a dict for JSON, with or without the questions and answers. An undefined score is None.
+
+        With a `threshold`, every summary has its sentences and its unsupported spans too: see `ScoredSummary.spans`.
+        """
         names = ("score", "score_01", "num_undefined", "num_windowed_summaries", "num_windowed_sources", "signature")
         whole = {name: getattr(self, name) for name in names}
-        as_json: dict[str, Any] = json_ready({**whole, "summaries": [summary.row(pairs) for summary in self.summaries]})
+        rows = [summary.row(pairs, threshold) for summary in self.summaries]
+        as_json: dict[str, Any] = json_ready({**whole, "summaries": rows})
         return as_json
 
     def to_pandas(self, pairs: bool = False) -> pd.DataFrame:
         """One row per summary: score, score_01, the number of questions, the note and, if `pairs`, the questions."""
         import pandas as pd
 
-        columns = list(self.kind.columns(self.probabilities is not None))[: None if pairs else -1]
-        return pd.DataFrame([list(summary.row(pairs).values()) for summary in self.summaries], columns=columns)
+        rows = [list(summary.row(pairs).values()) for summary in self.summaries]
+        columns = self.kind.columns(pairs, calibrated=self.probabilities is not None)
+        return pd.DataFrame(rows, columns=list(columns))
 
 
 @contextmanager
@@ -448,8 +572,8 @@ Result_co = TypeVar("Result_co", bound=CorpusResult[Any], covariant=True)
 class QuestionScorer(ABC, Generic[Result_co]):
     """Scores summaries against their sources: the base of every metric's scorer.
 
-    A subclass has a `key` and defines `_score` and `_english_model`. With a `calibration`, every score gets a
-    probability, and the signature the digest of the calibration.
+    A subclass has a `key` and defines `_score` and `_english_model`. It may define `_support`. With a `calibration`,
+    every score gets a probability, and the signature the digest of the calibration.
     """
 
     key: ResultKey
@@ -466,17 +590,20 @@ class QuestionScorer(ABC, Generic[Result_co]):
     def score(
         self,
         summaries: Iterable[str],
-        sources: Iterable[str],
+        sources: Iterable[str] | None = None,
         *,
+        contexts: Iterable[Iterable[str]] | None = None,
         spread: bool = False,
         on_batch: OnBatch | None = None,
         progress: bool = False,
     ) -> Result_co:
-        """The score of every summary against the source at the same index.
+        """The score of every summary against the source, or against the passages, at the same index.
 
         Args:
             summaries: the texts to judge, in any one-dimensional collection of str.
             sources: for each summary, the text it was written from. Texts may repeat.
+            contexts: instead of `sources`: for each summary, a list of passages. Each passage is read by itself. A
+                question takes the passage that supports it best, and names it: `passage` counts from 0.
             spread: share the work among the processes of an `accelerate launch`. Every process calls this method with
                 the same texts and gets the whole result.
             on_batch: called as `on_batch(done, total)` after every batch; the metric says what it counts. An error
@@ -484,14 +611,34 @@ class QuestionScorer(ABC, Generic[Result_co]):
             progress: show a progress bar with the rate and the time left, on standard error.
 
         Raises:
-            TypeError: if an argument is no collection of str.
-            ValueError: if the lengths differ or are 0.
+            TypeError: if an argument is no collection of str, or of lists of str.
+            ValueError: if the lengths differ or are 0, or both sources and contexts are given.
         """
-        checked = check_texts(summaries, sources)
+        judged, passages = check_passages(summaries, sources, contexts)
+        # 1. A row for every passage, with its number. Blank passages support nothing; without others, the source is "".
+        numbered = [[(n, text) for n, text in enumerate(texts) if text.strip()] or [(0, "")] for texts in passages]
+        rows = [(summary, text) for summary, texts in zip(judged, numbered, strict=True) for _, text in texts]
         if (model := self._english_model()) is not None:
-            warn_unless_english(model, checked[1])
+            warn_unless_english(model, [text for _, text in rows])
+        result = self._score_rows(rows, spread, on_batch, progress)
+        # 2. One score for every summary, from the passages that support its questions best.
+        scored = iter(result.summaries)
+        best = [self._best([(n, next(scored)) for n, _ in texts]) for texts in numbered]
+        is_plain = all(len(texts) == 1 for texts in numbered)
+        of_summaries = replace(
+            result,
+            summaries=tuple(summary.with_text(text) for summary, text in zip(best, judged, strict=True)),
+            signature=result.signature if is_plain else of_passages(result.signature),
+        )
+        return self._calibrated(of_summaries)
+
+    def _score_rows(
+        self, rows: Sequence[tuple[str, str]], spread: bool, on_batch: OnBatch | None, progress: bool
+    ) -> Result_co:
+        """Score pairs of a summary and a source, with a progress bar if that is asked for."""
+        summaries, sources = ([row[side] for row in rows] for side in (0, 1))
         if not progress:
-            return self._calibrated(self._score(*checked, spread, on_batch))
+            return self._score(summaries, sources, spread, on_batch)
         with progress_bar(self.key.metric) as show:
 
             def show_and_tell(done: int, total: int) -> None:
@@ -499,7 +646,7 @@ class QuestionScorer(ABC, Generic[Result_co]):
                 if on_batch is not None:
                     on_batch(done, total)
 
-            return self._calibrated(self._score(*checked, spread, show_and_tell))
+            return self._score(summaries, sources, spread, show_and_tell)
 
     def _use_calibration(self, name: str | os.PathLike[str] | None) -> None:
         """Find the calibration that an option names; None: none. Raises and warns as `find_calibration`."""
@@ -513,9 +660,27 @@ class QuestionScorer(ABC, Generic[Result_co]):
         summaries = (replace(each, probability=calibration.probability(each.score)) for each in result.summaries)
         return replace(result, summaries=tuple(summaries))
 
+    def _best(self, read: Sequence[tuple[int, Any]]) -> Any:
+        """A summary's score from its scores against single passages, each with its passage's number.
+
+        The questions depend on the summary alone, so all these scores are of the same questions in the same order.
+        """
+        number, first = read[0]
+        if not first.items or (len(read) == 1 and number == 0):
+            return first
+        of_question = zip(*([(n, item) for item in scored.items] for n, scored in read), strict=True)
+        best = [max(choices, key=lambda choice: self._support(choice[1])) for choices in of_question]
+        items = tuple(replace(item, passage=n) for n, item in best)
+        return replace(first, score=mean_of_defined(item.score for item in items), **{first.items_field: items})
+
+    def _support(self, item: Any) -> float:
+        """A question takes the passage where this is greatest: its score."""
+        support: float = item.score
+        return support
+
     @abstractmethod
     def _score(self, summaries: list[str], sources: list[str], spread: bool, on_batch: OnBatch | None) -> Result_co:
-        """Score checked texts; see `score`."""
+        """Score checked texts; see `score`. The questions about a summary must not depend on its source."""
 
     @abstractmethod
     def _english_model(self) -> str | None:
@@ -538,6 +703,29 @@ def check_texts(
         ValueError: if the lengths differ or are 0.
     """
     first, second = (_text_list(name, texts) for name, texts in zip(names, (summaries, sources), strict=True))
+    _check_lengths(names, first, second)
+    return first, second
+
+
+def check_passages(
+    summaries: Iterable[str], sources: Iterable[str] | None, contexts: Iterable[Iterable[str]] | None
+) -> tuple[list[str], list[list[str]]]:
+    """Check the summaries, and the sources or the passages of each; a source is a single passage.
+
+    Raises TypeError and ValueError as `check_texts`, and ValueError if both sources and contexts are given.
+    """
+    if contexts is None:
+        first, texts = check_texts(summaries, sources)  # type: ignore[arg-type]  # None is refused there
+        return first, [[text] for text in texts]
+    if sources is not None:
+        raise ValueError("sources and contexts: must not both be given. A source is one text, contexts are passages")
+    first, lists = _text_list("summaries", summaries), _plain_list("contexts", contexts, "lists of str")
+    _check_lengths(("summaries", "contexts"), first, lists)
+    return first, [_text_list(f"contexts[{index}]", texts) for index, texts in enumerate(lists)]
+
+
+def _check_lengths(names: tuple[str, str], first: Sequence[Any], second: Sequence[Any]) -> None:
+    """Raise ValueError if the lengths differ or are 0."""
     if len(first) != len(second):
         raise ValueError(
             f"{' and '.join(names)}: must be of the same length; got {len(first)} and {len(second)}. Give each summary "
@@ -545,26 +733,11 @@ def check_texts(
         )
     if not first:
         raise ValueError(f"{names[0]}: must not be empty; got 0 texts. Pass at least one summary and its source")
-    return first, second
 
 
 def _text_list(name: str, texts: Any) -> list[str]:
     """The texts of a collection as a list; see `check_texts`."""
-    if isinstance(texts, str | bytes):
-        raise TypeError(
-            f"{name}: must be a list of str; got {type(texts).__name__}. Put a single text into a list: [text]"
-        )
-    # 1. Arrays convert themselves to lists, because their items are scalars of their own types.
-    for convert in ("to_pylist", "tolist"):
-        if hasattr(texts, convert):
-            texts = getattr(texts, convert)()
-            break
-    # 2. Mappings and sets are refused: they do not pair the n-th summary with the n-th source.
-    if isinstance(texts, Mapping | AbstractSet) or not isinstance(texts, Iterable):
-        raise TypeError(
-            f"{name}: must be a list of str; got {type(texts).__name__}. Pass one text per summary, in order"
-        )
-    items = list(texts)
+    items = _plain_list(name, texts, "str")
     for index, text in enumerate(items):
         if not isinstance(text, str):
             raise TypeError(
@@ -572,6 +745,26 @@ def _text_list(name: str, texts: Any) -> list[str]:
                 f"its score is then undefined (NaN)"
             )
     return items
+
+
+def _plain_list(name: str, texts: Any, content: str) -> list[Any]:
+    """The items of a collection as a list. Raises TypeError for a single text, and for what has no order."""
+    if isinstance(texts, str | bytes):
+        raise TypeError(
+            f"{name}: must be a list of {content}; got {type(texts).__name__}. Put a single text into a list: [text]"
+        )
+    # 1. Arrays convert themselves to lists, because their items are scalars of their own types.
+    for convert in ("to_pylist", "tolist"):
+        if hasattr(texts, convert):
+            texts = getattr(texts, convert)()
+            break
+    # 2. Mappings, sets and tables are refused: they do not pair the n-th summary with the n-th source.
+    is_unordered = isinstance(texts, Mapping | AbstractSet) or getattr(texts, "ndim", 1) != 1
+    if is_unordered or not isinstance(texts, Iterable):
+        raise TypeError(
+            f"{name}: must be a list of {content}; got {type(texts).__name__}. Pass one text per summary, in order"
+        )
+    return list(texts)
 
 
 def mean_of_defined(values: Iterable[float]) -> float:
@@ -622,6 +815,11 @@ class ResultKey:
     def _all(self) -> dict[str, object]:
         libraries = {name: installed_version(name) for name in ("torch", "transformers", "tokenizers")}
         return {**self.settings, **libraries}
+
+
+def of_passages(signature: str) -> str:
+    """The signature of scores against several passages, of which every question takes the best."""
+    return f"{signature}|passages:best"
 
 
 def installed_version(distribution: str) -> str:

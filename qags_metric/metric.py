@@ -55,7 +55,7 @@ _EXAMPLES = """\
 
     >>> results = qags.compute(predictions=[text], sources=[text], return_questions=True)
     >>> sorted(results["questions"][0][0])
-    ['answer', 'end', 'f1', 'log_prob', 'question', 'source_answer', 'start', 'summary_answer']
+    ['answer', 'end', 'f1', 'log_prob', 'passage', 'question', 'source_answer', 'start', 'summary_answer']
     >>> all(text[question["start"] : question["end"]] == question["answer"] for question in results["questions"][0])
     True
 """

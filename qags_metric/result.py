@@ -27,7 +27,8 @@ class QuestionScore:
 
     The question was written to ask for `answer`, the summary's own characters [start, end). `summary_answer` and
     `source_answer` are the reader's answers. `f1` is their agreement, from 0 to 1. `log_prob` is the mean
-    log-probability of the question's tokens given the summary, in nats; it ranks the questions.
+    log-probability of the question's tokens given the summary, in nats; it ranks the questions. `passage` is the number
+    of the passage that `source_answer` is from, counted from 0: that with the most confident answer.
     """
 
     question: str
@@ -38,6 +39,7 @@ class QuestionScore:
     source_answer: FoundAnswer
     f1: float
     log_prob: float
+    passage: int = 0
 
     @property
     def score(self) -> float:
@@ -60,6 +62,7 @@ class SummaryScore(ScoredSummary):
     questions: tuple[QuestionScore, ...]
     note: str = ""
     probability: float | None = None
+    text: str = ""
 
     @property
     def score_01(self) -> float:

@@ -117,6 +117,11 @@ class QagsScorer(QuestionScorer[QagsResult]):
     def _english_model(self) -> str | None:
         return self._preset.name if self._preset.reads_only_english else None
 
+    def _support(self, item: QuestionScore) -> float:
+        """A question takes the passage with the reader's most confident answer; one without any span comes last."""
+        confidence = item.source_answer.confidence
+        return -math.inf if math.isnan(confidence) else confidence
+
     @cached_property
     def key(self) -> ResultKey:  # type: ignore[override]  # cached
         """Everything that a score depends on, by name."""

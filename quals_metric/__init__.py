@@ -13,6 +13,7 @@ from qa_inference.lazy import lazily
 if TYPE_CHECKING:
     from quals_metric.config import QualsConfig
     from quals_metric.metric import Quals
+    from quals_metric.one_call import score
     from quals_metric.registry import register, unregister
     from quals_metric.result import PairScore, QualsResult, SummaryScore
     from quals_metric.scorer import QualsScorer
@@ -26,6 +27,7 @@ __all__ = [
     "SummaryScore",
     "__version__",
     "register",
+    "score",
     "unregister",
 ]
 
@@ -37,6 +39,7 @@ _HOMES = {
     "QualsScorer": "scorer",
     "SummaryScore": "result",
     "register": "registry",
+    "score": "one_call",
     "unregister": "registry",
 }
 

@@ -60,7 +60,7 @@ _EXAMPLES = """\
 
     >>> results = quals.compute(predictions=[text], sources=[text], return_pairs=True)
     >>> sorted(results["pairs"][0][0])
-    ['answer', 'end', 'question', 'score', 'source_log_probs', 'start', 'summary_log_probs', 'tokens']
+    ['answer', 'end', 'passage', 'question', 'score', 'source_log_probs', 'start', 'summary_log_probs', 'tokens']
     >>> all(text[pair["start"] : pair["end"]] == pair["answer"] for pair in results["pairs"][0])
     True
 """

@@ -69,6 +69,11 @@ class MetricSpec:
     presets: Mapping[str, str] = field(default_factory=dict)
     extra: str = ""
 
+    @property
+    def threshold(self) -> float:
+        """The score below which an answer counts as unsupported by default: the limit between low and high."""
+        return self.band_limits[BANDS.index("high") - 1]
+
     def config_type(self) -> type[ModelOptions]:
         """The class of its configuration."""
         config_type: type[ModelOptions] = _named(self.config)
@@ -184,6 +189,11 @@ def metric_of_row(row: Mapping[str, Any]) -> MetricSpec | None:
 def format_number(value: float, digits: int = 3) -> str:
     """`value` with `digits` decimals, never -0; the word undefined for NaN."""
     return "undefined" if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"  # the sum makes -0.0 0.0
+
+
+def format_share(value: float) -> str:
+    """A share in percent, with one decimal; the word undefined for NaN."""
+    return "undefined" if math.isnan(value) else f"{value:.1%}"
 
 
 def _named(path: str) -> Any:

@@ -14,7 +14,7 @@ class PairScore:
     `answer` is the summary's own characters [start, end). `score` is in nats per token: 0 if the source supports the
     pair as well as the summary does. `tokens` [L] are the pair's tokens: question, separator, answer, end.
     `summary_log_probs` [L] are the tokens' log-probabilities in nats given the summary, and `source_log_probs` [L]
-    those given the source.
+    those given the source. `passage` is the number of the passage that supports the pair best, from 0.
     """
 
     question: str
@@ -25,6 +25,7 @@ class PairScore:
     tokens: tuple[str, ...] = field(repr=False)
     summary_log_probs: tuple[float, ...] = field(repr=False)
     source_log_probs: tuple[float, ...] = field(repr=False)
+    passage: int = field(default=0, repr=False)
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,6 +42,7 @@ class SummaryScore(ScoredSummary):
     pairs: tuple[PairScore, ...]
     note: str = ""
     probability: float | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True, repr=False)

@@ -18,14 +18,14 @@ PACKAGES = ("qa_inference", "quals_metric", "qags_metric")
 ROOMS = (
     ("qa_inference.lazy", "qa_inference.decoding", "qa_inference.tokenization", "qa_inference.formats",
      "qa_inference.presets", "qa_inference.significance", "qa_inference.language", "qa_inference.overlap",
-     "qa_inference.calibration"),
+     "qa_inference.calibration", "qa_inference.sentences"),
     ("qa_inference.models.*", "qa_inference.batching", "qa_inference.distributed", "qa_inference.cache",
      "qa_inference.answer_candidates"),
     ("qa_inference.metric_base",),
     ("quals_metric.config", "quals_metric.selection", "quals_metric.result", "quals_metric.scorer",
      "qags_metric.config", "qags_metric.selection", "qags_metric.result", "qags_metric.scorer"),
     ("qa_inference.evaluate_metric", "quals_metric.metric", "qags_metric.metric"),
-    ("quals_metric.metrics", "quals_metric.registry"),
+    ("quals_metric.metrics", "quals_metric.registry", "quals_metric.one_call"),
     ("quals_metric.files.*", "quals_metric.report.*", "quals_metric.training.*"),
     ("quals_metric.agreement.*",),
     ("quals_metric.integrations.*",),
@@ -134,7 +134,7 @@ def test_twins_have_the_same_files() -> None:
     files = ["config.py", "metric.py", "result.py", "scorer.py", "selection.py"]
     assert sorted(path.name for path in (ROOT / "qags_metric").glob("*.py")) == ["__init__.py", *files]
     at_root = {path.name for path in (ROOT / "quals_metric").glob("*.py")}
-    assert at_root == {"__init__.py", "__main__.py", "metrics.py", "registry.py", *files}
+    assert at_root == {"__init__.py", "__main__.py", "metrics.py", "one_call.py", "registry.py", *files}
 
 
 def test_a_top_level_name_is_defined_once() -> None:

@@ -117,7 +117,10 @@ def given_files() -> dict[str, str]:
     }
     systems["summaries.jsonl"] = systems["outputs_a.jsonl"]
     files = {
-        name: "".join(json.dumps({"summary": a, "source": b}) + "\n" for a, b in zip(summaries, sources, strict=True))
+        name: "".join(
+            json.dumps({"summary": a, "source": b, "kind": kind}) + "\n"
+            for a, b, kind in zip(summaries, sources, ("council", "sports"), strict=True)
+        )
         for name, summaries in systems.items()
     }
     labelled = [

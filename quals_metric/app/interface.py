@@ -90,7 +90,7 @@ class ScoringPage:
             rows = read_upload(Path(path), self.metric, self.limits)
         except RefusedError as error:
             raise RefusedError(str(error), "file") from error
-        summaries, sources = [row.summary for row in rows], [row.source for row in rows]
+        summaries, sources = [row.summary for row in rows], [row.source_text for row in rows]
         result: CorpusResult[Any] = self.queue.score(
             summaries, sources, chosen, self.limits.file_seconds, show_progress
         )

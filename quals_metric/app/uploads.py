@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,12 @@ def read_upload(path: Path, metric: str, limits: Limits) -> list[Row]:
     if (size := path.stat().st_size) > limits.file:
         raise RefusedError(f"The file has {size:,} bytes; the limit is {limits.file:,}. Please send a part of it.")
     rows: list[Row] = []
+    written = metric_spec(metric).summary_type().columns(spans=path.suffix.lower() == ".jsonl")
     try:
         for location, columns in records(path, name="Your file"):
             if len(rows) == limits.rows:
                 raise RefusedError(f"The file has more than {limits.rows:,} rows. Please send a part of it.")
-            rows.append(_checked_row(location, columns, metric, limits))
+            rows.append(_checked_row(location, columns, written, limits))
     except RefusedError:
         raise
     except ValueError as error:
@@ -49,7 +50,9 @@ def read_upload(path: Path, metric: str, limits: Limits) -> list[Row]:
 
 
 def write_scores(folder: Path, ending: str, rows: Sequence[Row], result: CorpusResult[Any]) -> Path:
-    """Write the file's own columns with the scores, in a new folder; JSON lines hold the questions too.
+    """Write the file's own columns with the scores, in a new folder.
+
+    JSON lines hold the questions, the sentences and the unsupported spans too.
 
     Args:
         folder: the upload folder.
@@ -61,10 +64,13 @@ def write_scores(folder: Path, ending: str, rows: Sequence[Row], result: CorpusR
         The path of the new file.
     """
     path = _new_folder(folder) / f"scores{ending}"
+    has_lists = ending == ".jsonl"
+    threshold = metric_spec(result.kind.metric).threshold if has_lists else None
     scored = [
-        scored_row(row.columns, score, ending == ".jsonl") for row, score in zip(rows, result.summaries, strict=True)
+        scored_row(row.columns, score.with_text(row.summary), has_lists, threshold)
+        for row, score in zip(rows, result.summaries, strict=True)
     ]
-    if ending == ".jsonl":
+    if has_lists:
         with path.open("wb") as lines:
             JsonLines().shard(scored, lines)
         return path
@@ -75,13 +81,12 @@ def write_scores(folder: Path, ending: str, rows: Sequence[Row], result: CorpusR
     return path
 
 
-def _checked_row(location: str, columns: Mapping[str, Any], metric: str, limits: Limits) -> Row:
-    """The row, if its columns and texts are valid."""
+def _checked_row(location: str, columns: Mapping[str, Any], written: Collection[str], limits: Limits) -> Row:
+    """The row, if its columns and texts are valid. `written` are the columns of the scores."""
     for name in ("summary", "source"):
         if not isinstance(columns.get(name), str):
             raise RefusedError(f'{location}: must have a text called "{name}"; it has {_quoted(columns)}.')
-    own_columns = metric_spec(metric).summary_type().columns()
-    if clashes := [name for name in columns if name in own_columns]:
+    if clashes := [name for name in columns if name in written]:
         raise RefusedError(f'{location}: must not have a column "{clashes[0]}", where the scores go. Please rename it.')
     limits.check(columns["summary"], columns["source"], location)
     return Row(columns["summary"], columns["source"], location, columns)

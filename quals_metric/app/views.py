@@ -10,7 +10,7 @@ from markupsafe import Markup
 from qa_inference.metric_base import CorpusResult, ScoredSummary
 from quals_metric.metrics import metric_spec
 from quals_metric.report.figures import STYLE, environment, figure_svg, marked_summary_html
-from quals_metric.report.html import legend_html
+from quals_metric.report.html import legend_html, places_html
 from quals_metric.report.spelling import natural_question
 
 CSS = STYLE + (files("quals_metric.report") / "templates" / "app.css").read_text(encoding="utf-8")
@@ -21,16 +21,19 @@ _ENVIRONMENT = environment()
 def result_html(label: str, summary: str, scored: ScoredSummary, source: str = "") -> str:
     """A summary's score, the summary with its answers marked, and its questions, the lowest score first.
 
+    If it has several sentences, each has its score. The unsupported answers are listed.
     Every QUALS pair has its figure: the probability of each token given the summary and given the source. Questions
     have the spelling of the summary and the source.
     """
+    spec = metric_spec(scored.metric)
     # An undefined score, NaN, cannot be compared: it comes first.
     ordered = sorted(enumerate(scored.items, 1), key=lambda numbered: _sort_key(numbered[1].score))
     return _ENVIRONMENT.get_template("app.html.jinja").render(
         label=label,
-        metric=metric_spec(scored.metric),
+        metric=spec,
         scored=scored,
         marked=Markup(marked_summary_html(summary, scored)),
+        places=Markup(places_html(spec, scored.with_text(summary), spec.threshold)),
         questions=[
             (
                 number,

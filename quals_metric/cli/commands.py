@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 
 from quals_metric import __version__
 from quals_metric.cli.agreement_commands import agree_command, calibrate_command
-from quals_metric.cli.file_commands import check_page, compare_command, score_command
+from quals_metric.cli.file_commands import check_page, compare_command, report_command, score_command
 from quals_metric.cli.options import (
     AllowedHostOption,
     AuthOption,
@@ -21,6 +22,7 @@ from quals_metric.cli.options import (
     JsonOption,
     MetricOption,
     PortOption,
+    ThresholdOption,
     load_scorer,
     with_metrics,
 )
@@ -98,13 +100,15 @@ def explain_command(
     html: Annotated[
         Path | None, typer.Option(help="Also write a page that explains the scores: .html.", dir_okay=False)
     ] = None,
+    threshold: ThresholdOption = None,
     metric: MetricOption = "quals",
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
     """Score one or two summaries and show why.
 
-    The questions and answers behind each score are listed, the lowest first.
+    The questions and answers behind each score are listed, the lowest first. Then come the sentences, if there are
+    several, and the unsupported answers.
     """
     text = _source_text(source, source_file)
     if len(summary) > 2:
@@ -119,9 +123,9 @@ def explain_command(
 
         write(result, html, summaries=summary, sources=sources, labels=[label.capitalize() for label in labels])
     if as_json:
-        _print_json(result, labels, summary, sources)
+        _print_json(result, labels, summary, sources, threshold)
         return
-    _print_scores(text, labels, summary, result.summaries)
+    _print_scores(text, labels, summary, result.summaries, threshold)
     _print_legend(result)
 
 
@@ -218,13 +222,17 @@ def _source_text(text: str | None, file: Path | None) -> str:
 
 
 def _print_scores(
-    source: str, labels: Sequence[str], summaries: Sequence[str], scores: Sequence[ScoredSummary]
+    source: str,
+    labels: Sequence[str],
+    summaries: Sequence[str],
+    scores: Sequence[ScoredSummary],
+    threshold: float | None = None,
 ) -> None:
     from quals_metric.cli.terminal import paragraph, summary_block
 
     typer.echo(paragraph("source", source) + "\n")
     for label, summary, scored in zip(labels, summaries, scores, strict=True):
-        typer.echo(summary_block(label, summary, scored, source) + "\n")
+        typer.echo(summary_block(label, summary, scored, source, threshold) + "\n")
 
 
 def _print_legend(result: CorpusResult[ScoredSummary]) -> None:
@@ -233,12 +241,18 @@ def _print_legend(result: CorpusResult[ScoredSummary]) -> None:
 
 
 def _print_json(
-    result: CorpusResult[ScoredSummary], labels: Sequence[str], summaries: Sequence[str], sources: Sequence[str]
+    result: CorpusResult[ScoredSummary],
+    labels: Sequence[str],
+    summaries: Sequence[str],
+    sources: Sequence[str],
+    threshold: float | None = None,
 ) -> None:
-    """Print the result, with the label and the texts of every summary."""
+    """Print the result, with the label, the texts, the sentences and the unsupported answers of every summary."""
     from qa_inference.tokenization import without_surrogates
 
-    output = result.to_dict()
+    limit = metric_spec(result.kind.metric).threshold if threshold is None else threshold
+    known = tuple(scored.with_text(text) for scored, text in zip(result.summaries, summaries, strict=True))
+    output = replace(result, summaries=known).to_dict(threshold=limit)
     texts = zip(output["summaries"], labels, summaries, sources, strict=True)
     output["summaries"] = [
         {"label": label, "summary": summary, "source": source, **scored} for scored, label, summary, source in texts
@@ -250,6 +264,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo_command,
     "explain": explain_command,
     "score": score_command,
+    "report": report_command,
     "compare": compare_command,
     "agree": agree_command,
     "calibrate": calibrate_command,

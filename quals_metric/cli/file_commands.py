@@ -1,4 +1,4 @@
-"""`quals score` and `quals compare`: the commands that read and write files."""
+"""`quals score`, `quals report` and `quals compare`: the commands that read and write files."""
 
 from __future__ import annotations
 
@@ -13,13 +13,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qa_inference.metric_base import progress_bar
-from quals_metric.cli.options import JsonOption, MetricOption, load_scorer
+from quals_metric.cli.options import JsonOption, MetricOption, ThresholdOption, load_scorer
 from quals_metric.cli.terminal import comparison_text, file_scores_text, printable, systems_text
 from quals_metric.metrics import metric_spec
 
 if TYPE_CHECKING:
     from quals_metric.files.scoring import FileScores
     from quals_metric.files.tables import Row, Rows
+
+
+ByOption = Annotated[str, typer.Option(help="Column to group by: show the scores of the rows with each of its values.")]
+SourceOption = Annotated[
+    str, typer.Option(help="Column of the sources. A source may be a list of passages, as in retrieval.")
+]
+DetailsOption = Annotated[
+    int, typer.Option(help="Rows in each list of the report: lowest, highest and undefined.", min=1)
+]
 
 
 def score_command(
@@ -36,17 +45,20 @@ def score_command(
     ] = None,
     sources: Annotated[Path | None, typer.Option(help="Text file with the source of each line of --summaries.")] = None,
     summary_column: Annotated[str, typer.Option(help="Column of the summaries.")] = "summary",
-    source_column: Annotated[str, typer.Option(help="Column of the sources.")] = "source",
+    source_column: SourceOption = "source",
     keep: Annotated[bool, typer.Option("--keep", help="Write the columns of the input too.")] = False,
     pairs: Annotated[bool, typer.Option("--pairs", help="Write the questions and answers too.")] = False,
+    spans: Annotated[
+        bool, typer.Option("--spans", help="Write the sentences and the unsupported answers of each summary too.")
+    ] = False,
+    threshold: ThresholdOption = None,
+    by: ByOption = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
     report: Annotated[
         Path | None,
         typer.Option(help="Also write a page that explains the scores: .html. Implies --pairs.", dir_okay=False),
     ] = None,
-    details: Annotated[
-        int, typer.Option(help="Rows in each list of the report: lowest, highest and undefined.", min=1)
-    ] = 50,
+    details: DetailsOption = 50,
     shard_rows: Annotated[
         int, typer.Option(help="Rows scored and written at once; a killed run loses at most these.", min=1)
     ] = 128,
@@ -61,7 +73,7 @@ def score_command(
     """
     from quals_metric.files.scoring import rank_and_size, score_files
 
-    rows = _input_rows(inputs or [], summaries, sources, summary_column, source_column, keep)
+    rows = _input_rows(inputs or [], summaries, sources, summary_column, source_column, keep, by)
     calibrated = options.get("calibration") is not None
     if report is not None:
         _check_report(report, rows, output)
@@ -74,6 +86,8 @@ def score_command(
             metric=metric,
             pairs=pairs or report is not None,
             calibrated=calibrated,
+            spans=spans,
+            threshold=threshold,
             shard_rows=shard_rows,
             overwrite=overwrite,
             accept_finished=report is not None,  # a run that was killed before its report only needs the report
@@ -82,8 +96,35 @@ def score_command(
     if scores is not None:
         if report is not None:
             _write_report(scores, report, rows, details, calibrated)
-        as_text = json.dumps(scores.to_dict(), indent=2, ensure_ascii=False) if as_json else file_scores_text(scores)
-        typer.echo(as_text)
+        as_text = json.dumps(scores.to_dict(), indent=2, ensure_ascii=False)
+        typer.echo(as_text if as_json else file_scores_text(scores, spans))
+
+
+def report_command(
+    scores: Annotated[
+        Path, typer.Argument(help="Output of `quals score --keep --pairs`.", exists=True, dir_okay=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Page to write: .html.", dir_okay=False)],
+    by: ByOption = "",
+    threshold: ThresholdOption = None,
+    summary_column: Annotated[str, typer.Option(help="Column of the summaries.")] = "summary",
+    source_column: SourceOption = "source",
+    details: DetailsOption = 50,
+) -> None:
+    """Write a page that explains the scores of a file."""
+    from quals_metric.report import report_file
+
+    check_page(output, "--output")
+    report_file(
+        scores,
+        output,
+        summary=summary_column,
+        source=source_column,
+        by=by,
+        threshold=threshold,
+        details=details,
+    )
+    typer.echo(f"written    {printable(str(output))}")
 
 
 def compare_command(
@@ -142,7 +183,13 @@ def compare_command(
 
 
 def _input_rows(
-    inputs: list[str], summaries: Path | None, sources: Path | None, summary_column: str, source_column: str, keep: bool
+    inputs: list[str],
+    summaries: Path | None,
+    sources: Path | None,
+    summary_column: str,
+    source_column: str,
+    keep: bool,
+    by: str,
 ) -> Rows:
     """The rows to score that the arguments name."""
     from quals_metric.files.tables import Table, TextFiles, expand
@@ -152,8 +199,10 @@ def _input_rows(
     if summaries is not None and sources is not None:
         if keep:
             raise typer.BadParameter("text files have no columns to keep", param_hint="--keep")
+        if by:
+            raise typer.BadParameter("text files have no columns to group by", param_hint="--by")
         return TextFiles(summaries, sources)
-    return Table(expand(inputs), summary_column, source_column, keep)
+    return Table(expand(inputs), summary_column, source_column, keep, by=by)
 
 
 def _check_report(report: Path, rows: Rows, output: Path) -> None:

@@ -16,6 +16,13 @@ from qa_inference.metric_base import Option, check_folder_name, default_text, op
 from quals_metric.metrics import METRICS, MetricSpec, metric_spec
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Score below which an answer counts as unsupported. "
+        f" [default: {', '.join(f'{spec.threshold:g} for {spec.name}' for spec in METRICS.values())}]"
+    ),
+]
 MetricOption = Annotated[str, typer.Option(help="Metric to compute.")]
 HostOption = Annotated[
     str, typer.Option(help="Address to listen at; 0.0.0.0 stands for all addresses of this machine.")

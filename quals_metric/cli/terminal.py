@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quals_metric.metrics import format_number, metric_spec
+from quals_metric.metrics import format_number, format_share, metric_spec
 from quals_metric.report.spelling import natural_question
 
 if TYPE_CHECKING:
@@ -27,9 +27,12 @@ def paragraph(label: str, text: str) -> str:
     return textwrap.fill(printable(text), WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead))
 
 
-def summary_block(label: str, text: str, scored: ScoredSummary, source: str = "") -> str:
+def summary_block(
+    label: str, text: str, scored: ScoredSummary, source: str = "", threshold: float | None = None
+) -> str:
     """One summary, its score, and the questions behind the score, the lowest first.
 
+    If there are several sentences, their scores follow, and then the answers below `threshold` (None: the metric's).
     Words of a question are written as in the summary or in the source.
     """
     head, spec = paragraph(label, text), metric_spec(scored.metric)
@@ -42,11 +45,23 @@ def summary_block(label: str, text: str, scored: ScoredSummary, source: str = ""
     rows = [(format_number(item.score), *spec.cells(item)) for item in items]
     in_01 = f"   (0 to 1: {format_number(scored.score_01)})" if spec.shows_01 else ""
     probability = "" if scored.probability is None else f"   probability: {format_number(scored.probability)}"
-    return f"{head}\n  {spec.title} {format_number(scored.score)}{in_01}{probability}\n{rows_block(spec.columns, rows)}"
+    score = f"{spec.title} {format_number(scored.score)}{in_01}{probability}"
+    limit = spec.threshold if threshold is None else threshold
+    return "\n".join([f"{head}\n  {score}\n{rows_block(spec.columns, rows)}", *_places(scored.with_text(text), limit)])
 
 
-def file_scores_text(scores: FileScores) -> str:
-    """The mean of a score file, its interval and its counts."""
+def _places(scored: ScoredSummary, threshold: float) -> list[str]:
+    """The scores of the sentences, if there are several, and the answers below the threshold."""
+    sentences = [(format_number(part.score), part.text) for part in scored.sentences]
+    blocks = [rows_block(("score", "sentence"), sentences)] if len(sentences) > 1 else []
+    if spans := scored.spans(threshold):
+        answers = ", ".join(f"{span['text']} ({format_number(span['score'])})" for span in spans)
+        blocks.append(textwrap.indent(paragraph(f"unsupported (below {threshold:g})", answers), "    "))
+    return blocks
+
+
+def file_scores_text(scores: FileScores, spans: bool = False) -> str:
+    """The mean of a score file, its interval, its counts and its groups; with `spans`, the rate of unsupported ones."""
     spec = metric_spec(scores.metric)
     in_01 = f"   (0 to 1: {format_number(scores.score_01, 4)})" if spec.shows_01 else ""
     windowed = f"{scores.num_windowed_summaries:,} summaries and {scores.num_windowed_sources:,} sources in windows"
@@ -56,8 +71,32 @@ def file_scores_text(scores: FileScores) -> str:
             f"rows       {scores.rows:,}, of which {scores.num_undefined:,} undefined; {windowed}",
             f"written    {printable(str(scores.output))}",
             f"signature: {printable(scores.signature)}",
+            *([_unsupported(scores)] if spans or scores.by else []),
+            *([_groups_block(scores)] if scores.by else []),
         )
     )
+
+
+def _unsupported(scores: FileScores) -> str:
+    rate = format_share(scores.unsupported_rate)
+    return f"unsupported: {rate} of the summaries with a score have an answer below {scores.threshold:g}"
+
+
+def _groups_block(scores: FileScores) -> str:
+    """A table of the groups."""
+    header = ("summaries", "mean", "95 % interval", "undefined", "unsupported", scores.by)
+    rows = [
+        (
+            f"{group.rows:,}",
+            format_number(group.score),
+            f"{format_number(group.low)} to {format_number(group.high)}",
+            format_share(group.undefined_rate),
+            format_share(group.unsupported_rate),
+            group.name,
+        )
+        for group in scores.groups
+    ]
+    return rows_block(header, rows)
 
 
 def comparison_text(comparison: Comparison, a: Path, b: Path) -> str:

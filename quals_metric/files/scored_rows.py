@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, get_args, get_origin,
 
 from qa_inference.metric_base import ScoredSummary, json_ready
 from quals_metric.files.tables import Row, ending
-from quals_metric.metrics import metric_spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def scored_row(kept: Mapping[str, Any], summary: ScoredSummary, pairs: bool) -> dict[str, Any]:
-    """The row to write for a summary: the kept columns, then those of `ScoredSummary.row`, with questions if `pairs`.
+def scored_row(
+    kept: Mapping[str, Any], summary: ScoredSummary, pairs: bool, threshold: float | None = None
+) -> dict[str, Any]:
+    """The row to write for a summary: the kept columns, then those of `ScoredSummary.row`.
 
     A kept column must not have the name of one of the others.
     """
-    return {**kept, **summary.row(pairs)}
+    return {**kept, **summary.row(pairs, threshold)}
 
 
 def json_text(value: Any, location: str) -> str:
@@ -92,22 +93,18 @@ class Parquet:
 
     Args:
         inputs: the files the rows are read from.
-        pairs: whether the questions behind the scores are written.
-        metric: the metric of the scores.
-        calibrated: whether the scores have probabilities.
+        columns: the columns of the scores, with their types (`ScoredSummary.columns`).
     """
 
     ending = ".parquet"
 
-    def __init__(self, inputs: Sequence[Path], pairs: bool, metric: str = "quals", calibrated: bool = False) -> None:
+    def __init__(self, inputs: Sequence[Path], columns: Mapping[str, Any]) -> None:
         import pyarrow as pa
 
-        self._summary_type = metric_spec(metric).summary_type()
-        self._own = self._summary_type.columns(calibrated)
+        self._own = columns
         self._known = bool(inputs) and all(ending(path) == ".parquet" for path in inputs)
         self._kept = pa.schema([])
         self._seen: dict[str, str] = {}  # the location of the first row that has a value in a column
-        self._pairs = pairs
         if self._known:
             self._kept = _unified([_parquet_schema(path) for path in inputs], "the inputs")
 
@@ -156,8 +153,7 @@ class Parquet:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        own = self._own
-        plain = [_storable(row | {name: json_ready(row[name]) for name in own if name in row}) for row in rows]
+        plain = [_storable(row | {name: json_ready(row[name]) for name in self._own}) for row in rows]
         pq.write_table(pa.Table.from_pylist(plain, schema=self._schema(rows[0])), file)
 
     def join(self, shards: Iterable[Path], file: BinaryIO) -> None:
@@ -173,11 +169,9 @@ class Parquet:
     def _schema(self, row: Mapping[str, Any]) -> pa.Schema:
         import pyarrow as pa
 
-        numbers = [float] * (len(self._own) - 3)  # then come the number of questions, the note, the questions
-        hints = (*numbers, int, str, get_type_hints(self._summary_type)[self._summary_type.items_field])
-        own = zip(self._own, map(_arrow_type, hints), strict=True)
+        own = [(name, _arrow_type(hint)) for name, hint in self._own.items()]
         kept = [column for column in self._kept if column.name in row or not self._known]
-        return pa.schema([*kept, *list(own)[: None if self._pairs else -1]])
+        return pa.schema([*kept, *own])
 
 
 class Csv:
@@ -186,15 +180,14 @@ class Csv:
     A lone surrogate becomes U+FFFD. Shards have no header; their columns are those of all rows.
 
     Args:
-        metric: the metric of the scores.
-        calibrated: whether the scores have probabilities.
+        columns: the columns of the scores (`ScoredSummary.columns`).
     """
 
     ending = ".csv"
 
-    def __init__(self, metric: str, calibrated: bool = False) -> None:
+    def __init__(self, columns: Mapping[str, Any]) -> None:
         self._kept: dict[str, None] = {}
-        self._own = metric_spec(metric).summary_type().columns(calibrated)[:-1]
+        self._own = columns
 
     def learn(self, rows: Sequence[Row]) -> None:
         """Collect the names of the kept columns, and try to write their values."""
@@ -266,7 +259,7 @@ def _parquet_schema(path: Path) -> pa.Schema:
 
 
 def _arrow_type(hint: Any) -> pa.DataType:
-    """The Arrow type of an annotation: a text, a number, a tuple of one type, or a dataclass."""
+    """The Arrow type of an annotation: a text, a number, a tuple of one type, a dataclass or a TypedDict."""
     import pyarrow as pa
 
     simple = {str: pa.string(), int: pa.int64(), float: pa.float64()}
@@ -277,10 +270,8 @@ def _arrow_type(hint: Any) -> pa.DataType:
     return pa.struct([(name, _arrow_type(field)) for name, field in get_type_hints(hint).items()])
 
 
-def format_of(
-    output: Path, inputs: Sequence[Path], pairs: bool, metric: str = "quals", calibrated: bool = False
-) -> Format:
-    """The format that the ending of an output's name stands for.
+def format_of(output: Path, inputs: Sequence[Path], pairs: bool, columns: Mapping[str, Any]) -> Format:
+    """The format that the ending of an output's name stands for, for scores with these columns.
 
     Raises:
         ValueError: if it is another than .jsonl, .parquet and .csv, or the questions are to be written as CSV.
@@ -288,11 +279,11 @@ def format_of(
     if ending(output) == ".jsonl":
         return JsonLines()
     if ending(output) == ".parquet":
-        return Parquet(inputs, pairs, metric, calibrated)
+        return Parquet(inputs, columns)
     if ending(output) == ".csv":
         if pairs:
             raise ValueError(f"{output}: CSV has no cells for questions and answers. Write .jsonl or .parquet")
-        return Csv(metric, calibrated)
+        return Csv(columns)
     raise ValueError(f"{output}: the output's name must end in .jsonl or .parquet, or in .csv. Choose one of them")
 
 

@@ -28,9 +28,17 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from qa_inference.metric_base import CorpusResult, ScoredSummary, json_ready, mean_of_defined
+from qa_inference.metric_base import (
+    CorpusResult,
+    ScoredSummary,
+    check_threshold,
+    json_ready,
+    mean_of_defined,
+    of_passages,
+)
 from qa_inference.significance import bootstrap_interval
 from quals_metric.files import durable
+from quals_metric.files.groups import GroupScores, groups_of, score_groups, share_of
 from quals_metric.files.scored_rows import Format, format_of, scored_row
 from quals_metric.files.shards import Job, ShardReader, WorkFolder, make_plan, published, sidecar
 from quals_metric.files.tables import STANDARD_INPUT, Row, Rows, Table
@@ -56,7 +64,11 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class FileScores:
-    """A summary of the scores written: `score` is the mean of the defined ones, with its 95 % interval [low, high]."""
+    """A summary of the scores written: `score` is the mean of the defined ones, with its 95 % interval [low, high].
+
+    `unsupported_rate` is the share of the summaries with a score that have an answer below `threshold`. `groups` are
+    the scores of the rows with each value of the column `by`; "": none.
+    """
 
     output: Path
     metric: str
@@ -69,6 +81,10 @@ class FileScores:
     num_windowed_summaries: int
     num_windowed_sources: int
     signature: str
+    threshold: float
+    unsupported_rate: float
+    by: str = ""
+    groups: tuple[GroupScores, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict for JSON. An undefined number is None."""
@@ -84,6 +100,8 @@ def score_files(
     metric: str = "quals",
     pairs: bool = False,
     calibrated: bool = False,
+    spans: bool = False,
+    threshold: float | None = None,
     shard_rows: int = SHARD_ROWS,
     overwrite: bool = False,
     accept_finished: bool = False,
@@ -91,7 +109,8 @@ def score_files(
 ) -> FileScores | None:
     """Score every row and write a row for each, in order: kept columns, score, score_01, num_pairs, note, pairs.
 
-    For QAGS, the columns of the pairs are `num_questions` and `questions`.
+    For QAGS, the columns of the pairs are `num_questions` and `questions`. With `spans`, the columns `sentences` and
+    `spans` come before the pairs.
 
     The whole input is read first, so an invalid line stops the work before it begins. Finished shards are kept in
     `OUTPUT.unfinished`. A killed run continues from there when the same call is made again, with any number of
@@ -105,6 +124,8 @@ def score_files(
         metric: the metric that the scorer computes, a name in `METRICS`.
         pairs: whether the pairs or questions behind each score are written.
         calibrated: whether the scorer has a calibration. Each row then has a `probability`, after `score_01`.
+        spans: whether the sentences and the unsupported spans of each summary are written.
+        threshold: the score below which an answer is unsupported; None: the metric's (`MetricSpec.threshold`).
         shard_rows: how many rows are scored and written at once; a killed process loses at most these.
         overwrite: whether an existing output is replaced, once the new one is whole.
         accept_finished: whether an existing output of the same job is accepted as it is, instead of refused.
@@ -117,7 +138,8 @@ def score_files(
     Raises:
         FileExistsError: if the output exists, and neither `overwrite` nor `accept_finished` allows that.
         TypeError: if a summary or source is not text; it names line and column.
-        ValueError: if a line is invalid, the input changes meanwhile, or there is unfinished work of another job.
+        ValueError: if a line is invalid, the input changes meanwhile, there is unfinished work of another job, or the
+            threshold is NaN.
         OSError: if something cannot be read or written; finished shards stay.
 
     Warns:
@@ -126,8 +148,11 @@ def score_files(
     output = Path(output)
     rank, size = rank_and_size()
     work = WorkFolder(output)
-    form = format_of(output, rows.paths, pairs, metric, calibrated)
-    written = metric_spec(metric).summary_type().columns(calibrated)
+    spec = metric_spec(metric)
+    threshold = spec.threshold if threshold is None else threshold
+    check_threshold(threshold)
+    written = spec.summary_type().columns(pairs=pairs, spans=spans, calibrated=calibrated)
+    form = format_of(output, rows.paths, pairs, written)
     _check_output(output, rows)
     if output.exists() and not overwrite and not work.path.exists() and not accept_finished:
         if rank:
@@ -136,15 +161,18 @@ def score_files(
     work.create()
     try:
         with _readable_twice(rows, work) as kept:
-            plan = make_plan(kept, shard_rows, form.learn, written)
+            plan = make_plan(kept, shard_rows, form.learn, spec.summary_type().columns(True, spans, calibrated))
             form.check()
             scorer = load()
             settings = {
                 "metric": metric,
-                "signature": scorer.signature,
+                "signature": of_passages(scorer.signature) if plan.has_contexts else scorer.signature,
                 "format": form.ending,
                 "pairs": pairs,
+                "spans": spans,
+                "threshold": threshold,
                 "columns": rows.keep,
+                "by": rows.by,
             }
             job = Job(plan, settings)
             if output.exists() and not overwrite:
@@ -154,7 +182,7 @@ def score_files(
                     return _published_scores(output) if rank == 0 else None
             if not work.claim(job, joins=rank == 0):
                 return None
-            run = _ScoringRun(job, work, form, pairs)
+            run = _ScoringRun(job, work, form, pairs, spans, threshold)
             with work.advised():
                 for _ in range(_ATTEMPTS):
                     for shard, part in run.missing(ShardReader(kept, plan), rank, size, on_shard):
@@ -225,6 +253,8 @@ class _ScoringRun:
     work: WorkFolder
     form: Format
     pairs: bool
+    spans: bool
+    threshold: float
 
     def missing(
         self, reader: ShardReader, rank: int, size: int, on_shard: OnShard | None
@@ -245,7 +275,11 @@ class _ScoringRun:
 
     def score(self, scorer: Scorer, rows: Sequence[Row], on_shard: OnShard | None) -> CorpusResult[ScoredSummary]:
         """The result of a shard's rows. `on_shard` is called after each batch, if the scorer reports its batches."""
-        texts: dict[str, Any] = {"summaries": [row.summary for row in rows], "sources": [row.source for row in rows]}
+        texts: dict[str, Any] = {"summaries": [row.summary for row in rows]}
+        if all(isinstance(row.source, str) for row in rows):
+            texts["sources"] = [row.source for row in rows]
+        else:
+            texts["contexts"] = [row.passages for row in rows]
         if on_shard is not None and "on_batch" in inspect.signature(scorer.score).parameters:
             done, total = self._done(), self.job.plan.num_rows
             texts["on_batch"] = lambda part, whole: on_shard(done + len(rows) * part // max(1, whole), total)
@@ -256,14 +290,18 @@ class _ScoringRun:
 
         The numbers hold a digest of the rows' file, and one of themselves.
         """
+        scored = [summary.with_text(row.summary) for row, summary in zip(rows, result.summaries, strict=True)]
         numbers = {
             "scores": result.scores,
+            "unsupported": [bool(summary.spans(self.threshold)) for summary in scored],
+            "groups": [row.group for row in rows],
             "scores_01": [summary.score_01 for summary in result.summaries],
             "num_windowed_summaries": result.num_windowed_summaries,
             "num_windowed_sources": result.num_windowed_sources,
         }
+        threshold = self.threshold if self.spans else None
         written = [
-            scored_row(row.columns, summary, self.pairs) for row, summary in zip(rows, result.summaries, strict=True)
+            scored_row(row.columns, summary, self.pairs, threshold) for row, summary in zip(rows, scored, strict=True)
         ]
         content = io.BytesIO()
         self.form.shard(written, content)
@@ -315,6 +353,7 @@ class _ScoringRun:
         numbers = [json.loads(self._path(shard, ".json").read_bytes()) for shard in shards]
         scores = _floats(numbers, "scores")
         defined = [score for score in scores if not math.isnan(score)]
+        unsupported, names = ([value for part in numbers for value in part[key]] for key in ("unsupported", "groups"))
         low, high = bootstrap_interval(defined)
         summary = FileScores(
             output=self.work.output,
@@ -328,6 +367,12 @@ class _ScoringRun:
             num_windowed_summaries=sum(part["num_windowed_summaries"] for part in numbers),
             num_windowed_sources=sum(part["num_windowed_sources"] for part in numbers),
             signature=self.job.settings["signature"],
+            threshold=self.threshold,
+            unsupported_rate=share_of(
+                flag for flag, score in zip(unsupported, scores, strict=True) if not math.isnan(score)
+            ),
+            by=self.job.settings["by"],
+            groups=score_groups(names, scores, unsupported) if self.job.settings["by"] else (),
         )
         about = {name: value for name, value in summary.to_dict().items() if name != "output"}
         about |= {"sources": self.job.plan.sources, "key": self.job.key}
@@ -362,6 +407,7 @@ def _published_scores(output: Path) -> FileScores:
     about = json.loads(sidecar(output).read_bytes())
     names = [score_field.name for score_field in fields(FileScores) if score_field.name != "output"]
     values: dict[str, Any] = {name: math.nan if about[name] is None else about[name] for name in names}
+    values["groups"] = groups_of(about)
     return FileScores(output, **values)
 
 

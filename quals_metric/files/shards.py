@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from quals_metric.files import durable
+from quals_metric.files.groups import check_groups
 from quals_metric.files.scored_rows import json_text
 from quals_metric.files.tables import Row, Rows
 
@@ -31,12 +32,16 @@ _DIGITS = 9  # digits of a shard's number in its name
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows to score: a digest of every shard, in order, and a digest of all sources."""
+    """The rows to score: a digest of every shard, in order, and a digest of all sources.
+
+    `has_contexts`: some source is more than one passage with a text.
+    """
 
     shards: tuple[str, ...]
     num_rows: int
     shard_rows: int
     sources: str
+    has_contexts: bool = False
 
     def numbers(self, shard: int) -> tuple[int, int]:
         """The first and the last row of a shard, counted from 1."""
@@ -55,11 +60,13 @@ def make_plan(
 
     Raises:
         TypeError: if a summary or source is not text.
-        ValueError: if there are no rows, one cannot be read, or a kept column has the name of a written one.
+        ValueError: if there are no rows, one cannot be read, a kept column has the name of a written one, or there are
+            too many groups.
     """
     if shard_rows < 1:
         raise ValueError(f"shard_rows: must be at least 1 row; got {shard_rows}")
-    shards, count, sources, stream = [], 0, hashlib.sha256(), rows.read()
+    shards, count, sources, stream, has_contexts = [], 0, hashlib.sha256(), rows.read(), False
+    groups: set[str] = set()
     while part := list(islice(stream, shard_rows)):
         for row in part:
             if taken := [name for name in written if name in row.columns]:
@@ -68,19 +75,23 @@ def make_plan(
                     f"{taken[0]!r}. Rename it, or do not keep the columns"
                 )
             sources.update(json.dumps(row.source).encode() + b"\n")
+            has_contexts = has_contexts or sum(bool(passage.strip()) for passage in row.passages) > 1
+            groups.add(row.group)
+        check_groups(groups, rows.by)
         shards.append(digest(part))
         see(part)
         count += len(part)
     if not count:
         raise ValueError(f"{rows.name}: must hold at least one row; there is none")
-    return Plan(tuple(shards), count, shard_rows, sources.hexdigest())
+    return Plan(tuple(shards), count, shard_rows, sources.hexdigest(), has_contexts)
 
 
 def digest(rows: Sequence[Row]) -> str:
-    """SHA-256 of the rows' texts and columns."""
+    """SHA-256 of the rows' texts, columns and groups."""
     total = hashlib.sha256()
     for row in rows:
-        total.update(json_text([row.summary, row.source, dict(row.columns)], row.location).encode() + b"\n")
+        content = [row.summary, row.source, dict(row.columns), *([row.group] if row.group else [])]
+        total.update(json_text(content, row.location).encode() + b"\n")
     return total.hexdigest()
 
 
@@ -227,13 +238,18 @@ def sidecar(output: Path) -> Path:
     return output.with_name(output.name + SIDECAR)
 
 
-def published(output: Path) -> str | None:
-    """The key of the job whose sidecar is beside an output; None if no sidecar can be read."""
+def read_sidecar(output: Path) -> Mapping[str, Any]:
+    """The content of the sidecar beside an output; empty if there is none, or it cannot be read."""
     try:
         about = json.loads(sidecar(output).read_bytes())
     except (OSError, ValueError, RecursionError):
-        return None
-    return about.get("key") if isinstance(about, dict) else None
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def published(output: Path) -> str | None:
+    """The key of the job whose sidecar is beside an output; None if no sidecar can be read."""
+    return read_sidecar(output).get("key")
 
 
 def _read_manifest(path: Path) -> Mapping[str, Any]:

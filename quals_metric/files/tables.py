@@ -17,6 +17,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
+from quals_metric.files.groups import group_of
+
 Record = tuple[str, dict[str, Any]]  # its location (file and line), and its columns
 
 STANDARD_INPUT = Path("-")
@@ -28,12 +30,27 @@ _BATCH = 256  # rows of a Parquet file that are read at once
 
 @dataclass(frozen=True)
 class Row:
-    """A summary and its source. `location` names the file and the line; `columns` holds all columns, if kept."""
+    """A summary and its source: a text, or several passages.
+
+    `location` names the file and the line; `columns` holds all columns, if kept. `group` is the group of the row; "":
+    rows are not grouped.
+    """
 
     summary: str
-    source: str
+    source: str | tuple[str, ...]
     location: str
     columns: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
+
+    @property
+    def passages(self) -> tuple[str, ...]:
+        """The passages of the source; a text is one."""
+        return (self.source,) if isinstance(self.source, str) else self.source
+
+    @property
+    def source_text(self) -> str:
+        """The source as one text; a blank line stands between passages."""
+        return "\n\n".join(self.passages)
 
 
 class Rows(Protocol):
@@ -51,6 +68,10 @@ class Rows(Protocol):
     def keep(self) -> bool:
         """Whether each row keeps all its columns."""
 
+    @property
+    def by(self) -> str:
+        """The column that rows are grouped by; "": none."""
+
     def read(self) -> Iterator[Row]:
         """The rows in order, from the first."""
 
@@ -59,8 +80,9 @@ class Rows(Protocol):
 class Table:
     """Rows from files with columns, one file after another.
 
-    `summary` and `source` name the columns of the two texts. With `keep`, all columns are read. `title` is the name of
-    the file in errors ("": its path). The path `-` is standard input in JSON lines; `score_files` saves it in a file.
+    `summary` and `source` name the columns of the two texts; a source may be a list of passages. With `keep`, all
+    columns are read. `title` is the name of the file in errors ("": its path). `by` names the column that rows are
+    grouped by ("": none). The path `-` is standard input in JSON lines; `score_files` saves it in a file.
     """
 
     paths: tuple[Path, ...]
@@ -68,6 +90,7 @@ class Table:
     source: str = "source"
     keep: bool = False
     title: str = ""
+    by: str = ""
 
     @property
     def name(self) -> str:
@@ -82,12 +105,13 @@ class Table:
             ValueError: if a line cannot be read or lacks a column.
             OSError: if a file cannot be opened.
         """
-        wanted = None if self.keep else (self.summary, self.source)
+        wanted = None if self.keep else (self.summary, self.source, *([self.by] if self.by else []))
         for path in self.paths:
             for location, columns in records(path, wanted, self.title):
                 summary = text_in(columns, self.summary, location, "summary")
-                source = text_in(columns, self.source, location, "source")
-                yield Row(summary, source, location, columns if self.keep else {})
+                source = _source_of(columns, self.source, location)
+                group = group_of(_value_of(columns, self.by, location, "by"), location, self.by) if self.by else ""
+                yield Row(summary, source, location, columns if self.keep else {}, group)
 
 
 @dataclass(frozen=True)
@@ -111,6 +135,11 @@ class TextFiles:
     def keep(self) -> bool:
         """False: text files have no other columns."""
         return False
+
+    @property
+    def by(self) -> str:
+        """No column."""
+        return ""
 
     def read(self) -> Iterator[Row]:
         """The rows in order; a blank line is a blank text.
@@ -231,15 +260,28 @@ def _is_table(path: Path) -> bool:
     return not path.name.startswith(".") and ending(path) is not None
 
 
+def _value_of(columns: Mapping[str, Any], name: str, location: str, option: str) -> Any:
+    """The value in a column. Raises ValueError without the column; `option` names the option that can help."""
+    if name not in columns:
+        names = ", ".join(map(repr, columns)) or "none"
+        raise ValueError(f"{location}: must have a column {name!r}; it has {names}. Name yours with --{option}")
+    return columns[name]
+
+
+def _source_of(columns: Mapping[str, Any], name: str, location: str) -> str | tuple[str, ...]:
+    """The source of a row: a text, or a list of passages."""
+    value = columns.get(name)
+    if isinstance(value, list) and all(isinstance(passage, str) for passage in value):
+        return tuple(value)
+    return text_in(columns, name, location, "source")
+
+
 def text_in(columns: Mapping[str, Any], name: str, location: str, role: str) -> str:
     """The text in a column of a row; `role` is the text's name in the option that names the column.
 
     Raises ValueError if the row lacks the column, TypeError if it holds no text.
     """
-    if name not in columns:
-        names = ", ".join(map(repr, columns)) or "none"
-        raise ValueError(f"{location}: must have a column {name!r}; it has {names}. Name yours with --{role}-column")
-    text = columns[name]
+    text = _value_of(columns, name, location, f"{role}-column")
     if not isinstance(text, str):
         got = "null" if text is None else f"{type(text).__name__} ({text!r:.40})"
         raise TypeError(

@@ -128,7 +128,7 @@ def _row_html(spec: MetricSpec, number: int, files: Mapping[str, str], entries: 
     scores = [entry.scored.score for entry in entries]
     names = list(files)
     shared = [column for column in entries[0].columns if all(column in entry.columns for entry in entries)]
-    source = entries[0].source
+    source = "\n\n".join(entries[0].passages)  # one text, as `_entries` checks
     systems = []
     for name, entry in zip(names, entries, strict=True):
         texts = entry.summary[:SHOWN_TEXT], source[:SHOWN_TEXT]

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from qa_inference.metric_base import ScoredSummary
-from quals_metric.metrics import format_number, metric_spec
+from quals_metric.metrics import format_number, format_share, metric_spec
 
 STYLE = (files("quals_metric.report") / "templates" / "figures.css").read_text(encoding="utf-8")
 
@@ -165,7 +165,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=_without_forbidden,
     )
-    made.filters["number"] = format_number
+    made.filters |= {"number": format_number, "share": format_share}
     return made
 
 

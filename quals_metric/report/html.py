@@ -14,13 +14,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from quals_metric.metrics import BANDS, MetricSpec, format_number
+from qa_inference.metric_base import ScoredSummary
+from quals_metric.metrics import BANDS, MetricSpec, format_number, format_share
 from quals_metric.report.figures import STYLE, figure_svg, histogram_svg, marked_summary_html, render_template
 from quals_metric.report.passages import Passage, SourcePassages
 from quals_metric.report.rows import SHOWN_TEXT, Entry, Histogram, ShownRows
 from quals_metric.report.spelling import natural_question
 
 _RESERVE = 20_000  # bytes for what stands between the parts that are counted
+_MOST_SENTENCES = 100  # shown of a summary
 _FEW = 4  # rows that are shown open, in the order given, without a histogram
 
 REPORT_CSS = (files("quals_metric.report") / "templates" / "report.css").read_text(encoding="utf-8") + STYLE
@@ -54,12 +56,14 @@ def report_html(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any], max
         **PAGE,
         "legend": Markup(legend_html(spec)),
         "facts": _facts(spec, rows, about),
+        "by": about.get("by", ""),
+        "scores_by": about.get("groups", ()),
         "bars": [] if few else rows.histogram.bars(),
         "histogram": Markup("") if few else _histogram(rows.histogram),
     }
     empty = render_template("report.html.jinja", **fixed, groups=[], left_out=0)
     room = max_bytes - _RESERVE - len(empty.encode())
-    shown = _fit(spec, [group for _, group in groups], few, room)
+    shown = _fit(spec, [group for _, group in groups], few, room, about.get("threshold", spec.threshold))
     parts = [(name, [shown[entry.number] for entry in group if entry.number in shown]) for name, group in groups]
     left_out = sum(len(group) for _, group in groups) - len(shown)
     return render_template("report.html.jinja", **fixed, groups=parts, left_out=left_out).encode()
@@ -73,13 +77,16 @@ def legend_html(spec: MetricSpec) -> str:
     return render_template("legend.html.jinja", metric=spec, bands=bands)
 
 
-def _fit(spec: MetricSpec, groups: Sequence[Sequence[Entry]], is_open: bool, room: int) -> dict[int, Markup]:
+def _fit(
+    spec: MetricSpec, groups: Sequence[Sequence[Entry]], is_open: bool, room: int, threshold: float
+) -> dict[int, Markup]:
     """The HTML of the rows that fit into `room` bytes, by row number.
 
     1. Rows are taken from the groups by turns, without their figures, while they fit.
     2. The rows that were taken get their figures while these fit.
     """
-    views = [_EntryView(spec, entry, is_open) for turn in zip_longest(*groups) for entry in turn if entry is not None]
+    entries = (entry for turn in zip_longest(*groups) for entry in turn if entry is not None)
+    views = [_EntryView(spec, entry, is_open, threshold) for entry in entries]
     shown: dict[int, Markup] = {}
     for view in views:
         html = view.html(figures=False)
@@ -98,22 +105,23 @@ def _fit(spec: MetricSpec, groups: Sequence[Sequence[Entry]], is_open: bool, roo
 
 @dataclass(frozen=True)
 class _EntryView:
-    """One row as HTML; `is_open`: it is shown unfolded."""
+    """One row as HTML; `is_open`: it is shown unfolded. Answers below `threshold` are listed as unsupported."""
 
     spec: MetricSpec
     entry: Entry
     is_open: bool
+    threshold: float
 
     @cached_property
     def passages(self) -> list[tuple[str, tuple[Passage, ...]]]:
         """For every question, the passages shown of the source, and a sentence that introduces them."""
-        source = SourcePassages(self.entry.source)
-        return [_passages(source, item) for item in self.entry.scored.items]
+        sources = [SourcePassages(text) for text in self.entry.passages]
+        return [_passages(sources, item) for item in self.entry.scored.items]
 
     @cached_property
     def wordings(self) -> list[str]:
         """Every question in the spelling of the summary and the source."""
-        texts = self.entry.summary[:SHOWN_TEXT], self.entry.source[:SHOWN_TEXT]
+        texts = [text[:SHOWN_TEXT] for text in (self.entry.summary, *self.entry.passages)]
         return [natural_question(item.question, *texts) for item in self.entry.scored.items]
 
     @property
@@ -133,6 +141,7 @@ class _EntryView:
                 prefix=prefix,
                 is_open=self.is_open,
                 marked=Markup(marked_summary_html(self.entry.summary[:SHOWN_TEXT], scored, prefix)),
+                places=Markup(places_html(self.spec, scored, self.threshold)),
                 questions=[
                     (item, wording, lead, passages, _figure(item) if figures else Markup(""), _tokens(item))
                     for item, wording, (lead, passages) in zip(scored.items, self.wordings, self.passages, strict=True)
@@ -152,13 +161,27 @@ def _tokens(item: Any) -> tuple[str, ...]:
     return tokens
 
 
-def _passages(source: SourcePassages, item: Any) -> tuple[str, tuple[Passage, ...]]:
-    """A sentence that introduces the passages of a question, and the passages."""
+def places_html(spec: MetricSpec, scored: ScoredSummary, threshold: float) -> str:
+    """Where a summary is wrong: the score of every sentence, if it has several, and the unsupported answers."""
+    sentences = [part for part in scored.sentences if part.end <= SHOWN_TEXT]
+    return render_template(
+        "places.html.jinja",
+        metric=spec,
+        sentences=sentences[:_MOST_SENTENCES] if len(sentences) > 1 and not math.isnan(scored.score) else (),
+        left_out=max(0, len(sentences) - _MOST_SENTENCES),
+        spans=scored.spans(threshold),
+        threshold=f"{threshold:g}",
+    )
+
+
+def _passages(sources: Sequence[SourcePassages], item: Any) -> tuple[str, tuple[Passage, ...]]:
+    """A text that introduces the sentences of the source for a question, and these sentences."""
+    source, lead = sources[item.passage], f"Passage {item.passage + 1}. " if len(sources) > 1 else ""
     answer = getattr(item, "source_answer", None)  # of a metric whose reader answers from the source
     if answer is not None and 0 <= answer.start < answer.end <= len(source.text):
-        return "Where the reader found its answer in the source:", (source.around(answer.start, answer.end),)
+        return f"{lead}Where the reader found its answer in the source:", (source.around(answer.start, answer.end),)
     passages = source.about(item.question, item.answer)
-    lead = "" if answer is None else "The reader found no answer in the source. "
+    lead += "" if answer is None else "The reader found no answer in the source. "
     if not passages:
         return lead + "No sentence of the source shares a word with the question or the answer.", ()
     lead += "Sentences of the source that share most words with the question and the answer. This is a pointer by words"
@@ -177,6 +200,8 @@ def _facts(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any]) -> list[
     if "score_01" in about and spec.shows_01:
         facts.append(("Mean between 0 and 1", format_number(about["score_01"])))
     facts += [("Summaries", f"{rows.num_rows:,}"), ("Of these undefined", f"{rows.num_undefined:,}")]
+    if not math.isnan(about.get("unsupported_rate", math.nan)):
+        facts.append((f"With an answer below {about['threshold']:g}", format_share(about["unsupported_rate"])))
     for name, texts in (("num_windowed_summaries", "Summaries"), ("num_windowed_sources", "Sources")):
         if about.get(name):
             facts.append((f"{texts} longer than the model's window", f"{about[name]:,}"))

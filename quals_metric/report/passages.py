@@ -10,14 +10,14 @@ import math
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from qa_inference.sentences import sentence_bounds
 
 PASSAGES = 2  # the most sentences shown for a question
 LENGTH = 500  # the most characters of a passage
 
-# A full stop before a small letter is taken for that of an abbreviation.
-_END_OF_SENTENCE = re.compile(r"""[.!?…]["'”’»)\]]*+(?=\s++[^\sa-z]|\s*+\Z)|[。！？]["'”’»)\]]*+|\n""")  # noqa: RUF001
 _SOURCE_WORD = re.compile(r"\w+(?:[.,]\d+)*+")
 _ANSWER_WEIGHT = 2.0  # a word of the answer points to a sentence better than a word of the question
 
@@ -45,7 +45,7 @@ class SourcePassages:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._spans = list(_sentences(text))
+        self._spans = list(sentence_bounds(text))
         self._words = [
             {word.casefold() for word in _SOURCE_WORD.findall(text[a:b])} - COMMON_WORDS for a, b in self._spans
         ]
@@ -104,14 +104,3 @@ class SourcePassages:
                 done = last
         parts += [Part(self.text[done:shown_to] + (" …" if shown_to < end else ""), False)]
         return tuple(part for part in parts if part.text)
-
-
-def _sentences(text: str) -> Iterator[tuple[int, int]]:
-    """The characters [start, end) of every sentence, without the white space around it."""
-    start = 0
-    for end in [*(match.end() for match in _END_OF_SENTENCE.finditer(text)), len(text)]:
-        piece = text[start:end]
-        if stripped := piece.strip():
-            first = start + len(piece) - len(piece.lstrip())
-            yield first, first + len(stripped)
-        start = end

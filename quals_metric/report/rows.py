@@ -22,14 +22,22 @@ _FARTHEST = 100.0  # a score beyond it is counted as this
 
 @dataclass(frozen=True)
 class Entry:
-    """A row that is shown: its number from 1, its label, its texts, its score, and the user's columns."""
+    """A row that is shown: its number from 1, its label, its texts, its score, and the user's columns.
+
+    The source is a text, or several passages.
+    """
 
     number: int
     label: str
     summary: str
-    source: str
+    source: str | tuple[str, ...]
     scored: ScoredSummary
     columns: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def passages(self) -> tuple[str, ...]:
+        """The passages of the source; a text is one."""
+        return (self.source,) if isinstance(self.source, str) else self.source
 
 
 class Histogram:

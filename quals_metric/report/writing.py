@@ -14,7 +14,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from qa_inference.metric_base import CorpusResult, ScoredSummary, check_texts
+from qa_inference.metric_base import CorpusResult, ScoredSummary, check_passages
 from quals_metric.files import durable
 from quals_metric.metrics import MetricSpec, metric_of_row, metric_spec
 from quals_metric.report.html import report_html
@@ -37,7 +37,7 @@ def write(
     path: str | os.PathLike[str],
     *,
     summaries: Sequence[str],
-    sources: Sequence[str],
+    sources: Sequence[str | Sequence[str]],
     labels: Sequence[str] | None = None,
     details: int = DETAILS,
     max_bytes: int = MAX_BYTES,
@@ -48,7 +48,7 @@ def write(
         result: a result of any metric's scorer.
         path: the file to write; an existing file is replaced.
         summaries: the texts that were scored.
-        sources: the source of each.
+        sources: the source of each: a text, or a list of passages.
         labels: the name of each summary on the page; None: Row 1, Row 2, …
         details: how many rows are shown of the lowest scores, of the highest and of the undefined.
         max_bytes: the most bytes of the page. Figures are left out first, then rows, and the page says so.
@@ -57,14 +57,16 @@ def write(
         ValueError: if the lengths differ, or a number is too small.
         OSError: if the file cannot be written.
     """
-    check_texts(summaries, sources)
+    _, passages = check_passages(
+        summaries, None, [[source] if isinstance(source, str) else source for source in sources]
+    )
     if len(summaries) != len(result.summaries) or (labels is not None and len(labels) != len(summaries)):
         raise ValueError(
             f"summaries: must be those of the result, each with its label; got {len(summaries)} texts"
             f"{'' if labels is None else f', {len(labels)} labels'} and {len(result.summaries)} scores"
         )
     names = labels or [f"Row {count}" for count in range(1, len(summaries) + 1)]
-    texts = zip(names, summaries, sources, strict=True)
+    texts = zip(names, summaries, map(tuple, passages), strict=True)
     rows = ((scored.score, partial(_entry, *row, scored)) for row, scored in zip(texts, result.summaries, strict=True))
     about = {name: getattr(result, name) for name in _ABOUT}
     _write_page(metric_spec(result.kind.metric), rows, about, Path(path), details, max_bytes)
@@ -72,7 +74,7 @@ def write(
 
 def write_rows(
     rows: Iterable[Mapping[str, Any]],
-    texts: Iterable[tuple[str, str]],
+    texts: Iterable[tuple[str, str | tuple[str, ...]]],
     path: str | os.PathLike[str],
     *,
     about: Mapping[str, Any],
@@ -83,11 +85,12 @@ def write_rows(
 
     Args:
         rows: the rows of the file in order, with their pairs or questions. Other columns of theirs are shown too.
-        texts: the summary and the source of each.
+        texts: the summary of each, and its source: a text, or several passages.
         path: the file to write; an existing file is replaced.
         about: facts of the whole: metric, score, low, high, score_01, num_windowed_summaries, num_windowed_sources,
-            signature, and calibrated (whether the rows have a probability). Those that are missing are not shown;
-            without the metric, the rows' questions show it.
+            signature, calibrated (whether the rows have a probability), threshold, unsupported_rate, by, groups. Those
+            that are missing are not shown; without the metric, the rows' questions show it, and without the threshold,
+            it is the metric's.
         details: as in `write`.
         max_bytes: as in `write`.
 
@@ -105,7 +108,10 @@ def write_rows(
 
 
 def _read_rows(
-    spec: MetricSpec, rows: Iterable[Mapping[str, Any]], texts: Iterable[tuple[str, str]], calibrated: bool
+    spec: MetricSpec,
+    rows: Iterable[Mapping[str, Any]],
+    texts: Iterable[tuple[str, str | tuple[str, ...]]],
+    calibrated: bool,
 ) -> Iterator[_Row]:
     """Every row of a score file with its texts; its questions are read only if the row is shown."""
     for count, (row, pair) in enumerate(zip_longest(rows, texts), 1):
@@ -115,16 +121,21 @@ def _read_rows(
         yield score, partial(entry_of_row, spec.summary_type(), calibrated, row, *pair)
 
 
-def _entry(label: str, summary: str, source: str, scored: ScoredSummary, number: int) -> Entry:
-    return Entry(number, label, summary, source, scored)
+def _entry(label: str, summary: str, source: tuple[str, ...], scored: ScoredSummary, number: int) -> Entry:
+    return Entry(number, label, summary, source, scored.with_text(summary))
 
 
 def entry_of_row(
-    summary_type: type[ScoredSummary], calibrated: bool, row: Mapping[str, Any], summary: str, source: str, number: int
+    summary_type: type[ScoredSummary],
+    calibrated: bool,
+    row: Mapping[str, Any],
+    summary: str,
+    source: str | tuple[str, ...],
+    number: int,
 ) -> Entry:
     """The entry of a row of a score file, with the user's columns: all but its texts, its score and lists."""
-    scored = summary_type.from_row(row, calibrated)
-    written = summary_type.columns(calibrated)
+    scored = summary_type.from_row(row, summary, calibrated=calibrated)
+    written = summary_type.columns(spans=True, calibrated=calibrated)
     columns = [
         (name, text if len(text := str(value)) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…")
         for name, value in row.items()

@@ -104,7 +104,7 @@ def prepare(
     tables = [_score_table(path, summary, source) for path in (first, second)]
     usable, num_blank, num_equal = [], 0, 0
     for number, (row_a, row_b) in _paired_rows(*tables):
-        if not (row_a.summary.strip() and row_b.summary.strip() and row_a.source.strip()):
+        if not (row_a.summary.strip() and row_b.summary.strip() and row_a.source_text.strip()):
             num_blank += 1
         elif row_a.summary.strip() == row_b.summary.strip():
             num_equal += 1
@@ -175,7 +175,7 @@ def _paired_rows(a: Table, b: Table) -> Iterator[tuple[int, tuple[Row, Row]]]:
 def _summary_pair(number: int, rows: tuple[Row, Row], left_system: str) -> SummaryPair:
     left, right = rows if left_system == SYSTEMS[0] else rows[::-1]
     return SummaryPair(
-        number, left.source, left.summary, right.summary, left_system, _score_of_row(left), _score_of_row(right)
+        number, left.source_text, left.summary, right.summary, left_system, _score_of_row(left), _score_of_row(right)
     )
 
 

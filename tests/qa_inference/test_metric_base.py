@@ -21,6 +21,7 @@ from qa_inference.metric_base import (
     ModelOptions,
     ResultKey,
     as_config,
+    check_passages,
     check_texts,
     default_text,
     integer_from,
@@ -218,3 +219,27 @@ def test_the_signature_shows_all_and_the_model_part_leaves_choices_out() -> None
     ).model_part()  # fmt: skip
     # A value cannot run into the next setting, whatever characters it has.
     assert ResultKey("toy", {"a": "1|b:2"}).model_part() != ResultKey("toy", {"a": "1", "b": "2"}).model_part()
+
+
+# ---- passages -------------------------------------------------------------------------------------------------------
+
+
+def test_contexts_are_lists_of_passages() -> None:
+    assert check_passages(TEXTS, TEXTS, None) == (TEXTS, [["Ann won."], ["Bob lost."]])
+    for contexts in ([["a", "b"], []], pd.Series([["a", "b"], []]), pa.array([["a", "b"], []])):
+        assert check_passages(TEXTS, None, contexts) == (TEXTS, [["a", "b"], []])
+
+
+@pytest.mark.parametrize(
+    ("contexts", "message"),
+    [
+        (["a", "b"], r"contexts\[0\]: must be a list of str; got str. Put a single text into a list: \[text\]"),
+        ("ab", r"contexts: must be a list of lists of str; got str"),
+        ([["a"], None], r"contexts\[1\]: must be a list of str; got NoneType"),
+        ([["a"], ["b", 3]], r"contexts\[1\]\[1\]: must be str; got int \(3\)"),
+        ([["a"]], "summaries and contexts: must be of the same length; got 2 and 1"),
+    ],
+)
+def test_other_contexts_are_refused(contexts: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        check_passages(TEXTS, None, contexts)

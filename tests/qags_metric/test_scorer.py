@@ -199,6 +199,31 @@ def test_scores_do_not_depend_on_batches_order_or_company(make: Make, result: Qa
     _same(QagsResult(tuple(alone), ""), result)
 
 
+def test_one_passage_is_a_source(make: Make, result: QagsResult) -> None:
+    assert make().score(SUMMARIES, contexts=[[source] for source in SOURCES]) == result
+
+
+def test_a_question_takes_the_passage_with_the_most_confident_answer(make: Make) -> None:
+    scorer = make()
+    passages = [tiny.CORPUS[0], tiny.CORPUS[3], ""]
+    found = scorer.score(SUMMARIES, contexts=[passages] * len(SUMMARIES))
+    alone = [scorer.score(SUMMARIES, [passage] * len(SUMMARIES)) for passage in passages[:2]]
+    turned = scorer.score(SUMMARIES, contexts=[passages[1::-1]] * len(SUMMARIES))
+    num_questions = 0
+    for index, summary in enumerate(found.summaries):
+        for number, question in enumerate(summary.questions):
+            of_passage = [single.summaries[index].questions[number] for single in alone]
+            confidences = [one.source_answer.confidence for one in of_passage]
+            assert question.source_answer.confidence == pytest.approx(max(confidences), abs=1e-4)
+            assert question.source_answer.text == of_passage[question.passage].source_answer.text
+            assert question.f1 == of_passage[question.passage].f1
+            assert turned.summaries[index].questions[number].passage == 1 - question.passage
+            num_questions += 1
+        if summary.questions:
+            assert summary.score == pytest.approx(np.mean([question.f1 for question in summary.questions]))
+    assert num_questions > 5 and found.signature == f"{scorer.signature}|passages:best"
+
+
 def test_windows_in_parts_give_the_same(make: Make, result: QagsResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qags_metric.scorer.WINDOWS_AT_ONCE", 2)
     calls: list[tuple[int, int]] = []

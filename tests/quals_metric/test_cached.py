@@ -74,6 +74,20 @@ def test_a_cache_changes_no_bit(folder: str, tmp_path: Path, worked: Counter[str
     assert worked == {name: 2 * count for name, count in once.items()}
 
 
+def test_passages_and_their_joined_text_do_not_share_results(folder: str, tmp_path: Path, worked: Counter[str]) -> None:
+    settings: dict[str, Any] = {"groups": 30, "min_new_tokens": 2, "max_new_tokens": 14, "device": "cpu"}
+    scorer = QualsScorer(QualsConfig(folder, cache=tmp_path / "cache", **settings))
+    passages = SOURCES[:2]
+    joined = scorer.score(SUMMARIES[:1], [" ".join(passages)])
+    before = worked["scored"]
+    apart = scorer.score(SUMMARIES[:1], contexts=[passages])
+    assert worked["scored"] == 3 * before and worked["searched"] == 1  # each passage is read; the pairs are known
+    assert apart.signature != joined.signature and apart.scores != joined.scores
+    assert scorer.score(SUMMARIES[:1], contexts=[passages]) == apart
+    assert scorer.score(SUMMARIES[:1], passages[:1]).summaries[0].pairs
+    assert worked["scored"] == 3 * before  # a passage is the same text as a source
+
+
 def test_what_is_half_there_is_completed(folder: str, tmp_path: Path, worked: Counter[str]) -> None:
     without = _score(folder, None)
     once = dict(worked)

@@ -65,7 +65,7 @@ def test_results(model: Path, calibration: Path) -> None:
     frame = result.to_pandas()
     assert list(frame.columns) == ["score", "score_01", "probability", "num_pairs", "note"]
     assert frame["probability"].tolist() == pytest.approx(result.probabilities, nan_ok=True)
-    assert type(result.summaries[0]).from_row(rows[0], calibrated=True) == result.summaries[0]
+    assert type(result.summaries[0]).from_row(rows[0], SUMMARIES[0], calibrated=True) == result.summaries[0]
 
 
 def test_another_kind_of_score_is_refused_and_another_search_warned_about(model: Path, calibration: Path) -> None:

@@ -185,6 +185,50 @@ def test_21_d25_a_bar_on_request(folder: str, result: QualsResult, capsys: pytes
     assert capsys.readouterr().err == ""
 
 
+def test_one_passage_is_a_source(folder: str, result: QualsResult) -> None:
+    assert _scorer(folder).score(SUMMARIES, contexts=[[source] for source in SOURCES]) == result
+    padded = _scorer(folder).score(SUMMARIES, contexts=[["", source, " "] for source in SOURCES])
+    assert padded.scores == result.scores and padded.signature == result.signature
+    assert {pair.passage for summary in padded.summaries for pair in summary.pairs} == {1}
+
+
+def test_a_pair_takes_the_passage_that_supports_it_best(folder: str, result: QualsResult) -> None:
+    """By a plain loop over the passages, each scored alone; windows never cross from one passage to the next."""
+    scorer = _scorer(folder)
+    passages = [tiny.CORPUS[0], SOURCES[1], SOURCES[4]]
+    found = scorer.score(SUMMARIES, contexts=[passages] * len(SUMMARIES))
+    alone = [scorer.score(SUMMARIES, [passage] * len(SUMMARIES)) for passage in passages]
+    named = set()
+    for index, summary in enumerate(found.summaries):
+        for number, pair in enumerate(summary.pairs):
+            of_passage = [single.summaries[index].pairs[number] for single in alone]
+            best = of_passage[pair.passage]
+            assert max(one.score for one in of_passage) == pytest.approx(pair.score, abs=1e-5)
+            assert pair.score == pytest.approx(best.score, abs=1e-5) and pair.tokens == best.tokens
+            np.testing.assert_allclose(pair.source_log_probs, best.source_log_probs, atol=1e-4)
+            named.add(pair.passage)
+        if summary.pairs:
+            assert summary.score == pytest.approx(np.mean([pair.score for pair in summary.pairs]))
+    assert len(named) > 1 and found.num_windowed_sources == 1
+    joined = scorer.score(SUMMARIES, [" ".join(passages)] * len(SUMMARIES))
+    assert found.signature == f"{joined.signature}|passages:best" and joined.signature == scorer.signature
+    assert scorer.score([SUMMARIES[0]], contexts=[passages]).scores == pytest.approx(found.scores[:1], abs=1e-5)
+
+
+def test_no_passage_is_a_blank_source(folder: str) -> None:
+    found = _scorer(folder).score(SUMMARIES[:3], contexts=[[], [" "], SOURCES[:2]])
+    assert [summary.note for summary in found.summaries[:2]] == ["blank source"] * 2 and found.num_undefined >= 2
+
+
+def test_a_result_knows_its_texts(result: QualsResult) -> None:
+    assert [summary.text for summary in result.summaries] == SUMMARIES
+    for summary in result.summaries:
+        parts = summary.sentences
+        assert [item for part in parts for item in part.items] == sorted(
+            summary.pairs, key=lambda pair: pair.start
+        ) or (len(parts) == 1 and parts[0].items == summary.pairs)
+
+
 def test_progress_reaches_the_end_and_can_stop(folder: str) -> None:
     calls: list[tuple[int, int]] = []
     _scorer(folder, token_budget=500).score(

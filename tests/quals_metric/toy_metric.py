@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qa_inference.metric_base import CorpusResult, ModelOptions, ScoredSummary, integer_from, option
+from qa_inference.distributed import OnBatch
+from qa_inference.metric_base import (
+    CorpusResult,
+    ModelOptions,
+    QuestionScorer,
+    ResultKey,
+    ScoredSummary,
+    integer_from,
+    option,
+)
 from quals_metric.config import QualsConfig
 from quals_metric.metrics import MetricSpec
 
@@ -35,6 +43,7 @@ class ToyQuestion:
     start: int
     end: int
     score: float
+    passage: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,8 @@ class ToySummary(ScoredSummary):
     score: float
     words: tuple[ToyQuestion, ...]
     note: str = ""
+    probability: float | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,16 +67,18 @@ class ToyResult(CorpusResult[ToySummary]):
     kind = ToySummary
 
 
-class ToyScorer:
+class ToyScorer(QuestionScorer[ToyResult]):
     """Needs no model."""
 
     def __init__(self, config: ToyConfig) -> None:
         self.config = config
-        self.signature = f"toy|words:{config.words}|strict:{config.strict}"
+        self.key = ResultKey("toy", {"words": config.words, "strict": config.strict})
 
-    def score(self, *, summaries: Sequence[str], sources: Sequence[str]) -> ToyResult:
-        """The score of every summary."""
+    def _score(self, summaries: list[str], sources: list[str], spread: bool, on_batch: OnBatch | None) -> ToyResult:
         return ToyResult(tuple(map(self._score_one, summaries, sources)), self.signature)
+
+    def _english_model(self) -> None:
+        return None
 
     def _score_one(self, summary: str, source: str) -> ToySummary:
         words = summary.split()[: self.config.words]

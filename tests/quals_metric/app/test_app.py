@@ -169,6 +169,7 @@ def test_a_file_comes_back_with_its_scores(name: str, tmp_path: Path) -> None:
         found = [json.loads(line) for line in written[0].read_text(encoding="utf-8").splitlines()]
         assert [row["score"] for row in found] == [-1.0, None, -0.5]
         assert found[0]["pairs"][0]["question"] == EVIL
+        assert [part["text"] for part in found[0]["sentences"]] == ["é, one"] and found[0]["spans"] == []
     assert [(str(row["id"]), row["summary"], row["source"]) for row in found] == [
         (str(n), *pair) for n, pair in enumerate(texts)
     ]

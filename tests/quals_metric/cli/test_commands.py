@@ -103,6 +103,7 @@ def test_explain_by_qags(qags: Callable[..., Result]) -> None:
         "  QAGS 0.000",
         "    F1     summary says  source says  question",
         "    0.000  Bob           (nothing)    What is the first word?",
+        "    unsupported (below 0.5): Bob (0.000)",
         "",
         "",
         "  QAGS undefined: blank summary",
@@ -199,7 +200,9 @@ def test_a_metric_is_one_row_of_the_table(monkeypatch: pytest.MonkeyPatch, tmp_p
     texts = ("--source", "Ann won.", "--summary", "Ann lost.")
     lines = quals("explain", "--metric", "toy", *texts, "--html", "one.html").splitlines()
     assert lines[2:7] == ["summary: Ann lost.", "  TOY 0.500", "    share  word", "    0.000  lost.", "    1.000  Ann"]
-    assert lines[-2:] == ["share: 1 if the source has the word.", "signature: toy|words:2|strict:False"]
+    assert lines[7:9] == ["    unsupported (below 0.5): lost. (0.000)", ""]
+    assert lines[-2] == "share: 1 if the source has the word."
+    assert lines[-1].startswith("signature: toy|words:2|strict:False|torch:")
     refused = CliRunner().invoke(app, ["demo", "--metric", "toy", "--max-pairs", "3"])
     assert "--metric toy does not know it; quals does" in refused.stderr
 
@@ -207,7 +210,7 @@ def test_a_metric_is_one_row_of_the_table(monkeypatch: pytest.MonkeyPatch, tmp_p
     Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for ending in ("jsonl", "parquet"):
         options = ("--metric", "toy", "--strict", "--words", "1", "--pairs", "--report", f"{ending}.html")
-        assert quals("score", "in.jsonl", "-o", f"out.{ending}", *options).splitlines()[2].startswith("TOY        0.5")
+        assert quals("score", "in.jsonl", "-o", f"out.{ending}", *options).startswith("TOY        0.5")
         written = [row for _, row in records(Path(f"out.{ending}"))]
         assert [(row["score"], row["num_words"], row["note"]) for row in written] == [
             (1.0, 1, ""), (0.0, 1, ""), (None, 0, "no word")

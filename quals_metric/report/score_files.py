@@ -1,0 +1,84 @@
+"""The report of a score file that is finished."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from qa_inference.metric_base import mean_of_defined
+from qa_inference.significance import bootstrap_interval
+from quals_metric.files.groups import check_groups, score_groups, share_of
+from quals_metric.files.shards import read_sidecar
+from quals_metric.files.tables import Table, records
+from quals_metric.metrics import METRICS, metric_of_row
+from quals_metric.report.writing import DETAILS, write_rows
+
+_KEPT = ("num_windowed_summaries", "num_windowed_sources", "signature")  # facts that only the sidecar has
+
+
+def report_file(
+    scores: str | os.PathLike[str],
+    page: str | os.PathLike[str],
+    *,
+    summary: str = "summary",
+    source: str = "source",
+    by: str = "",
+    threshold: float | None = None,
+    details: int = DETAILS,
+) -> None:
+    """Write the page of a score file that has the texts and the questions (`quals score --keep --pairs`).
+
+    Args:
+        scores: the score file.
+        page: the file to write; an existing file is replaced.
+        summary: the column of the summaries.
+        source: the column of the sources: a text, or a list of passages.
+        by: the column that rows are grouped by; "": none.
+        threshold: the score below which an answer is unsupported; None: that of the scoring, else the metric's.
+        details: how many rows are shown of the lowest scores, of the highest and of the undefined.
+
+    Raises:
+        TypeError: if a text is none, or rows cannot be grouped by their value.
+        ValueError: if the file lacks the texts or the questions, or has too many groups.
+        OSError: if a file cannot be read or written.
+    """
+    path = Path(scores)
+    about = read_sidecar(path)
+    rows = Table((path,), summary, source, keep=True, by=by)
+    # 1. The score of every row, its group, and whether it has an unsupported answer.
+    spec = METRICS.get(about.get("metric", ""))
+    names, scored, unsupported = [], [], []
+    for row in rows.read():
+        spec = spec or metric_of_row(row.columns)
+        if spec is None or spec.summary_type().items_field not in row.columns:
+            raise ValueError(f"{row.location}: must have the questions behind its score. Score with --pairs --keep")
+        threshold = about.get("threshold", spec.threshold) if threshold is None else threshold
+        one = spec.summary_type().from_row(row.columns, row.summary)
+        names.append(row.group)
+        scored.append((one.score, one.score_01))
+        unsupported.append(bool(one.spans(threshold)))
+    if spec is None:
+        raise ValueError(f"{path}: must hold at least one row; there is none")
+    check_groups(set(names), by)
+    # 2. The facts of the whole.
+    values, values_01 = zip(*scored, strict=True)
+    defined = [value for value in values if not math.isnan(value)]
+    low, high = bootstrap_interval(defined)
+    facts = {name: about[name] for name in _KEPT if name in about}
+    facts |= {
+        "metric": spec.name,
+        "score": mean_of_defined(defined),
+        "low": low,
+        "high": high,
+        "score_01": mean_of_defined(values_01),
+        "threshold": threshold,
+        "unsupported_rate": share_of(
+            flag for flag, value in zip(unsupported, values, strict=True) if not math.isnan(value)
+        ),
+        "by": by,
+        "groups": score_groups(names, values, unsupported) if by else (),
+    }
+    # 3. The page.
+    texts = ((row.summary, row.source) for row in rows.read())
+    write_rows((row for _, row in records(path)), texts, page, about=facts, details=details)
