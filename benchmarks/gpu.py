@@ -201,7 +201,7 @@ def _callback_checks(args: argparse.Namespace, here: QualsScorer, there: QualsSc
     from quals_metric.training import GenerationSettings, QualsCallback, generate_summaries
 
     documents = sources[:SUMMARIZED]
-    place = QualsConfig(args.model).preset().place
+    place = QualsConfig(args.model).model_preset().place
     tokenizer = AutoTokenizer.from_pretrained(place)
     settings = GenerationSettings(num_beams=1, max_new_tokens=24)
     model = AutoModelForSeq2SeqLM.from_pretrained(place, dtype=torch.float32)
@@ -368,7 +368,7 @@ def large(args: argparse.Namespace, summaries: Texts, sources: Texts, deadline: 
 
 def _large_model(args: argparse.Namespace, dtype: str) -> EncoderDecoder:
     """A BART-large with random weights and the special tokens of the embedded model's tokenizer."""
-    place = QualsConfig(args.model).preset().place
+    place = QualsConfig(args.model).model_preset().place
     of_checkpoint = AutoConfig.from_pretrained(place)
     names = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
     kind, shape = SHAPES["facebook/bart-large"]

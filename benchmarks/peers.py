@@ -98,7 +98,7 @@ class Bench:
         self.args = args
         self.dtype = choose_dtype(args.dtype, torch.device("cpu"))
         self.summaries, self.sources = read(args.data, args.rows)
-        self.tokenizer = AutoTokenizer.from_pretrained(QualsConfig(args.model).preset().place)
+        self.tokenizer = AutoTokenizer.from_pretrained(QualsConfig(args.model).model_preset().place)
         self.parameters = 0
 
     def model(self, name: str, task: str, **changes: Any) -> Any:
