@@ -18,6 +18,7 @@ from quals_metric.cli.terminal import printable, statistics_text
 from quals_metric.metrics import format_number, metric_spec
 
 if TYPE_CHECKING:
+    from qa_inference.calibration import Calibration
     from qa_inference.metric_base import CorpusResult, ScoredSummary
     from quals_metric.agreement.agreement import Agreement
     from quals_metric.agreement.fitting import Fit, Reliability
@@ -185,6 +186,7 @@ def _score(
         known = metric_spec(name).options()
         scorer = load_scorer(name, **{option: value for option, value in options.items() if option in known})
         for labelled, of_metrics in zip(sets, results, strict=True):
+            _warn_of_own_labels(scorer.calibration, labelled)
             of_metrics[name] = _scored(scorer, labelled)
     return results
 
@@ -224,6 +226,16 @@ def _reliabilities(
             fitted = out_of_fold(values, good, np.ones(len(values)), sample.documents)
             found.append(measure_reliability(f"{name}, cross-validated", fitted, values, good, sample))
     return found
+
+
+def _warn_of_own_labels(calibration: Calibration | None, labelled: LabelledSet) -> None:
+    if calibration is not None and labelled.digest in {each["sha256"] for each in calibration.about.get("data", ())}:
+        warnings.warn(
+            f"{labelled.name}: the calibration was made from this file, so it looks better here than it is. Measure it "
+            f"on other labels",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _warn_of_few_sources(agreement: Agreement) -> None:

@@ -148,6 +148,9 @@ def test_calibrate_and_use(quals: Quals) -> None:
     (found,) = json.loads(measured.stdout)
     (reliability,) = found["reliability"]
     assert reliability["name"] == "QUALS, by the calibration" and reliability["num_summaries"] == 120
+    assert "second.jsonl" not in measured.stderr  # of which it was made; this file is another
+    own = quals("agree", "second.jsonl", "--calibration", "calibration.json")
+    assert "second.jsonl: the calibration was made from this file, so it looks better here than it is" in own.stderr
     assert "|calibration:" in found["signatures"]["QUALS"]
 
 
