@@ -30,6 +30,13 @@ def test_operations_are_counted_where_they_happen() -> None:
     assert found.by_stage["encode summaries"] == found.by_stage[limit.REST] == 0
 
 
+def test_the_products_of_attention_are_counted() -> None:
+    query, key = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8)
+    with torch.inference_mode():
+        found = limit.count(lambda: torch.nn.functional.scaled_dot_product_attention(query, key, key))
+    assert found.by_stage[limit.REST] == 2 * (2 * 2 * 3 * 5 * 7 * 8)
+
+
 def test_a_decoder_only_model_encodes_with_its_decoder() -> None:
     model = DecoderOnly(*tiny_causal.checkpoint("llama"))
     found = limit.count(lambda: model.log_likelihood([ScoringRequest([5, 9, 30, 11, 3], [[9, 12, 4], [30]])]))
