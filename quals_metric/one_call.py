@@ -55,7 +55,7 @@ def score(
         summaries = summaries if isinstance(summaries, Sized) else list(summaries)
         sources = [sources] * len(summaries)
     # 2. Score.
-    scorer = _scorer(metric, tuple(sorted(options.items())))
+    scorer = _last_scorer(metric, tuple(sorted(options.items())))
     result = scorer.score(summaries, sources, contexts=contexts, progress=progress)
     if index is None:
         return result
@@ -72,5 +72,5 @@ def _index(texts: Any) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _scorer(metric: str, options: tuple[tuple[str, Any], ...]) -> Any:
+def _last_scorer(metric: str, options: tuple[tuple[str, Any], ...]) -> Any:
     return metric_spec(metric).load_scorer(**dict(options))

@@ -10,7 +10,7 @@ import pytest
 
 import quals_metric
 from quals_metric.metrics import METRICS
-from quals_metric.one_call import _scorer
+from quals_metric.one_call import _last_scorer
 from tests.quals_metric.toy_metric import TOY
 
 SOURCE = "Ann won the cup."
@@ -19,9 +19,9 @@ SOURCE = "Ann won the cup."
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(METRICS, "toy", TOY)
-    _scorer.cache_clear()
+    _last_scorer.cache_clear()
     yield
-    _scorer.cache_clear()
+    _last_scorer.cache_clear()
 
 
 def score(*arguments: Any, **options: Any) -> Any:
