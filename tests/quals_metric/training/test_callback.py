@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import uuid
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -473,14 +474,15 @@ def test_samples_in_tensorboard(tmp_path: Path, quiet: Any) -> None:
 
 
 def test_samples_in_trackio(tmp_path: Path, quiet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when trackio is imported
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when trackio is imported, here or earlier
     pytest.importorskip("trackio")
     from trackio.sqlite_storage import SQLiteStorage
 
-    trainer = toys.trainer(tmp_path, report_to=["trackio"], project="tests", run_name="toy")
+    project = f"tests-{uuid.uuid4().hex}"  # no other run's logs, wherever trackio keeps them
+    trainer = toys.trainer(tmp_path, report_to=["trackio"], project=project, run_name="toy")
     attached(trainer, ToyScorer(), table_size=3)
     trainer.train()
-    logs = SQLiteStorage.get_logs("tests", "toy")
+    logs = SQLiteStorage.get_logs(project, "toy")
     tables = [entry for entry in logs if "eval/quals_samples" in entry]
     assert [entry["train/global_step"] for entry in tables] == [2, 4]
     assert [entry["eval/quals"] for entry in logs if "eval/quals" in entry] == [-1.2, -1.2]
