@@ -128,6 +128,21 @@ PRESETS: dict[str, Preset[PairFormat]] = {
             "decoder-only, 600M parameters, many languages, not tuned: asks as the two (English) examples do",
             reads_only_english=False,
         ),
+        *(
+            Preset(
+                name.casefold(),
+                f"Qwen/{name}",
+                CausalFormat(),
+                "Apache-2.0",
+                f"decoder-only, 1.5B parameters, many languages, tuned for {tuned_for}: asks as the two examples do",
+                tried=tried,
+                reads_only_english=False,
+            )
+            for name, tuned_for, tried in (
+                ("Qwen2.5-1.5B-Instruct", "conversation", "no"),
+                ("Qwen2.5-Coder-1.5B-Instruct", "code and conversation", "as GGUF"),
+            )
+        ),
     )
 }
 """Checkpoints that write a question and its answer."""

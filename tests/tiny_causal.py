@@ -32,7 +32,7 @@ from qa_inference.formats import CausalFormat
 from qa_inference.tokenization import TextTokenizer
 from tests.tiny import CORPUS, PAIRS, WORDS, train
 
-SHARING = ("llama", "gemma2", "gemma3", "gpt2", "qwen3", "cohere")
+SHARING = ("llama", "gemma2", "gemma3", "gpt2", "qwen2", "qwen3", "cohere")
 ARCHITECTURES = (*SHARING, "bloom")
 
 _CHAT = (

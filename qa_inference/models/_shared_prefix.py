@@ -141,7 +141,7 @@ def shared_prefix_attention(
         return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, is_causal=False)
     count_folded_call()
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _attention_in_two_parts(query * scaling, of_prefix, (key, value), attention_mask, softcap), None
+    return _attention_in_two_parts(query.float() * scaling, of_prefix, (key, value), attention_mask, softcap), None
 
 
 def _attention_in_two_parts(
@@ -149,8 +149,8 @@ def _attention_in_two_parts(
 ) -> Tensor:
     """One softmax over scores of two kinds: for the keys of a source's prefix, and for the rows' own keys.
 
-    `query` [S * R, H, T, D] is scaled; `of_prefix` are keys and values [S, G, P, D], `own` [S * R, G, L, D]; a group of
-    M = H / G heads shares keys. Returns [S * R, T, H, D].
+    `query` [S * R, H, T, D] is scaled and of float32; `of_prefix` are keys and values [S, G, P, D], `own`
+    [S * R, G, L, D]; a group of M = H / G heads shares keys. Returns [S * R, T, H, D].
     """
     sources, groups, width, _ = of_prefix[0].shape
     rows, heads, length, size = query.shape
@@ -159,14 +159,15 @@ def _attention_in_two_parts(
     #    [S, G, R * M * T, D], heads of a group over a row's own keys [S * R, G, M * T, D].
     folded = query.reshape(*shape, size).transpose(1, 2).reshape(sources, groups, -1, size)
     flat = query.reshape(rows, groups, -1, size)
-    # 2. Scores of both kinds side by side, [S, G, R, M, T, P + L].
-    to_prefix = (folded @ of_prefix[0].mT).view(sources, groups, shape[1], shape[3], length, width)
-    to_own = (flat @ own[0].mT).view(*shape, -1).transpose(1, 2)
+    # 2. Scores of both kinds side by side, [S, G, R, M, T, P + L], in float32: Qwen2's keys have a bias so large that
+    #    half precision would round the differences between its scores away.
+    to_prefix = (folded @ of_prefix[0].float().mT).view(sources, groups, shape[1], shape[3], length, width)
+    to_own = (flat @ own[0].float().mT).view(*shape, -1).transpose(1, 2)
     scores = torch.cat([to_prefix, to_own], -1)
     if softcap is not None:
         scores = (scores / softcap).tanh() * softcap
     scores = scores.masked_fill(~mask[:, :, None, None], -torch.inf)
-    weights = scores.softmax(-1, torch.float32).to(query.dtype)
+    weights = scores.softmax(-1).to(own[1].dtype)
     # 3. The weighted values of both kinds, folded as the queries, then unfolded and added: [S, R, G, M, T, D].
     from_prefix = weights[..., :width].reshape(sources, groups, folded.shape[2], width) @ of_prefix[1]
     from_own = weights[..., width:].transpose(1, 2).reshape(rows, groups, flat.shape[2], -1) @ own[1]

@@ -105,6 +105,13 @@ def test_a_conversation_begins_the_reply_with_the_last_line() -> None:
         CausalFormat(chat=True).encode(PLAIN, TEXT)
 
 
-def test_the_preset_asks_in_the_default_format() -> None:
-    preset = PRESETS["gemma-3-270m"]
-    assert preset.format == CausalFormat() and preset.licence == "Gemma terms of use"
+@pytest.mark.parametrize(
+    ("name", "licence"),
+    [
+        ("gemma-3-270m", "Gemma terms of use"),
+        ("qwen2.5-1.5b-instruct", "Apache-2.0"),
+        ("qwen2.5-coder-1.5b-instruct", "Apache-2.0"),
+    ],
+)
+def test_the_preset_asks_in_the_default_format(name: str, licence: str) -> None:
+    assert PRESETS[name].format == CausalFormat() and PRESETS[name].licence == licence

@@ -132,6 +132,19 @@ def test_a_prompt_longer_than_the_window_is_refused(folder: str) -> None:
         scorer.score(summaries=SUMMARIES[:1], sources=SOURCES[:1])
 
 
+def test_a_preset_of_a_qwen2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A toy of the same architecture, in the place of the checkpoint on the Hub."""
+    real = PRESETS["qwen2.5-1.5b-instruct"]
+    folder = tiny_causal.save("qwen2", tmp_path / "toy")
+    monkeypatch.setitem(PRESETS, real.name, replace(real, model=str(folder), format=tiny_causal.SHORT))
+    config = QualsConfig(real.name, groups=4, min_new_tokens=2, max_new_tokens=8, device="cpu", dtype="bfloat16")
+    scorer = QualsScorer(config)
+    assert isinstance(scorer.model, DecoderOnly) and scorer.model.shared and scorer.format == tiny_causal.SHORT
+    with pytest.warns(UserWarning, match=r"model 'qwen2\.5-1\.5b-instruct': none of 4 hypotheses is a question"):
+        result = scorer.score(summaries=SUMMARIES[:1], sources=SOURCES[:1])  # the toy's weights are random
+    assert re.search(r"model:qwen2\.5-1\.5b-instruct@[0-9a-f]{12}\|.*\|dtype:bfloat16\|", result.signature)
+
+
 def test_a_preset_whose_weights_a_package_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package is found, not imported: of the real one only the file is wanted."""
     pytest.importorskip("gguf", reason="the package `gguf` is optional")

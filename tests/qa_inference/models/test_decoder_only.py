@@ -14,7 +14,7 @@ from transformers import MambaConfig, MambaForCausalLM
 
 from qa_inference.decoding import BeamSearch, DiverseBeamSearch, TopKSampling
 from qa_inference.models import projection
-from qa_inference.models._shared_prefix import Prefix
+from qa_inference.models._shared_prefix import Prefix, reading, shared_prefix_attention
 from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
 from qa_inference.models.loading import LoadingOptions
 from qa_inference.models.shared_rows import ScoringRequest, counting_folded_calls
@@ -232,6 +232,28 @@ def test_bfloat16_scores_are_close_and_shared(tmp_path: Path) -> None:
     assert half.shared and half.model.dtype == torch.bfloat16
     items = [ScoringRequest(INPUTS[0], TARGETS[:1])]
     np.testing.assert_allclose(half.log_likelihood(items)[0][0], full.log_likelihood(items)[0][0], atol=0.5)
+
+
+def test_bfloat16_tells_scores_apart_where_keys_have_a_large_bias() -> None:
+    """As Qwen2's have: scores are around 300, where numbers of bfloat16 are 2 apart."""
+    random = torch.Generator().manual_seed(0)
+    query, own, of_prefix, values, own_values = (
+        torch.randn(size, generator=random).bfloat16()
+        for size in ((2, 4, 1, 8), (2, 2, 1, 8), (1, 2, 20, 8), (1, 2, 20, 8), (2, 2, 1, 8))
+    )
+    bias = torch.tensor([300.0] + [0.0] * 7).bfloat16()
+    query, own, of_prefix = query + bias.sign(), own + bias, of_prefix + bias
+    layer = torch.nn.Module()
+    layer.layer_idx = 0  # type: ignore[assignment]  # as the library's layers have it
+    with reading(Prefix((of_prefix,), (values,), torch.tensor([20]))):
+        mask = torch.ones(1, 1, 1, 21, dtype=torch.bool)
+        found = shared_prefix_attention(layer, query, own, own_values, mask, scaling=1.0)[0]
+    keys, values = (
+        torch.cat([part.expand(2, -1, -1, -1), rows], 2).repeat_interleave(2, 1).double()
+        for part, rows in ((of_prefix, own), (values, own_values))
+    )
+    expected = ((query.double() @ keys.mT).softmax(-1) @ values).transpose(1, 2)
+    torch.testing.assert_close(found.double(), expected, atol=0.03, rtol=0.0)
 
 
 def test_what_kind_a_checkpoint_is(tmp_path: Path) -> None:
