@@ -50,6 +50,20 @@ class Calibration:
         values = [self.metric, dict(self.settings), list(self.scores), list(self.probabilities)]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
+    @property
+    def origin(self) -> str:
+        """The labels that it was made from, and what its probabilities hold for, in sentences for people."""
+        data = self.about.get("data")
+        sets = [each for each in data if isinstance(each, Mapping)] if isinstance(data, list) else []
+        labels, consistent = (sum(_count(each.get(name)) for each in sets) for name in ("summaries", "consistent"))
+        if not labels:
+            return f"Calibration {self.digest}. Its file does not say which labels it was made from."
+        names = "; ".join(str(each.get("name", "")) for each in sets)
+        return (
+            f"Calibration {self.digest} was made from {labels:,} labelled summaries, of which {consistent:,} are "
+            f"consistent ({names}). The probabilities hold only for summaries like these."
+        )
+
     def probability(self, score: float) -> float:
         """The probability that people call a summary with this score consistent; NaN if the score is undefined."""
         import numpy as np
@@ -128,7 +142,7 @@ def find_calibration(name: str | os.PathLike[str], metric: str, settings: Mappin
             break
     else:
         raise ValueError(
-            f"calibration {os.fspath(name)!r}: must be made for the scores that it is used on; "
+            f"calibration {os.fspath(name)!r}: must be made for the scores that it is used on; here "
             f"{'; or '.join(problems) or 'none ships with this package'}. Make one for them: quals calibrate"
         )
     others = dict.fromkeys(name for name in (*settings, *calibration.settings) if name not in DECISIVE + MINOR)
@@ -140,6 +154,10 @@ def find_calibration(name: str | os.PathLike[str], metric: str, settings: Mappin
             stacklevel=3,
         )
     return calibration
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _compared(name: str, value: str | None) -> str | None:

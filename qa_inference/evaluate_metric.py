@@ -19,7 +19,7 @@ from qa_inference.metric_base import (
     CorpusResult,
     ModelOptions,
     Option,
-    check_texts,
+    check_passages,
     default_text,
     options_of,
     refuse_unknown,
@@ -92,6 +92,7 @@ class QuestionMetric(evaluate.Metric):
         arguments = [
             "predictions (list of str): the summaries to judge.",
             f"{sources_name} (list of str): for each summary, the text it was written from. Texts may repeat.",
+            f"contexts (list of list of str): instead of {sources_name}: for each summary, a list of passages.",
             *(
                 _help_line(field.name, field, about)
                 for field, about in options_of(cls.config_type)
@@ -108,7 +109,8 @@ class QuestionMetric(evaluate.Metric):
             description=self.description_text,
             citation=self.citation_text,
             inputs_description=self.compute_help(self.sources_name),
-            features=datasets.Features({"predictions": text, self.sources_name: text}),
+            # A source is stored as the list of its passages. One that is a text is a single passage.
+            features=datasets.Features({"predictions": text, self.sources_name: datasets.Sequence(text)}),
             reference_urls=[self.reference_url],
             license="Apache-2.0",
         )
@@ -120,31 +122,45 @@ class QuestionMetric(evaluate.Metric):
     def compute(self, **inputs: Any) -> dict[str, Any] | None:
         """Score the summaries that are given here or were added before."""
         self._check_names(inputs)
+        if inputs.get("contexts") is not None:  # evaluate has no column of that name, so they are added first
+            columns = {name: inputs.pop(name, None) for name in ("predictions", self.sources_name, "contexts")}
+            self.add_batch(**columns)
+            inputs.pop("references", None)  # of another metric
+        inputs.pop("contexts", None)
         computed: dict[str, Any] | None = super().compute(**inputs)
         return computed
 
     def add_batch(self, *, predictions: Iterable[str] = (), **columns: Any) -> None:
-        """Add summaries and their sources; `compute()` then scores all that were added."""
+        """Add summaries with their `sources`, or with their `contexts`; `compute()` scores all that were added."""
         self._check_names(columns)
-        sources = columns.pop(self.sources_name, ())
-        super().add_batch(**storable_texts(predictions, sources, self.sources_name), **columns)
+        contexts = columns.pop("contexts", None)
+        sources = columns.pop(self.sources_name, () if contexts is None else None)
+        super().add_batch(**storable_texts(predictions, sources, contexts, self.sources_name), **columns)
 
     def add(self, *, prediction: str | None = None, **texts: Any) -> None:
-        """Add one summary and its source, checked as `add_batch` checks them."""
+        """Add one summary and its source, or its `contexts`, checked as `add_batch` checks them."""
         name = self.sources_name.replace("references", "reference")  # as evaluate calls a single one
-        pair: tuple[list[Any], list[Any]] = [prediction], [texts.pop(name, None)]
-        columns = storable_texts(*pair, self.sources_name)  # None is refused there
+        source, contexts = texts.pop(name, None), texts.pop("contexts", None)
+        sources: Any = None if source is None and contexts is not None else [source]  # [None] is refused
+        columns = storable_texts(
+            [prediction],  # type: ignore[list-item]  # and so is None here
+            sources,
+            None if contexts is None else [contexts],
+            self.sources_name,
+        )
         super().add(prediction=columns["predictions"][0], **{name: columns[self.sources_name][0]}, **texts)
 
     def _check_names(self, columns: Mapping[str, Any]) -> None:
         """Raise ValueError if the sources have the name that this metric does not read."""
-        has_sources, has_references = (columns.get(name) is not None for name in ("sources", "references"))
+        has_sources, has_references, has_contexts = (
+            columns.get(name) is not None for name in ("sources", "references", "contexts")
+        )
         if self.sources_name == "references" and has_sources:
             raise ValueError(
                 f"{self.metric}: sources must not be given, because the metric was loaded with "
                 f"references_are_sources=True. Give the sources as references, or load it without that option"
             )
-        if self.sources_name == "sources" and has_references and not has_sources:
+        if self.sources_name == "sources" and has_references and not (has_sources or has_contexts):
             raise ValueError(
                 f"{self.metric}: sources must be given: the texts that the summaries were written from. References "
                 f"alone are not read. If your references are the sources, load the metric with "
@@ -152,11 +168,14 @@ class QuestionMetric(evaluate.Metric):
             )
 
     def _compute(self, predictions: Sequence[str], **columns: Any) -> dict[str, Any]:
-        sources, overrides = columns.pop(self.sources_name), columns
+        passages, overrides = columns.pop(self.sources_name), columns
         with_items = overrides.pop(f"return_{self.items_field}", False)
         refuse_unknown(self.metric, overrides, {field.name for field, _ in _per_call(self.config_type)})
         scorer = loaded(self.make_scorer, with_options(self.config, overrides))
-        result = scorer.score(summaries=list(predictions), sources=list(sources))
+        texts: dict[str, Any] = {"contexts": list(passages)}
+        if all(len(of_summary) == 1 for of_summary in passages):
+            texts = {"sources": [text for (text,) in passages]}
+        result = scorer.score(summaries=list(predictions), **texts)
         output = self.outputs(result)
         if result.probabilities is not None:
             output["probabilities"] = result.probabilities
@@ -191,15 +210,21 @@ def choose_model(metric: str, config_name: str | None, model: str | None, preset
 
 
 def storable_texts(
-    predictions: Iterable[str], sources: Iterable[str], sources_name: str = "sources"
-) -> dict[str, list[str]]:
-    """The checked texts under evaluate's names, without lone surrogates, which its Arrow file cannot hold.
+    predictions: Iterable[str],
+    sources: Iterable[str] | None,
+    contexts: Iterable[Iterable[str]] | None = None,
+    sources_name: str = "sources",
+) -> dict[str, list[Any]]:
+    """The checked summaries and lists of passages under evaluate's names; a source is a single passage.
 
-    evaluate itself checks the first text only, and would read a string as a list of its characters.
+    They are without lone surrogates, which evaluate's Arrow file cannot hold. evaluate itself checks the first text
+    only, and would read a string as a list of its characters.
     """
-    names = ("predictions", sources_name)
-    columns = check_texts(predictions, sources, names)
-    return {name: [without_surrogates(text) for text in column] for name, column in zip(names, columns, strict=True)}
+    summaries, passages = check_passages(predictions, sources, contexts, ("predictions", sources_name))
+    return {
+        "predictions": [without_surrogates(text) for text in summaries],
+        sources_name: [[without_surrogates(text) for text in texts] for texts in passages],
+    }
 
 
 def _per_call(config_type: type[ModelOptions]) -> list[tuple[Any, Option]]:

@@ -480,7 +480,8 @@ class CorpusResult(Generic[Summary_co]):
     """The scores of a corpus. An undefined score is NaN, is left out of the means, and is counted.
 
     `signature` names everything that could change a number. `num_windowed_summaries` and `num_windowed_sources` count
-    the distinct texts that were longer than a model's window.
+    the distinct texts that were longer than a model's window. `calibration` says what the probabilities were made from;
+    it is empty without a calibration.
     """
 
     kind: ClassVar[type[ScoredSummary]] = ScoredSummary
@@ -489,6 +490,7 @@ class CorpusResult(Generic[Summary_co]):
     signature: str
     num_windowed_summaries: int = 0
     num_windowed_sources: int = 0
+    calibration: str = ""
 
     def __repr__(self) -> str:
         """The mean score and the counts, in one line."""
@@ -658,7 +660,7 @@ class QuestionScorer(ABC, Generic[Result_co]):
         if (calibration := self.calibration) is None:
             return result
         summaries = (replace(each, probability=calibration.probability(each.score)) for each in result.summaries)
-        return replace(result, summaries=tuple(summaries))
+        return replace(result, summaries=tuple(summaries), calibration=calibration.origin)
 
     def _best(self, read: Sequence[tuple[int, Any]]) -> Any:
         """A summary's score from its scores against single passages, each with its passage's number.
@@ -708,19 +710,26 @@ def check_texts(
 
 
 def check_passages(
-    summaries: Iterable[str], sources: Iterable[str] | None, contexts: Iterable[Iterable[str]] | None
+    summaries: Iterable[str],
+    sources: Iterable[str] | None,
+    contexts: Iterable[Iterable[str]] | None,
+    names: tuple[str, str] = TEXT_NAMES,
 ) -> tuple[list[str], list[list[str]]]:
     """Check the summaries, and the sources or the passages of each; a source is a single passage.
 
-    Raises TypeError and ValueError as `check_texts`, and ValueError if both sources and contexts are given.
+    `names` are those of the first two arguments. Raises TypeError and ValueError as `check_texts`, and ValueError if
+    both sources and contexts are given.
     """
     if contexts is None:
-        first, texts = check_texts(summaries, sources)  # type: ignore[arg-type]  # None is refused there
+        first, texts = check_texts(summaries, sources, names)  # type: ignore[arg-type]  # None is refused there
         return first, [[text] for text in texts]
     if sources is not None:
-        raise ValueError("sources and contexts: must not both be given. A source is one text, contexts are passages")
-    first, lists = _text_list("summaries", summaries), _plain_list("contexts", contexts, "lists of str")
-    _check_lengths(("summaries", "contexts"), first, lists)
+        raise ValueError(
+            f"{names[1]} and contexts: must not both be given. {names[1].capitalize()} are texts, one per summary, "
+            f"and contexts lists of passages"
+        )
+    first, lists = _text_list(names[0], summaries), _plain_list("contexts", contexts, "lists of str")
+    _check_lengths((names[0], "contexts"), first, lists)
     return first, [_text_list(f"contexts[{index}]", texts) for index, texts in enumerate(lists)]
 
 
@@ -740,9 +749,11 @@ def _text_list(name: str, texts: Any) -> list[str]:
     items = _plain_list(name, texts, "str")
     for index, text in enumerate(items):
         if not isinstance(text, str):
+            is_list = isinstance(text, list | tuple)
+            remedy = "Pass '' for a missing text: its score is then undefined (NaN)"
             raise TypeError(
-                f"{name}[{index}]: must be str; got {type(text).__name__} ({text!r:.40}). Pass '' for a missing text: "
-                f"its score is then undefined (NaN)"
+                f"{name}[{index}]: must be str; got {type(text).__name__} ({text!r:.40}). "
+                f"{'Pass lists of passages as contexts' if is_list and name == 'sources' else remedy}"
             )
     return items
 
@@ -820,6 +831,11 @@ class ResultKey:
 def of_passages(signature: str) -> str:
     """The signature of scores against several passages, of which every question takes the best."""
     return f"{signature}|passages:best"
+
+
+def is_calibrated(signature: str) -> bool:
+    """Whether scores with this signature have probabilities: whether their scorer had a calibration."""
+    return "|calibration:" in signature
 
 
 def installed_version(distribution: str) -> str:

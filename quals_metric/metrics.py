@@ -37,7 +37,7 @@ class MetricSpec:
         best: the greatest value of a score.
         shows_01: whether the 0-to-1 view is shown too, because the score itself is not between 0 and 1.
         band_limits: the limits between the bands of a question's score, ascending.
-        meaning: two sentences on how a score is computed.
+        meaning: a few sentences on how a score is computed.
         legend: an explanation of the first column of the questions.
         columns: the titles of a question's columns in a terminal; the first is the score's.
         cells: returns the texts of a question's other columns.
@@ -127,8 +127,9 @@ METRICS: dict[str, MetricSpec] = {
             # above -0.8 and nineteen in twenty above -1.4; of the other summaries' pairs one in twenty scores below
             # -2.65 (`benchmarks/agreement.py`). On XSum half of the pairs lie below -2.4, consistent or not.
             band_limits=(-2.6, -1.4, -0.8),
-            meaning="Every question and answer that the summary suggests is read against the source. A pair's score is "
-            "in nats per token: 0 if the source supports it as well as the summary does, lower if it supports it less.",
+            meaning="A model writes questions and answers about the summary, and reads each pair against the source. A "
+            "pair scores 0 if the source supports it as well as the summary does, and less if the source supports it "
+            "less. The score of a summary is the mean of its pairs, in nats per token.",
             legend="support: nats per token, the source against the summary. 0: the source supports a pair as well.",
             columns=("support", "answer", "question"),
             cells=lambda pair: (pair.answer, pair.question),
@@ -152,7 +153,8 @@ METRICS: dict[str, MetricSpec] = {
             shows_01=False,
             band_limits=(0.25, 0.5, 0.75),
             meaning="A reader answers questions about the summary twice: from the summary, and from the source. A "
-            "question's score is the F1 of the words of the two answers: 1 if they are the same, 0 if they share none.",
+            "question's score is the F1 of the words of the two answers: 1 if they are the same, 0 if they share none. "
+            "The score of a summary is the mean of its questions.",
             legend="F1: the words that the answers from the summary and from the source share. 1: the same answer.",
             columns=("F1", "summary says", "source says", "question"),
             cells=lambda question: (

@@ -156,10 +156,10 @@ class QualsScorer(QuestionScorer[QualsResult]):
             pairs = tuple(self._pair_score(pair, source_log_probs[source, _key(pair)]) for pair in kept_pairs[summary])
             score = mean_of_defined(pair.score for pair in pairs)
             scored.append(SummaryScore(score, pairs, "" if pairs else "no pair kept"))
-        num_windowed = [
+        windowed_summaries, windowed_sources = (
             sum(len(text.windows) > 1 for text in texts.values()) for texts in (summary_texts, source_texts)
-        ]
-        return QualsResult(tuple(scored), self.signature, *num_windowed)
+        )
+        return QualsResult(tuple(scored), self.signature, windowed_summaries, windowed_sources)
 
     def _english_model(self) -> str | None:
         return self._name if self._reads_only_english else None

@@ -21,6 +21,7 @@ from qa_inference.calibration import Calibration
 from qa_inference.metric_base import json_ready
 from quals_metric.agreement.labelled import LabelledSet
 from quals_metric.agreement.statistics import DocumentSample, Estimate, Flags, Floats, Places, roc_auc
+from quals_metric.files.tables import Source
 
 FOLDS = 10
 BINS = 10
@@ -100,7 +101,7 @@ class ScoredSet:
     labelled: LabelledSet
     scores: Floats
     good: Flags
-    sources: Sequence[str]
+    sources: Sequence[Source]
 
     @classmethod
     def of(cls, labelled: LabelledSet, scores: Floats) -> ScoredSet:
@@ -120,8 +121,11 @@ def fit_calibration(sets: Sequence[ScoredSet], metric: str, settings: Mapping[st
 
     Raises:
         ImportError: without scikit-learn.
-        ValueError: if all summaries are consistent, or none, or they have less than two sources.
+        ValueError: if a set has no score, all summaries are consistent, or none, or they have less than two sources.
     """
+    for each in sets:
+        if len(sets) > 1 and not len(each.scores):
+            raise ValueError(f"{each.labelled.name}: must have a summary with a score; none has. Leave the file out")
     scores, good, weights = _joined(sets)
     sources = [source for each in sets for source in each.sources]
     if not 0 < good.sum() < len(good) or len(set(sources)) < 2:

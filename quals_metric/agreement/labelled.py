@@ -13,11 +13,12 @@ import numpy as np
 from qa_inference.overlap import copied_share
 from quals_metric.agreement.statistics import Flags, Floats, Places
 from quals_metric.files.compare import number_in
-from quals_metric.files.tables import Record, records, text_in
+from quals_metric.files.tables import Record, Source, records, source_in, text_in
 
 SOURCE_COLUMNS = ("source", "document")
 SIDES = ("faithful", "unfaithful")
 NGRAMS = (1, 2, 3, 4)
+COPIED_SHARES = tuple(f"copied {n}-grams" for n in NGRAMS)
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class LabelledSet:
     Attributes:
         name: the name of the file.
         digest: the SHA-256 of the file.
-        sources: the source of every summary.
+        sources: the source of every summary: a text, or several passages.
         summaries: the summaries.
         labels: the label of every summary, a number.
         good: a mask of the summaries that count as consistent.
@@ -38,7 +39,7 @@ class LabelledSet:
 
     name: str
     digest: str
-    sources: list[str]
+    sources: list[Source]
     summaries: list[str]
     labels: Floats
     good: Flags
@@ -48,8 +49,10 @@ class LabelledSet:
 
     def copied_shares(self) -> dict[str, Floats]:
         """The shares of a summary's 1- to 4-grams that its source has: scores that need no model."""
-        texts = list(zip(self.summaries, self.sources, strict=True))
-        return {f"copied {n}-grams": np.array([copied_share(*both, n) for both in texts]) for n in NGRAMS}
+        sources = (source if isinstance(source, str) else "\n\n".join(source) for source in self.sources)
+        texts = list(zip(self.summaries, sources, strict=True))
+        shares = (np.array([copied_share(*both, n) for both in texts]) for n in NGRAMS)
+        return dict(zip(COPIED_SHARES, shares, strict=True))
 
 
 def read_labelled(
@@ -63,8 +66,9 @@ def read_labelled(
 ) -> LabelledSet:
     """Read a file of labelled summaries.
 
-    A row has a source, a summary and a label; or a source, a `faithful` and an `unfaithful` summary. In the second
-    case the labels are 1 and 0, and a score column NAME is read from `NAME_faithful` and `NAME_unfaithful`.
+    A row has a source, a summary and a label; or a source, a `faithful` and an `unfaithful` summary. A source is a text
+    or a list of passages. In a file of pairs, the labels are 1 and 0, and a score column NAME is read from
+    `NAME_faithful` and `NAME_unfaithful`.
 
     Args:
         path: a file that `records` reads.
@@ -85,7 +89,7 @@ def read_labelled(
     if source is None:
         source = next((name for name in SOURCE_COLUMNS if name in rows[0][1]), SOURCE_COLUMNS[0])
     is_text = path.name.lower().endswith((".csv", ".csv.gz"))
-    of_pairs = summary not in rows[0][1] and all(side in rows[0][1] for side in SIDES)
+    of_pairs = summary not in rows[0][1] and any(side in rows[0][1] for side in SIDES)
     made = (
         _pair_rows(rows, source, scores, is_text) if of_pairs else _rows(rows, summary, source, label, scores, is_text)
     )
@@ -115,7 +119,7 @@ def read_labelled(
 
 @dataclass(frozen=True)
 class _LabelledRow:
-    source: str
+    source: Source
     summary: str
     label: float
     scores: list[float]
@@ -129,7 +133,7 @@ def _rows(
         value = _number(columns, label, location, is_text, "--label-column")
         if not np.isnan(value):
             yield _LabelledRow(
-                text_in(columns, source, location, "source"),
+                source_in(columns, source, location),
                 text_in(columns, summary, location, "summary"),
                 value,
                 [_number(columns, name, location, is_text, "--score-column") for name in scores],
@@ -140,8 +144,13 @@ def _pair_rows(rows: Sequence[Record], source: str, scores: Sequence[str], is_te
     """The rows with two summaries, each as two rows: first the faithful one."""
     for location, columns in rows:
         for side, value in zip(SIDES, (1.0, 0.0), strict=True):
+            if side not in columns:
+                raise ValueError(
+                    f"{location}: must have the columns 'faithful' and 'unfaithful'; it lacks {side!r}. Add it, or "
+                    f"leave the row out"
+                )
             yield _LabelledRow(
-                text_in(columns, source, location, "source"),
+                source_in(columns, source, location),
                 text_in(columns, side, location, side),
                 value,
                 [_number(columns, f"{name}_{side}", location, is_text, "--score-column") for name in scores],
@@ -152,12 +161,13 @@ def _number(columns: Mapping[str, Any], name: str, location: str, is_text: bool,
     """A number, NaN if it is empty; true and false are 1 and 0."""
     if isinstance(columns.get(name), bool):
         return float(columns[name])
-    return number_in(columns, name, location, is_text=is_text, remedy=f"Name yours with {option}")
+    remedy = f"Write a number, or name another column with {option}" if name in columns else f"Name yours with {option}"
+    return number_in(columns, name, location, is_text=is_text, remedy=remedy)
 
 
-def _pairs_of_documents(sources: Sequence[str], labels: Floats) -> Places:
+def _pairs_of_documents(sources: Sequence[Source], labels: Floats) -> Places:
     """All pairs [P, 2] of summaries of the same source of which the first has the higher label."""
-    of_source: dict[str, list[int]] = {}
+    of_source: dict[Source, list[int]] = {}
     for index, source in enumerate(sources):
         of_source.setdefault(source, []).append(index)
     found = [np.empty((0, 2), int)]

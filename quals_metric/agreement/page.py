@@ -57,16 +57,22 @@ def agreement_tables(agreement: Agreement) -> list[StatisticsTable]:
     return [
         StatisticsTable(
             "Correlation with the labels",
-            ("In brackets: 95 % bootstrap intervals, by source. .5 is chance for the area under the ROC curve.",),
+            (
+                "ROC AUC, the area under the ROC curve, is the chance that a consistent summary scores above another "
+                "one; .5 is no better than chance. In brackets: 95 % intervals, from resamples of the sources.",
+            ),
             ("score", *STATISTICS[:3], f"ROC AUC less {first}"),
             tuple(correlations),
         ),
         StatisticsTable(
             "Accuracy",
             (
-                "A summary is called consistent from the threshold on. The best threshold is chosen on the same "
-                "summaries, so its accuracy is too high; the cross-validated one is chosen on all other sources. .5 is "
-                "chance.",
+                "Pairwise accuracy: how often the better one of two summaries of a source has the higher score. "
+                "Balanced accuracy: a summary is called consistent if its score is at least the threshold; the "
+                "accuracy is the mean of two shares, of the consistent summaries that are called so and of the others "
+                "that are not. The best threshold was chosen on the same summaries, so its accuracy is too high. The "
+                "cross-validated one was chosen on all other sources: expect this accuracy on new summaries. .5 is no "
+                "better than chance.",
             ),
             ("score", pairs, "balanced accuracy, best", "… cross-validated", "best threshold"),
             tuple(accuracies),
@@ -92,8 +98,9 @@ def reliability_table(reliabilities: Sequence[Reliability]) -> StatisticsTable:
     return StatisticsTable(
         "Reliability of the probabilities",
         (
-            "A lower Brier score is better; that of the share is the one of the same probability for every summary. "
-            "The calibration error is the mean distance of probability and share.",
+            "The Brier score is the mean squared distance of probability and label; lower is better. It should be "
+            "below “… of the share”: the Brier score of one probability for all, the share that is consistent. The "
+            "error is the mean distance between the probability and the share that is consistent.",
         ),
         ("summaries", "number", "consistent", "mean probability", "Brier score", "… of the share", "error", "ROC AUC"),
         tuple(rows),
@@ -105,6 +112,7 @@ def agreement_html(
     facts: Sequence[tuple[str, str]],
     tables: Sequence[StatisticsTable],
     reliabilities: Sequence[Reliability],
+    intro: Sequence[str] = (),
 ) -> bytes:
     """The page as UTF-8. It needs nothing but a browser and asks nothing of a network.
 
@@ -113,7 +121,8 @@ def agreement_html(
         facts: facts of the whole, each with its name; the last takes a line of its own.
         tables: the tables to show.
         reliabilities: of each, a plot is shown.
+        intro: what the page is about, in paragraphs.
     """
     plots = [(Markup(reliability_svg(each.bins, f"Reliability: {each.name}")), each) for each in reliabilities]
-    page = render_template("agreement.html.jinja", **PAGE, title=title, facts=facts, tables=tables, plots=plots)
-    return page.encode()
+    values = dict(title=title, intro=intro, facts=facts, tables=tables, plots=plots)
+    return render_template("agreement.html.jinja", **PAGE, **values).encode()

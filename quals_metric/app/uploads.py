@@ -85,6 +85,8 @@ def _checked_row(location: str, columns: Mapping[str, Any], written: Collection[
     """The row, if its columns and texts are valid. `written` are the columns of the scores."""
     for name in ("summary", "source"):
         if not isinstance(columns.get(name), str):
+            if isinstance(columns.get(name), list):
+                raise RefusedError(f'{location}: "{name}" must be a text; it is a list. Please join its texts.')
             raise RefusedError(f'{location}: must have a text called "{name}"; it has {_quoted(columns)}.')
     if clashes := [name for name in columns if name in written]:
         raise RefusedError(f'{location}: must not have a column "{clashes[0]}", where the scores go. Please rename it.')

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qa_inference.metric_base import json_ready
 from quals_metric.cli.file_commands import check_page, warnings_as_lines
 from quals_metric.cli.options import JsonOption, MetricOption, check_options, load_scorer
 from quals_metric.cli.terminal import printable, statistics_text
@@ -28,12 +29,15 @@ LabelledArgument = Annotated[
     list[str],
     typer.Argument(
         help="Files of labelled summaries: .jsonl, .csv, .parquet, .gz of the first two; folders or globs of them. A "
-        "row has a source, a summary and a label; or a source, and a faithful and an unfaithful summary."
+        "row has a source, a summary and a label; or a source, and a faithful and an unfaithful summary. A source may "
+        "be a list of passages."
     ),
 ]
 SummaryColumnOption = Annotated[str, typer.Option(help="Column of the summaries.")]
 SourceColumnOption = Annotated[str | None, typer.Option(help="Column of the sources.  [default: source, or document]")]
-LabelColumnOption = Annotated[str, typer.Option(help="Column of the labels: numbers. Rows without one are left out.")]
+LabelColumnOption = Annotated[
+    str, typer.Option(help="Column of the labels: numbers. Rows with an empty label are left out.")
+]
 ConsistentFromOption = Annotated[float, typer.Option(help="Least label of a summary that counts as consistent.")]
 PageOption = Annotated[
     Path | None,
@@ -70,11 +74,12 @@ def agree_command(
     """Measure how far scores agree with people's labels.
 
     The statistics are correlations, the area under the ROC curve, the accuracy of pairs, and the balanced accuracy at
-    the best and at a cross-validated threshold. All have bootstrap intervals by source. The shares of copied n-grams
-    are shown beside the scores. A useful metric agrees better than these.
+    the best and at a cross-validated threshold. All have bootstrap intervals by source. The shares of a summary's
+    n-grams that are copied from the source are shown too. A useful metric agrees better than these shares.
     """
     from quals_metric.agreement.agreement import defined_rows, measure_agreement
     from quals_metric.agreement.fitting import check_scikit_learn
+    from quals_metric.agreement.labelled import COPIED_SHARES
 
     metrics = metric or ([] if score_column else ["quals"])
     if options:
@@ -83,7 +88,10 @@ def agree_command(
         check_page(html, "--html")
         check_scikit_learn()
     columns = dict(summary=summary_column, source=source_column, label=label_column)
-    sets = _read_sets(inputs, consistent_from, scores=score_column or (), **columns)
+    own = {metric_spec(name).title for name in metrics} | set(COPIED_SHARES)
+    if taken := sorted(own & set(score_column or ())):
+        raise ValueError(f"a score column must not be named {taken[0]!r}: that is a score of this command. Rename it")
+    sets = _read_sets(inputs, consistent_from, scores=list(dict.fromkeys(score_column or ())), **columns)
     agreements: list[Agreement] = []
     reliabilities: list[list[Reliability]] = []
     with warnings_as_lines():
@@ -104,7 +112,7 @@ def agree_command(
             reliabilities.append(_reliabilities(labelled, kept, plotted, probabilities))
     pairs = list(zip(agreements, reliabilities, strict=True))
     if html is not None:
-        _write_agreement_page(html, pairs)
+        _write_agreement_page(html, pairs, consistent_from)
     if as_json:
         found = [each.to_dict() | {"reliability": [one.to_dict() for one in of_set]} for each, of_set in pairs]
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
@@ -127,9 +135,9 @@ def calibrate_command(
 ) -> None:
     """Make a calibration from labelled summaries: a map from scores to probabilities.
 
-    `--calibration FILE` then adds the probability that people call a summary consistent to every score. Several files
-    are several data sets of the same weight; each is left out once, to measure how well the others serve for it. Needs
-    the extra `calibrate`.
+    `--calibration FILE` then adds to every score the probability that people call the summary consistent. Each file is
+    a data set, and all data sets have the same weight. With several files, each is left out once, to measure how well a
+    map from the others fits it. Needs the extra `calibrate`.
     """
     from quals_metric.agreement.fitting import ScoredSet, check_scikit_learn, fit_calibration
     from quals_metric.files import durable
@@ -162,7 +170,8 @@ def calibrate_command(
         "signature": scorer.signature,
         **fit.calibration.about,
     }
-    typer.echo(json.dumps(about, indent=2, ensure_ascii=False) if as_json else _fit_text(fit, output, scorer.signature))
+    as_text = json.dumps(json_ready(about), indent=2, ensure_ascii=False)
+    typer.echo(as_text if as_json else _fit_text(fit, output, scorer.signature))
 
 
 def _read_sets(inputs: list[str], consistent_from: float, **columns: Any) -> list[LabelledSet]:
@@ -179,10 +188,6 @@ def _score(
     """For every set, its result by every metric. A metric gets those options that it has."""
     results: list[dict[str, CorpusResult[ScoredSummary]]] = [{} for _ in sets]
     for name in dict.fromkeys(metrics):
-        title = metric_spec(name).title
-        for labelled in sets:
-            if title in labelled.columns:
-                raise ValueError(f"{labelled.name}: a score column must not be named {title!r}. Rename it")
         known = metric_spec(name).options()
         scorer = load_scorer(name, **{option: value for option, value in options.items() if option in known})
         for labelled, of_metrics in zip(sets, results, strict=True):
@@ -193,9 +198,10 @@ def _score(
 
 def _scored(scorer: Any, labelled: LabelledSet) -> CorpusResult[ScoredSummary]:
     """The result of a set; on a terminal with a progress bar."""
-    result: CorpusResult[ScoredSummary] = scorer.score(
-        summaries=labelled.summaries, sources=labelled.sources, progress=sys.stderr.isatty()
-    )
+    from quals_metric.files.tables import texts_of_scorer
+
+    texts = {"summaries": labelled.summaries, **texts_of_scorer(labelled.sources)}
+    result: CorpusResult[ScoredSummary] = scorer.score(**texts, progress=sys.stderr.isatty())
     return result
 
 
@@ -241,7 +247,7 @@ def _warn_of_own_labels(calibration: Calibration | None, labelled: LabelledSet) 
 def _warn_of_few_sources(agreement: Agreement) -> None:
     if agreement.num_sources < FEWEST_SOURCES:
         warnings.warn(
-            f"{agreement.name}: only {agreement.num_sources} sources: below {FEWEST_SOURCES} the intervals are too "
+            f"{agreement.name}: only {_sources(agreement.num_sources)}: below {FEWEST_SOURCES} the intervals are too "
             f"narrow, and hardly any difference shows",
             UserWarning,
             stacklevel=2,
@@ -266,6 +272,10 @@ def _warn_of_weak_fit(fit: Fit) -> None:
             )
 
 
+def _sources(count: int) -> str:
+    return f"{count:,} {'source' if count == 1 else 'sources'}"
+
+
 def _counts_line(agreement: Agreement) -> str:
     """The numbers of summaries in one line."""
     left_out = [
@@ -277,7 +287,7 @@ def _counts_line(agreement: Agreement) -> str:
         if count
     ]
     about = (
-        f"{agreement.num_summaries:,} summaries of {agreement.num_sources:,} sources, {agreement.num_consistent:,} "
+        f"{agreement.num_summaries:,} summaries of {_sources(agreement.num_sources)}, {agreement.num_consistent:,} "
         f"consistent"
     )
     return "; ".join([about, *left_out])
@@ -301,12 +311,20 @@ def _agreement_text(agreement: Agreement, reliabilities: Sequence[Reliability]) 
     )
 
 
-def _write_agreement_page(path: Path, pairs: Sequence[tuple[Agreement, Sequence[Reliability]]]) -> None:
+def _write_agreement_page(
+    path: Path, pairs: Sequence[tuple[Agreement, Sequence[Reliability]]], consistent_from: float
+) -> None:
     from dataclasses import replace
 
     from quals_metric.agreement.page import agreement_html
     from quals_metric.files import durable
 
+    intro = (
+        f"How far do scores agree with people's labels? A summary counts as consistent if its label is "
+        f"{consistent_from:g} or more.",
+        "The shares of copied n-grams say how many of a summary's words, and of its runs of 2, 3 and 4 words, are in "
+        "the source. They need no model. A useful metric agrees better than they do.",
+    )
     facts, tables, plots = [], [], []
     for agreement, reliabilities in pairs:
         facts.append((agreement.name, _counts_line(agreement)))
@@ -316,7 +334,7 @@ def _write_agreement_page(path: Path, pairs: Sequence[tuple[Agreement, Sequence[
         plots += [replace(each, name=f"{agreement.name}: {each.name}") for each in reliabilities]
     signatures = {name: text for agreement, _ in pairs for name, text in agreement.signatures.items()}
     facts += [(f"Signature of {name}", text) for name, text in signatures.items()]
-    durable.write_file(path, agreement_html("Agreement with people", facts, tables, plots))
+    durable.write_file(path, agreement_html("Agreement with people", facts, tables, plots, intro))
 
 
 def _write_calibration_page(path: Path, fit: Fit, signature: str) -> None:
@@ -324,28 +342,40 @@ def _write_calibration_page(path: Path, fit: Fit, signature: str) -> None:
     from quals_metric.files import durable
 
     reliabilities = [fit.cross_validated, *fit.left_out]
+    intro = [
+        "A calibration is a map from a score to the probability that people call the summary consistent. The tables "
+        "and plots are of summaries that the map has not seen.",
+        fit.calibration.origin,
+        f"{_threshold_text(fit).capitalize()}.",
+    ]
+    if fit.left_out:
+        intro.append("Each file was also left out once: its numbers are those of a map that was made from the others.")
     facts = [
         ("Metric", metric_spec(fit.calibration.metric).title),
         ("Calibration", fit.calibration.digest),
         ("Signature", signature),
     ]
-    page = agreement_html("Calibration", facts, [reliability_table(reliabilities)], reliabilities)
+    page = agreement_html("Calibration", facts, [reliability_table(reliabilities)], reliabilities, intro)
     durable.write_file(path, page)
+
+
+def _threshold_text(fit: Fit) -> str:
+    """The scores with a probability of at least .5, in words."""
+    if math.isnan(fit.threshold):
+        return "no score has a probability of .5"
+    if fit.calibration.probabilities[0] >= 0.5:
+        return "every score has a probability of .5 or more"
+    return f"the probability is .5 or more from a score of {format_number(fit.threshold)} on"
 
 
 def _fit_text(fit: Fit, output: Path, signature: str) -> str:
     """A calibration as plain text."""
     from quals_metric.agreement.page import reliability_table
 
-    threshold = (
-        "no score has a probability of .5"
-        if math.isnan(fit.threshold)
-        else f"the probability is .5 or more from a score of {format_number(fit.threshold)} on"
-    )
     return "\n\n".join(
         [
             statistics_text(reliability_table([fit.cross_validated, *fit.left_out])),
-            f"{threshold}\nwritten    {printable(str(output))} ({fit.calibration.digest})\n"
+            f"{_threshold_text(fit)}\nwritten    {printable(str(output))} ({fit.calibration.digest})\n"
             f"signature: {printable(signature)}",
         ]
     )

@@ -84,17 +84,23 @@ def demo_command(metric: MetricOption = "quals", as_json: JsonOption = False, **
     for number, example in enumerate(EXAMPLES):
         rows = slice(2 * number, 2 * number + 2)
         typer.echo(f"{number + 1}. {example.title}\n")
-        _print_scores(example.source, labels[rows], texts[rows], result.summaries[rows])
+        _print_scores([example.source], labels[rows], texts[rows], result.summaries[rows])
     _print_legend(result)
 
 
 def explain_command(
     summary: Annotated[list[str], typer.Option(help="Summary to score. Repeat the option to compare two.")],
-    source: Annotated[str | None, typer.Option(help="Text that the summary was written from.")] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="Text that the summary was written from. Repeat the option for several passages."),
+    ] = None,
     source_file: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="UTF-8 file with that text, instead of --source.", exists=True, dir_okay=False, readable=True
+            help="UTF-8 file with that text, instead of --source. Repeat the option for several passages.",
+            exists=True,
+            dir_okay=False,
+            readable=True,
         ),
     ] = None,
     html: Annotated[
@@ -108,15 +114,18 @@ def explain_command(
     """Score one or two summaries and show why.
 
     The questions and answers behind each score are listed, the lowest first. Then come the sentences, if there are
-    several, and the unsupported answers.
+    several, and the unsupported answers. If there are several passages, each question names the one that supports it
+    best.
     """
-    text = _source_text(source, source_file)
+    from quals_metric.files.tables import texts_of_scorer
+
+    passages = _source_passages(source or [], source_file or [])
     if len(summary) > 2:
         raise typer.BadParameter(f"explain takes one or two summaries, got {len(summary)}", param_hint="--summary")
     if html is not None:
         check_page(html, "--html")
-    sources = [text] * len(summary)
-    result = load_scorer(metric, **options).score(summaries=summary, sources=sources)
+    sources = [passages[0] if len(passages) == 1 else tuple(passages)] * len(summary)
+    result = load_scorer(metric, **options).score(summaries=summary, **texts_of_scorer(sources))
     labels = ["summary"] if len(summary) == 1 else ["summary 1", "summary 2"]
     if html is not None:
         from quals_metric.report import write
@@ -125,7 +134,7 @@ def explain_command(
     if as_json:
         _print_json(result, labels, summary, sources, threshold)
         return
-    _print_scores(text, labels, summary, result.summaries, threshold)
+    _print_scores(passages, labels, summary, result.summaries, threshold)
     _print_legend(result)
 
 
@@ -207,12 +216,15 @@ def _common_options(
     pass
 
 
-def _source_text(text: str | None, file: Path | None) -> str:
-    """The source, given as text or as a file."""
-    if text is not None and file is None:
-        return text
-    if file is None or text is not None:
+def _source_passages(texts: list[str], files: list[Path]) -> list[str]:
+    """The passages of the source, given as texts or as files; a source that is one text is one passage."""
+    if bool(texts) == bool(files):
         raise typer.BadParameter("give the source's text or its file: one of --source and --source-file")
+    return texts or [_text_of(file) for file in files]
+
+
+def _text_of(file: Path) -> str:
+    """The text of a UTF-8 file."""
     if file.is_char_device():
         raise ValueError(f"{file}: must be a file with an end; it is a device. Name a text file")
     try:
@@ -222,7 +234,7 @@ def _source_text(text: str | None, file: Path | None) -> str:
 
 
 def _print_scores(
-    source: str,
+    passages: Sequence[str],
     labels: Sequence[str],
     summaries: Sequence[str],
     scores: Sequence[ScoredSummary],
@@ -230,13 +242,19 @@ def _print_scores(
 ) -> None:
     from quals_metric.cli.terminal import paragraph, summary_block
 
-    typer.echo(paragraph("source", source) + "\n")
+    names = ["source"] if len(passages) == 1 else [f"passage {number}" for number in range(1, len(passages) + 1)]
+    shown = passages if len(passages) == 1 else [text if text.strip() else "(empty)" for text in passages]
+    typer.echo("\n".join(map(paragraph, names, shown)) + "\n")
     for label, summary, scored in zip(labels, summaries, scores, strict=True):
-        typer.echo(summary_block(label, summary, scored, source, threshold) + "\n")
+        typer.echo(summary_block(label, summary, scored, passages, threshold) + "\n")
 
 
 def _print_legend(result: CorpusResult[ScoredSummary]) -> None:
+    from quals_metric.cli.terminal import probability_legend
+
     typer.echo(metric_spec(result.kind.metric).legend)
+    if result.calibration:
+        typer.echo(probability_legend(result.calibration))
     typer.echo(f"signature: {result.signature}")
 
 
@@ -244,7 +262,7 @@ def _print_json(
     result: CorpusResult[ScoredSummary],
     labels: Sequence[str],
     summaries: Sequence[str],
-    sources: Sequence[str],
+    sources: Sequence[str | Sequence[str]],
     threshold: float | None = None,
 ) -> None:
     """Print the result, with the label, the texts, the sentences and the unsupported answers of every summary."""

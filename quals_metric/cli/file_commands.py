@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from quals_metric.files.tables import Row, Rows
 
 
-ByOption = Annotated[str, typer.Option(help="Column to group by: show the scores of the rows with each of its values.")]
+ByOption = Annotated[str, typer.Option(help="Column to group by: show the scores for each of its values.")]
 SourceOption = Annotated[
     str, typer.Option(help="Column of the sources. A source may be a list of passages, as in retrieval.")
 ]
@@ -156,7 +156,8 @@ def compare_command(
 
     Is a difference more than chance? The tests are the paired bootstrap (Koehn 2004) and paired approximate
     randomization (Riezler and Maxwell 2005), as --paired-bs and --paired-ar of sacreBLEU. With more than two systems,
-    every two of them are tested, and the p-values are also given after Holm's correction for the number of tests.
+    each pair of them is tested. The p-values of randomization are then given after Holm's correction for the number of
+    tests, too.
     """
     from quals_metric.files.compare import compare_score_files, read_comparable
 

@@ -28,26 +28,30 @@ def paragraph(label: str, text: str) -> str:
 
 
 def summary_block(
-    label: str, text: str, scored: ScoredSummary, source: str = "", threshold: float | None = None
+    label: str, text: str, scored: ScoredSummary, passages: Sequence[str] = (), threshold: float | None = None
 ) -> str:
     """One summary, its score, and the questions behind the score, the lowest first.
 
-    If there are several sentences, their scores follow, and then the answers below `threshold` (None: the metric's).
-    Words of a question are written as in the summary or in the source.
+    If the source is several `passages`, each question has the number of its passage, from 1. If there are several
+    sentences, their scores follow, and then the answers below `threshold` (None: the metric's). Words of a question are
+    written as in the summary or in the source.
     """
     head, spec = paragraph(label, text), metric_spec(scored.metric)
     if math.isnan(scored.score):
         return f"{head}\n  {spec.title} undefined: {printable(scored.note)}"
     items = [
-        replace(item, question=natural_question(item.question, text, source))
+        replace(item, question=natural_question(item.question, text, *passages))
         for item in sorted(scored.items, key=lambda item: item.score)
     ]
-    rows = [(format_number(item.score), *spec.cells(item)) for item in items]
+    columns, rows = spec.columns, [(format_number(item.score), *spec.cells(item)) for item in items]
+    if len(passages) > 1:
+        columns = (*columns[:-1], "passage", columns[-1])
+        rows = [(*row[:-1], str(item.passage + 1), row[-1]) for row, item in zip(rows, items, strict=True)]
     in_01 = f"   (0 to 1: {format_number(scored.score_01)})" if spec.shows_01 else ""
     probability = "" if scored.probability is None else f"   probability: {format_number(scored.probability)}"
     score = f"{spec.title} {format_number(scored.score)}{in_01}{probability}"
     limit = spec.threshold if threshold is None else threshold
-    return "\n".join([f"{head}\n  {score}\n{rows_block(spec.columns, rows)}", *_places(scored.with_text(text), limit)])
+    return "\n".join([f"{head}\n  {score}\n{rows_block(columns, rows)}", *_places(scored.with_text(text), limit)])
 
 
 def _places(scored: ScoredSummary, threshold: float) -> list[str]:
@@ -71,10 +75,16 @@ def file_scores_text(scores: FileScores, spans: bool = False) -> str:
             f"rows       {scores.rows:,}, of which {scores.num_undefined:,} undefined; {windowed}",
             f"written    {printable(str(scores.output))}",
             f"signature: {printable(scores.signature)}",
+            *([probability_legend(scores.calibration)] if scores.calibration else []),
             *([_unsupported(scores)] if spans or scores.by else []),
             *([_groups_block(scores)] if scores.by else []),
         )
     )
+
+
+def probability_legend(calibration: str) -> str:
+    """What a probability is, and what its calibration was made from."""
+    return paragraph("probability", f"how likely it is that people call the summary consistent. {calibration}")
 
 
 def _unsupported(scores: FileScores) -> str:

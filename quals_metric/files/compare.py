@@ -23,7 +23,7 @@ from qa_inference.significance import (
     paired_randomization,
 )
 from quals_metric.files.shards import sidecar
-from quals_metric.files.tables import records
+from quals_metric.files.tables import Source, as_source, records
 
 # With fewer rows the paired bootstrap finds a difference (p < .05) where there is none in one case of five.
 FEWEST_ROWS = 10
@@ -124,7 +124,7 @@ class ScoreFile:
 
     path: Path
     scores: tuple[float, ...]
-    sources: tuple[str, ...] | None
+    sources: tuple[Source, ...] | None
     about: Mapping[str, Any]
 
     @property
@@ -288,8 +288,8 @@ def read_scores(path: str | Path, source: str = "source") -> ScoreFile:
     for location, columns in records(path):
         is_text = path.name.lower().endswith((".csv", ".csv.gz"))
         scores.append(number_in(columns, "score", location, is_text=is_text, remedy="Is it of `quals score`?"))
-        sources.append(columns.get(source))
-    kept = [text for text in sources if isinstance(text, str)]
+        sources.append(as_source(columns.get(source)))
+    kept = [text for text in sources if text is not None]
     about = _about(path, len(scores))
     return ScoreFile(path, tuple(scores), tuple(kept) if kept and len(kept) == len(scores) else None, about)
 

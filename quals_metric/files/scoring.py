@@ -41,7 +41,7 @@ from quals_metric.files import durable
 from quals_metric.files.groups import GroupScores, groups_of, score_groups, share_of
 from quals_metric.files.scored_rows import Format, format_of, scored_row
 from quals_metric.files.shards import Job, ShardReader, WorkFolder, make_plan, published, sidecar
-from quals_metric.files.tables import STANDARD_INPUT, Row, Rows, Table
+from quals_metric.files.tables import STANDARD_INPUT, Row, Rows, Table, texts_of_scorer
 from quals_metric.metrics import metric_spec
 
 SHARD_ROWS = 128
@@ -67,7 +67,8 @@ class FileScores:
     """A summary of the scores written: `score` is the mean of the defined ones, with its 95 % interval [low, high].
 
     `unsupported_rate` is the share of the summaries with a score that have an answer below `threshold`. `groups` are
-    the scores of the rows with each value of the column `by`; "": none.
+    the scores of the rows with each value of the column `by`; "": none. `calibration` says what the probabilities were
+    made from; "": the rows have none.
     """
 
     output: Path
@@ -85,6 +86,7 @@ class FileScores:
     unsupported_rate: float
     by: str = ""
     groups: tuple[GroupScores, ...] = ()
+    calibration: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict for JSON. An undefined number is None."""
@@ -182,7 +184,10 @@ def score_files(
                     return _published_scores(output) if rank == 0 else None
             if not work.claim(job, joins=rank == 0):
                 return None
-            run = _ScoringRun(job, work, form, pairs, spans, threshold)
+            calibration = getattr(scorer, "calibration", None)
+            run = _ScoringRun(
+                job, work, form, pairs, spans, threshold, "" if calibration is None else calibration.origin
+            )
             with work.advised():
                 for _ in range(_ATTEMPTS):
                     for shard, part in run.missing(ShardReader(kept, plan), rank, size, on_shard):
@@ -255,6 +260,7 @@ class _ScoringRun:
     pairs: bool
     spans: bool
     threshold: float
+    calibration: str
 
     def missing(
         self, reader: ShardReader, rank: int, size: int, on_shard: OnShard | None
@@ -275,11 +281,7 @@ class _ScoringRun:
 
     def score(self, scorer: Scorer, rows: Sequence[Row], on_shard: OnShard | None) -> CorpusResult[ScoredSummary]:
         """The result of a shard's rows. `on_shard` is called after each batch, if the scorer reports its batches."""
-        texts: dict[str, Any] = {"summaries": [row.summary for row in rows]}
-        if all(isinstance(row.source, str) for row in rows):
-            texts["sources"] = [row.source for row in rows]
-        else:
-            texts["contexts"] = [row.passages for row in rows]
+        texts = {"summaries": [row.summary for row in rows], **texts_of_scorer([row.source for row in rows])}
         if on_shard is not None and "on_batch" in inspect.signature(scorer.score).parameters:
             done, total = self._done(), self.job.plan.num_rows
             texts["on_batch"] = lambda part, whole: on_shard(done + len(rows) * part // max(1, whole), total)
@@ -373,6 +375,7 @@ class _ScoringRun:
             ),
             by=self.job.settings["by"],
             groups=score_groups(names, scores, unsupported) if self.job.settings["by"] else (),
+            calibration=self.calibration,
         )
         about = {name: value for name, value in summary.to_dict().items() if name != "output"}
         about |= {"sources": self.job.plan.sources, "key": self.job.key}
@@ -405,7 +408,7 @@ def _numbers_digest(numbers: Mapping[str, Any]) -> str:
 def _published_scores(output: Path) -> FileScores:
     """The summary of a published output, from its sidecar."""
     about = json.loads(sidecar(output).read_bytes())
-    names = [score_field.name for score_field in fields(FileScores) if score_field.name != "output"]
+    names = [field.name for field in fields(FileScores) if field.name != "output" and field.name in about]
     values: dict[str, Any] = {name: math.nan if about[name] is None else about[name] for name in names}
     values["groups"] = groups_of(about)
     return FileScores(output, **values)

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from quals_metric.files.groups import group_of
 
 Record = tuple[str, dict[str, Any]]  # its location (file and line), and its columns
+Source = str | tuple[str, ...]  # a text, or several passages
 
 STANDARD_INPUT = Path("-")
 
@@ -37,7 +38,7 @@ class Row:
     """
 
     summary: str
-    source: str | tuple[str, ...]
+    source: Source
     location: str
     columns: Mapping[str, Any] = field(default_factory=dict)
     group: str = ""
@@ -109,7 +110,7 @@ class Table:
         for path in self.paths:
             for location, columns in records(path, wanted, self.title):
                 summary = text_in(columns, self.summary, location, "summary")
-                source = _source_of(columns, self.source, location)
+                source = source_in(columns, self.source, location)
                 group = group_of(_value_of(columns, self.by, location, "by"), location, self.by) if self.by else ""
                 yield Row(summary, source, location, columns if self.keep else {}, group)
 
@@ -268,12 +269,24 @@ def _value_of(columns: Mapping[str, Any], name: str, location: str, option: str)
     return columns[name]
 
 
-def _source_of(columns: Mapping[str, Any], name: str, location: str) -> str | tuple[str, ...]:
-    """The source of a row: a text, or a list of passages."""
-    value = columns.get(name)
-    if isinstance(value, list) and all(isinstance(passage, str) for passage in value):
-        return tuple(value)
-    return text_in(columns, name, location, "source")
+def texts_of_scorer(sources: Sequence[Source]) -> dict[str, Any]:
+    """The sources as a keyword argument of a scorer: `sources`, or `contexts` if some are passages."""
+    if all(isinstance(source, str) for source in sources):
+        return {"sources": list(sources)}
+    return {"contexts": [(source,) if isinstance(source, str) else source for source in sources]}
+
+
+def as_source(value: Any) -> Source | None:
+    """The value of a cell as a source: a text, or the passages of a list of texts; None if it is neither."""
+    if isinstance(value, list):
+        return tuple(value) if all(isinstance(passage, str) for passage in value) else None
+    return value if isinstance(value, str) else None
+
+
+def source_in(columns: Mapping[str, Any], name: str, location: str) -> Source:
+    """The source of a row. Raises as `text_in` if it is none."""
+    source = as_source(columns.get(name))
+    return text_in(columns, name, location, "source") if source is None else source
 
 
 def text_in(columns: Mapping[str, Any], name: str, location: str, role: str) -> str:

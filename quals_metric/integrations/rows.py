@@ -37,8 +37,9 @@ class QualsRows:
 
     An object is small, can be pickled and loads nothing when it is made. A batch is a dict of columns (lists or
     arrays), a pandas DataFrame, or an Arrow table or record batch. The result is of the same kind. It has the columns
-    of the batch and those of `schema`: `score` and `score_01` (undefined: NaN; null in Arrow), `num_pairs` (of QAGS
-    `num_questions`), `note`, and `signature`. Rows keep their order. A batch may be empty.
+    of the batch and those of `schema`: `score` and `score_01` (undefined: NaN; null in Arrow), with a calibration
+    `probability`, `num_pairs` (of QAGS `num_questions`), `note`, and `signature`. Rows keep their order. A batch may be
+    empty.
 
     Args:
         config: the options of the metric, or the name of a model; None: the defaults.
@@ -69,10 +70,12 @@ class QualsRows:
         """The added columns with their Arrow types."""
         import pyarrow as pa
 
-        *names, _ = metric_spec(self.metric).summary_type().columns()  # without the questions
-        types = (pa.float64(), pa.float64(), pa.int64(), pa.string(), pa.string())
-        columns = zip((*names, "signature"), types, strict=True)
-        return pa.schema([(f"{self.prefix}{name}", kind) for name, kind in columns])
+        types = {float: pa.float64(), int: pa.int64(), str: pa.string()}
+        calibrated = self.config.calibration is not None
+        columns = metric_spec(self.metric).summary_type().columns(pairs=False, calibrated=calibrated)
+        return pa.schema(
+            [(f"{self.prefix}{name}", types[kind]) for name, kind in (columns | {"signature": str}).items()]
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """The arguments, with a digest of weights in a folder: `datasets` takes this for the identity of a function."""

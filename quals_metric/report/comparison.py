@@ -14,9 +14,10 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from qa_inference.metric_base import is_calibrated
 from quals_metric.files import durable
 from quals_metric.files.compare import ScoreFile, SystemsComparison
-from quals_metric.files.tables import records
+from quals_metric.files.tables import as_source, records
 from quals_metric.metrics import MetricSpec, metric_of_row
 from quals_metric.report.figures import marked_summary_html, render_template
 from quals_metric.report.html import REPORT_CSS, csp_digest, legend_html
@@ -83,7 +84,7 @@ def write_comparison(
     spreads = {number: max(row) - min(row) for number, row in scores if not any(map(math.isnan, row))}
     numbers = sorted(spreads, key=lambda number: -spreads[number])[:details]
     names = list(comparison.systems)
-    entries = [_entries(file.path, spec, set(numbers), summary, source) for file in files]
+    entries = [_entries(file, spec, set(numbers), summary, source) for file in files]
     named_files = {name: str(file.path) for name, file in zip(names, files, strict=True)}
     fixed = {
         "metric": spec,
@@ -95,7 +96,8 @@ def write_comparison(
         "comparison": comparison,
         "systems": sorted(comparison.systems.items(), key=lambda item: -item[1].score),
         "files": named_files,
-        "signatures": list(dict.fromkeys(text for file in files if (text := file.about.get("signature")))),
+        "signatures": _texts_of_sidecars(files, "signature"),
+        "calibrations": _texts_of_sidecars(files, "calibration"),
     }
     room = max_bytes - _RESERVE - len(render_template("comparison.html.jinja", **fixed, rows=[], left_out=0).encode())
     rows: list[Markup] = []
@@ -109,17 +111,25 @@ def write_comparison(
     durable.write_file(Path(path), page.encode())
 
 
-def _entries(path: Path, spec: MetricSpec, numbers: Collection[int], summary: str, source: str) -> dict[int, Entry]:
-    """The rows of a score file that are shown, by number. A calibrated probability is shown as a column of the file."""
-    entries = {}
-    for number, (location, row) in enumerate(records(path), 1):
+def _texts_of_sidecars(files: Sequence[ScoreFile], name: str) -> list[str]:
+    """The texts that the sidecars have under a name, each once."""
+    return list(dict.fromkeys(text for file in files if (text := file.about.get(name))))
+
+
+def _entries(
+    file: ScoreFile, spec: MetricSpec, numbers: Collection[int], summary: str, source: str
+) -> dict[int, Entry]:
+    """The rows of a score file that are shown, by number."""
+    entries, calibrated = {}, is_calibrated(str(file.about.get("signature")))
+    for number, (location, row) in enumerate(records(file.path), 1):
         if number in numbers:
-            for column in (summary, source):
-                if not isinstance(row.get(column), str):
-                    raise ValueError(
-                        f"{location}: column {column!r} must be text; got {row.get(column)!r:.40}. Score with --keep"
-                    )
-            entries[number] = entry_of_row(spec.summary_type(), False, row, row[summary], row[source], number)
+            text, texts = row.get(summary), as_source(row.get(source))
+            if not isinstance(text, str) or texts is None:
+                column = source if isinstance(text, str) else summary
+                raise ValueError(
+                    f"{location}: column {column!r} must be text; got {row.get(column)!r:.40}. Score with --keep"
+                )
+            entries[number] = entry_of_row(spec.summary_type(), calibrated, row, text, texts, number)
     return entries
 
 
@@ -128,10 +138,9 @@ def _row_html(spec: MetricSpec, number: int, files: Mapping[str, str], entries: 
     scores = [entry.scored.score for entry in entries]
     names = list(files)
     shared = [column for column in entries[0].columns if all(column in entry.columns for entry in entries)]
-    source = "\n\n".join(entries[0].passages)  # one text, as `_entries` checks
     systems = []
     for name, entry in zip(names, entries, strict=True):
-        texts = entry.summary[:SHOWN_TEXT], source[:SHOWN_TEXT]
+        texts = [text[:SHOWN_TEXT] for text in (entry.summary, *entry.passages)]
         prefix = f"row-{number}-{name}-"
         systems.append(
             {
@@ -154,7 +163,7 @@ def _row_html(spec: MetricSpec, number: int, files: Mapping[str, str], entries: 
             lowest=names[scores.index(min(scores))],
             difference=max(scores) - min(scores),
             columns=shared,
-            source=source,
+            texts=entries[0].passages,
             systems=systems,
             limit=SHOWN_TEXT,
         )

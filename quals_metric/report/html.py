@@ -56,6 +56,7 @@ def report_html(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any], max
         **PAGE,
         "legend": Markup(legend_html(spec)),
         "facts": _facts(spec, rows, about),
+        "calibration": about.get("calibration", ""),
         "by": about.get("by", ""),
         "scores_by": about.get("groups", ()),
         "bars": [] if few else rows.histogram.bars(),
@@ -184,8 +185,9 @@ def _passages(sources: Sequence[SourcePassages], item: Any) -> tuple[str, tuple[
     lead += "" if answer is None else "The reader found no answer in the source. "
     if not passages:
         return lead + "No sentence of the source shares a word with the question or the answer.", ()
-    lead += "Sentences of the source that share most words with the question and the answer. This is a pointer by words"
-    return lead + (": the score comes from the whole source." if answer is None else "."), passages
+    whole = "passage" if len(sources) > 1 else "source"
+    lead += f"Sentences of the {whole} that share most words with the question and the answer."
+    return lead + (f" The score comes from the whole {whole}." if answer is None else ""), passages
 
 
 def _facts(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -199,9 +201,10 @@ def _facts(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any]) -> list[
         facts.append((f"Mean {spec.title}", format_number(about["score"]) + interval))
     if "score_01" in about and spec.shows_01:
         facts.append(("Mean between 0 and 1", format_number(about["score_01"])))
-    facts += [("Summaries", f"{rows.num_rows:,}"), ("Of these undefined", f"{rows.num_undefined:,}")]
+    facts += [("Summaries", f"{rows.num_rows:,}"), ("Of these without a score", f"{rows.num_undefined:,}")]
     if not math.isnan(about.get("unsupported_rate", math.nan)):
-        facts.append((f"With an answer below {about['threshold']:g}", format_share(about["unsupported_rate"])))
+        name = f"Of the others with an unsupported answer (below {about['threshold']:g})"
+        facts.append((name, format_share(about["unsupported_rate"])))
     for name, texts in (("num_windowed_summaries", "Summaries"), ("num_windowed_sources", "Sources")):
         if about.get(name):
             facts.append((f"{texts} longer than the model's window", f"{about[name]:,}"))

@@ -36,8 +36,8 @@ class Entry:
 
     @property
     def passages(self) -> tuple[str, ...]:
-        """The passages of the source; a text is one."""
-        return (self.source,) if isinstance(self.source, str) else self.source
+        """The passages of the source; a text is one, and an empty list is one without a text."""
+        return (self.source,) if isinstance(self.source, str) else self.source or ("",)
 
 
 class Histogram:

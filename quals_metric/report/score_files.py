@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from qa_inference.metric_base import mean_of_defined
+from qa_inference.metric_base import is_calibrated, mean_of_defined
 from qa_inference.significance import bootstrap_interval
 from quals_metric.files.groups import check_groups, score_groups, share_of
 from quals_metric.files.shards import read_sidecar
@@ -14,7 +14,12 @@ from quals_metric.files.tables import Table, records
 from quals_metric.metrics import METRICS, metric_of_row
 from quals_metric.report.writing import DETAILS, write_rows
 
-_KEPT = ("num_windowed_summaries", "num_windowed_sources", "signature")  # facts that only the sidecar has
+_KEPT = (
+    "num_windowed_summaries",
+    "num_windowed_sources",
+    "signature",
+    "calibration",
+)  # facts that only the sidecar has
 
 
 def report_file(
@@ -68,6 +73,7 @@ def report_file(
     facts = {name: about[name] for name in _KEPT if name in about}
     facts |= {
         "metric": spec.name,
+        "calibrated": is_calibrated(str(about.get("signature"))),
         "score": mean_of_defined(defined),
         "low": low,
         "high": high,

@@ -23,7 +23,7 @@ from quals_metric.report.rows import Entry, Histogram, ShownRows
 DETAILS = 50  # rows shown of the lowest scores, of the highest, and of the undefined
 MAX_BYTES = 5_000_000
 
-_ABOUT = ("score", "score_01", "num_windowed_summaries", "num_windowed_sources", "signature")
+_ABOUT = ("score", "score_01", "num_windowed_summaries", "num_windowed_sources", "signature", "calibration")
 
 _MOST_COLUMNS = 12  # own columns shown of a row
 _MOST_TEXT = 120  # characters shown of a value
@@ -88,9 +88,9 @@ def write_rows(
         texts: the summary of each, and its source: a text, or several passages.
         path: the file to write; an existing file is replaced.
         about: facts of the whole: metric, score, low, high, score_01, num_windowed_summaries, num_windowed_sources,
-            signature, calibrated (whether the rows have a probability), threshold, unsupported_rate, by, groups. Those
-            that are missing are not shown; without the metric, the rows' questions show it, and without the threshold,
-            it is the metric's.
+            signature, calibrated (whether the rows have a probability), calibration (what it was made from), threshold,
+            unsupported_rate, by, groups. Those that are missing are not shown; without the metric, the rows' questions
+            show it, and without the threshold, it is the metric's.
         details: as in `write`.
         max_bytes: as in `write`.
 
@@ -134,6 +134,7 @@ def entry_of_row(
     number: int,
 ) -> Entry:
     """The entry of a row of a score file, with the user's columns: all but its texts, its score and lists."""
+    calibrated = calibrated and "probability" in row
     scored = summary_type.from_row(row, summary, calibrated=calibrated)
     written = summary_type.columns(spans=True, calibrated=calibrated)
     columns = [

@@ -17,7 +17,7 @@ from quals_metric.result import PairScore, QualsResult, SummaryScore
 
 
 class FakeScorer:
-    """Asks one question, about the first word; the score is 0 if the source has that word, else -1."""
+    """Asks one question, about the first word; the score is 0 if the source or a passage has that word, else -1."""
 
     made: list[QualsConfig]
     loaded: list[QualsConfig]
@@ -33,15 +33,18 @@ class FakeScorer:
         cls.loaded.append(config)
         return SimpleNamespace(model=SimpleNamespace(dtype=getattr(torch, config.dtype or "float32")))
 
-    def score(self, *, summaries: Sequence[str], sources: Sequence[str]) -> QualsResult:
-        scores = tuple(map(self._one, summaries, sources))
+    def score(
+        self, *, summaries: Sequence[str], sources: Sequence[str] = (), contexts: Sequence[Sequence[str]] | None = None
+    ) -> QualsResult:
+        scores = tuple(map(self._one, summaries, contexts or [[source] for source in sources]))
         return QualsResult(scores, f"fake:{self.config.tokens}")
 
-    def _one(self, summary: str, source: str) -> SummaryScore:
+    def _one(self, summary: str, passages: Sequence[str]) -> SummaryScore:
         if not summary.strip():
             return SummaryScore(math.nan, (), "blank summary")
         word = summary.split()[0]
-        score = 0.0 if word in source else -1.0
+        having = [number for number, passage in enumerate(passages) if word in passage]
+        score = 0.0 if having else -1.0
         pair = PairScore(
             question="What is the first word?",
             answer=word,
@@ -51,6 +54,7 @@ class FakeScorer:
             tokens=("?", word),
             summary_log_probs=(-1.0, -1.0),
             source_log_probs=(-1.0 + score, -1.0 + score),
+            passage=having[0] if having else 0,
         )
         return SummaryScore(score, (pair,))
 

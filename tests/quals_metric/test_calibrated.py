@@ -31,7 +31,8 @@ def calibration(model: Path) -> Path:
     """One for the scores of the model: the probability rises from .1 at a score of -4 to .9 at 0."""
     settings = {name: str(value) for name, value in QualsScorer(str(model)).key.settings.items()}
     path = model.parent / "calibration.json"
-    path.write_text(Calibration("quals", settings, (-4.0, 0.0), (0.1, 0.9)).to_json())
+    about = {"data": [{"name": name, "summaries": 60, "consistent": 20} for name in ("a.jsonl", "b.jsonl")]}
+    path.write_text(Calibration("quals", settings, (-4.0, 0.0), (0.1, 0.9), about).to_json())
     return path
 
 
@@ -117,6 +118,19 @@ def test_files_and_report(model: Path, calibration: Path, tmp_path: Path) -> Non
     page = (tmp_path / "page.html").read_text()
     assert page.count("Probability that people call it consistent, by the calibration: 0.") == 3
     assert "|calibration:" in json.loads(Path(f"{output('jsonl')}.meta.json").read_text())["signature"]
+    origin = "was made from 120 labelled summaries, of which 40 are consistent (a.jsonl; b.jsonl). The"
+    assert page.count(origin) == 1
+    # So does the page of a finished file, which needs no model. Its rows have no column of that name before.
+    texts = "".join(json.dumps({name: row[name] for name in ("summary", "source")}) + "\n" for row in rows)
+    (tmp_path / "texts.jsonl").write_text(texts)
+    finished = [str(tmp_path / name) for name in ("texts.jsonl", "finished.jsonl", "finished.html")]
+    scored = quals("score", finished[0], "-o", finished[1], "--keep", "--pairs", *options)
+    assert scored.exit_code == 0, scored.output
+    assert "probability: how likely it is that people call the summary consistent. Calibration" in scored.stdout
+    assert CliRunner().invoke(app, ["report", finished[1], "-o", finished[2]]).exit_code == 0
+    again = Path(finished[2]).read_text()
+    assert again.count("Probability that people call it consistent, by the calibration: 0.") == 3
+    assert again.count(origin) == 1 and '<dt dir="auto">probability</dt>' not in again
     # A kept column must not have its name; without a calibration it may.
     refused = quals("score", str(path), "-o", str(tmp_path / "kept.jsonl"), "--keep", *options)
     assert refused.exit_code == 1 and "must not be named as one that is written; got 'probability'" in str(
@@ -132,5 +146,6 @@ def test_files_and_report(model: Path, calibration: Path, tmp_path: Path) -> Non
     # In a terminal.
     explained = quals("explain", "--source", SOURCES[0], "--summary", SUMMARIES[0], *options)
     assert "   probability: 0." in explained.stdout, explained.output
+    assert "was made from 120 labelled summaries, of which 40" in " ".join(explained.stdout.split())
     plain = quals("explain", "--source", SOURCES[0], "--summary", SUMMARIES[0])
     assert "probability" not in plain.stdout

@@ -180,6 +180,46 @@ def test_in_batches_and_one_by_one(quals: Quals) -> None:
     assert quals.compute()["scores"] == [0, -1, 0]
 
 
+def test_passages(quals: Quals) -> None:
+    contexts = [["Cy lost.", "Ann won."], ["Ann won."], []]
+    summaries = ["Ann won.", "Bob won.", "Bob won."]
+    results = quals.compute(predictions=summaries, contexts=contexts, return_pairs=True)
+    assert results["scores"] == [0, -1, -1] and [pair["passage"] for (pair,) in results["pairs"]] == [1, 0, 0]
+    # By every door, beside summaries with a source, and beside references for another metric.
+    quals.add_batch(predictions=summaries[:1], contexts=contexts[:1])
+    quals.add(prediction="Ann \ud83e won.", contexts=["Bob", "Cy \ud83e", "Ann"])
+    quals.add(prediction="Bob won.", sources="Bob")
+    results = quals.compute(predictions=["Ann"], contexts=[["Ann"]], references=["Bob"], tokens="answer")
+    assert results["scores"] == [0, 0, 0, 0] and results["signature"] == "fake:answer"
+    sources = quals.compute(predictions=["Ann"], sources=["Ann"], contexts=None)
+    assert sources == quals.compute(predictions=["Ann"], contexts=[["Ann"]])
+    with_references = evaluate.load(str(SCRIPT), references_are_sources=True)
+    assert with_references.compute(predictions=["Ann"], contexts=[["Bob", "Ann"]])["scores"] == [0]
+    assert "contexts (list of list of str): instead of sources: for each summary" in quals.compute.__doc__
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (
+            {"contexts": [["Ann"]], "sources": ["Ann"]},
+            "sources and contexts: must not both be given. Sources are",
+        ),
+        ({"contexts": ["Ann"]}, r"contexts\[0\]: must be a list of str; got str. Put a single text into a list"),
+        ({"contexts": "Ann"}, "contexts: must be a list of lists of str; got str"),
+        ({"contexts": [["Ann", None]]}, r"contexts\[0\]\[1\]: must be str; got NoneType"),
+        ({"contexts": [["Ann"], ["Bob"]]}, "predictions and contexts: must be of the same length; got 1 and 2"),
+        ({"sources": [["Ann"]]}, r"sources\[0\]: must be str; got list"),
+        ({"references": ["Ann"]}, "sources must be given"),
+    ],
+)
+def test_wrong_passages(inputs: dict[str, Any], message: str, quals: Quals) -> None:
+    for give in (quals.compute, quals.add_batch):
+        with pytest.raises((TypeError, ValueError), match=message):
+            give(predictions=["Ann won."], **inputs)
+    assert quals.compute(predictions=["Ann won."], sources=["Ann won."])["scores"] == [0]
+
+
 def test_21_b11_half_a_character_added_leaves_the_metric_usable(quals: Quals) -> None:
     quals.add(prediction="Ann \ud83e won.", sources="Ann \ud83e won.")
     quals.add(prediction="Bob won.", sources="Ann won.")

@@ -41,6 +41,22 @@ def test_passages() -> None:
     assert score(["Bo won"], contexts=[["Bo lost.", "Ann won."]]).summaries == result.summaries
 
 
+def test_passages_of_all_kinds() -> None:
+    """None, blank ones, and a thousand; a text in place of a list is refused, and so is a list in place of a text."""
+    for passages in ([], ["", " "]):
+        (summary,) = score(["Bo won"], contexts=[passages]).summaries
+        assert (summary.score, [word.passage for word in summary.words]) == (0.0, [0, 0])
+    many = [f"p {number}" for number in range(998)]
+    (summary,) = score(["Bo won"], contexts=[[*many, "Bo", "won"]]).summaries
+    assert (summary.score, [word.passage for word in summary.words]) == (1.0, [998, 999])
+    with pytest.raises(TypeError, match=r"contexts\[0\]: must be a list of str; got str. Put a single text"):
+        score(["Bo won"], contexts=["Bo"])
+    with pytest.raises(TypeError, match="contexts: must be a list of lists of str; got str"):
+        score(["Bo won"], contexts="Bo")
+    with pytest.raises(TypeError, match=r"sources\[0\]: must be str; got list .* Pass lists of passages as contexts"):
+        score(["Bo won"], [["Bo", "won"]])
+
+
 def test_pandas_in_pandas_out() -> None:
     frame = pd.DataFrame({"summary": ["Ann won", "Bo won"], "source": [SOURCE, SOURCE]}, index=["x", "y"])
     table = score(frame["summary"], frame["source"])

@@ -122,6 +122,13 @@ def test_one_source_or_one_kind_is_too_little() -> None:
         fit_calibration([ScoredSet.of(pair, np.array([1.0, np.nan]))], "quals", SETTINGS)
 
 
+def test_a_set_without_a_score_is_named() -> None:
+    whole, other = a_set("one", 90, 0, 1), a_set("two", 90, 0, 2)
+    empty = ScoredSet.of(other.labelled, np.full(len(other.scores), np.nan))
+    with pytest.raises(ValueError, match=r"two: must have a summary with a score; none has\. Leave"):
+        fit_calibration([whole, empty], "quals", SETTINGS)
+
+
 def test_a_page_that_needs_nothing(tmp_path: Path) -> None:
     fit: Fit = fit_calibration([a_set("a<b", 90, 0, 1), a_set("c", 90, 0, 2)], "quals", SETTINGS)
     reliabilities = [fit.cross_validated, *fit.left_out]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,58 @@ def test_what_does_not_fit_is_refused(row: dict[str, Any], options: Any, message
     path = write(tmp_path / "rows.jsonl", [ROWS[0] | row, *ROWS[1:]])
     with pytest.raises(ValueError, match=message):
         read_labelled(path, **options)
+
+
+def test_a_source_may_be_passages(tmp_path: Path) -> None:
+    """Those of the same passages are of the same source; n-grams are copied from all of them."""
+    passages = ["Ann won.", "Bob lost."]
+    rows = [row | {"source": passages, "summary": "Bob lost it all"} for row in ROWS]
+    found = read_labelled(write(tmp_path / "rows.jsonl", rows))
+    assert found.sources == [tuple(passages)] * 4 and len(found.pairs)
+    assert found.copied_shares()["copied 1-grams"].tolist() == [0.5] * 4
+    with pytest.raises(TypeError, match="line 1: column 'source' must be text; got list"):
+        read_labelled(write(tmp_path / "mixed.jsonl", [ROWS[0] | {"source": ["a", 3]}]))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"label": math.nan},
+            ValueError,
+            "line 2: column 'label' must be a number or null; got nan. Write a",
+        ),
+        ({"label": "1"}, ValueError, "line 2: column 'label' must be a number or null; got '1'"),
+        ({"label": [1]}, ValueError, r"line 2: column 'label' must be a number or null; got \[1\]"),
+        ({"theirs": math.inf}, ValueError, "line 2: column 'theirs' must be a number or null; got inf"),
+        ({"theirs": "high"}, ValueError, "got 'high'. Write a number, or name another column with --score-column"),
+        ({"summary": None}, TypeError, "line 2: column 'summary' must be text; got null"),
+    ],
+)
+def test_a_value_that_is_none(change: dict[str, Any], error: Any, message: str, tmp_path: Path) -> None:
+    rows = [row | {"theirs": 0.5} for row in ROWS]
+    rows[1] |= change
+    with pytest.raises(error, match=message):
+        read_labelled(write(tmp_path / "rows.jsonl", rows), scores=["theirs"])
+
+
+@pytest.mark.parametrize("row", [0, 2])
+@pytest.mark.parametrize(
+    ("side", "error", "message"),
+    [
+        (
+            {},
+            ValueError,
+            "must have the columns 'faithful' and 'unfaithful'; it lacks 'unfaithful'. Add",
+        ),
+        ({"unfaithful": None}, TypeError, "column 'unfaithful' must be text; got null"),
+    ],
+)
+def test_a_pair_with_one_side(row: int, side: dict[str, Any], error: Any, message: str, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"source": "s", "faithful": "a", "unfaithful": "b"} for _ in range(3)]
+    rows[row] = {"source": "s", "faithful": "a", **side}
+    with pytest.raises(error, match=f"rows.jsonl, line {row + 1}: {message}"):
+        read_labelled(write(tmp_path / "rows.jsonl", rows))
 
 
 def test_an_empty_file_and_a_source_that_is_no_text(tmp_path: Path) -> None:

@@ -129,6 +129,11 @@ ROW = '{"summary": "s", "source": "x"}\n'
             'Your file, line 2: must have a text called "source"; it has "summary", "text".',
         ),
         ("a.jsonl", "{}", 'Your file, line 1: must have a text called "summary"; it has nothing.'),
+        (
+            "a.jsonl",
+            '{"summary": "x", "source": ["a", "b"]}',
+            'Your file, line 1: "source" must be a text; it is a list. Please join its texts.',
+        ),
         ("a.jsonl", '{"summary": 3, "source": "x"}', 'Your file, line 1: must have a text called "summary"; it has '),
         ("a.jsonl", ROW + "[1]", "Your file, line 2: must be a JSON object, {...}; got [1]. Correct the line"),
         ("a.jsonl", "{", "Your file, line 1: must be a JSON object; "),

@@ -180,11 +180,79 @@ def test_what_is_wrong_is_said_before_the_work(quals: Quals) -> None:
     assert loaded == []
 
 
-def test_a_column_with_the_title_of_a_metric(quals: Quals) -> None:
-    rows = [json.loads(row) for row in Path("labelled.jsonl").read_text().splitlines()]
-    Path("named.jsonl").write_text("".join(json.dumps(row | {"QUALS": 1}) + "\n" for row in rows))
-    result = quals("agree", "named.jsonl", "--score-column", "QUALS", "--metric", "quals")
-    assert "a score column must not be named 'QUALS'. Rename it" in str(result.exception)
+def rewrite(name: str, count: int | None = None, **columns: Any) -> None:
+    """The first rows of the labels, with other columns; a function makes a value from the number of the row."""
+    rows = [json.loads(row) for row in Path("labelled.jsonl").read_text().splitlines()][:count]
+    made = (
+        row | {column: value(number) if callable(value) else value for column, value in columns.items()}
+        for number, row in enumerate(rows)
+    )
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in made))
+
+
+@pytest.mark.parametrize("column", ["QUALS", "copied 1-grams"])
+def test_a_column_with_the_name_of_another_score(quals: Quals, column: str) -> None:
+    rewrite("named.jsonl", **{column: 1})
+    result = quals("agree", "named.jsonl", "--score-column", column, "--metric", "quals")
+    assert f"a score column must not be named {column!r}: that is a score of this command" in str(result.exception)
+    assert loaded == []
+
+
+def test_labels_of_one_class_and_scores_that_say_nothing(quals: Quals) -> None:
+    """One class is refused; equal scores are chance; two summaries are measured, with a warning."""
+    rewrite("one.jsonl", label=1)
+    refused = quals("agree", "one.jsonl")
+    assert "must have consistent summaries and others; of 121 with a label, 121 have one of at least 1" in str(
+        refused.exception
+    )
+    rewrite("equal.jsonl", 40, theirs=0.25, summary="x", label=lambda number: number % 2)
+    equal = quals("agree", "equal.jsonl", "--score-column", "theirs", "--html", "page.html", "--json")
+    assert equal.exit_code == 0, equal.output
+    (found,) = json.loads(equal.stdout)
+    statistics = found["scores"]["theirs"]["statistics"]
+    assert statistics["Pearson"]["value"] is None and statistics["ROC AUC"] == {"value": 0.5, "interval": [0.5, 0.5]}
+    assert len(found["reliability"][0]["bins"]) == 1
+    assert "40 summaries. One point stands for all" in Path("page.html").read_text()
+    rewrite("two.jsonl", 2, label=lambda number: number)
+    two = quals("agree", "two.jsonl", "--score-column", "theirs", "--html", "page.html")
+    assert two.exit_code == 0 and two.stdout.startswith("two.jsonl: 2 summaries of 1 source, 1 consistent\n")
+    assert "only 1 source: below 30" in two.stderr and "<svg" not in Path("page.html").read_text()
+    assert loaded == []
+
+
+def test_a_calibration_of_scores_that_say_nothing(quals: Quals) -> None:
+    for share, told in ((2, "every score has a probability of .5 or more"), (3, "no score has a probability of .5")):
+        rewrite("equal.jsonl", 120, summary="x", label=lambda number, share=share: int(number % share == 0))
+        result = quals("calibrate", "equal.jsonl", "-o", "c.json", "--overwrite")
+        assert result.exit_code == 0 and told in result.stdout, result.output
+        assert "all, cross-validated: the probabilities are no better than one probability for all" in result.stderr
+    as_json = quals("calibrate", "equal.jsonl", "-o", "c.json", "--overwrite", "--json", "--html", "page.html")
+    about = json.loads(as_json.stdout, parse_constant=pytest.fail)
+    assert about["threshold"] is None and about["data"][0]["summaries"] == 120
+    page = Path("page.html").read_text()
+    assert "No score has a probability of .5." in page and "was made from 120 labelled summaries, of which 40" in page
+
+
+def test_the_calibration_of_another_metric_or_model(quals: Quals) -> None:
+    assert quals("calibrate", "labelled.jsonl", "-o", "c.json").exit_code == 0
+    other = json.loads(Path("c.json").read_text())
+    other["settings"]["model"] = "toy@2"
+    Path("other.json").write_text(json.dumps(other))
+    for options, message in (
+        (["--metric", "qags", "--calibration", "c.json"], "here metric is qags, not quals. Make one for them"),
+        (["--calibration", "other.json"], "here model is toy@1, not toy@2. Make one for them"),
+    ):
+        result = quals("agree", "labelled.jsonl", *options)
+        assert message in str(result.exception), result.output
+
+
+def test_passages(quals: Quals) -> None:
+    """Labels of answers from retrieved passages: every answer is scored against all of its own."""
+    rewrite("passages.jsonl", source=lambda number: [f"passage {number // 2}", "another"])
+    result = quals("agree", "passages.jsonl")
+    assert result.stdout.startswith("passages.jsonl: 120 summaries of 60 sources"), result.output
+    assert result.stdout.rstrip().endswith("|passages:best")
+    assert quals("calibrate", "passages.jsonl", "-o", "c.json").exit_code == 0
 
 
 def test_without_scikit_learn(quals: Quals, monkeypatch: pytest.MonkeyPatch) -> None:

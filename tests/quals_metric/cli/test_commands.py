@@ -77,6 +77,38 @@ def test_explain_two_summaries_of_a_file(quals: Callable[..., Result], tmp_path:
     assert rows[1]["note"] == "blank summary"
 
 
+def test_explain_by_passages(quals: Callable[..., Result], tmp_path: Path) -> None:
+    """The source is what is repeated: texts or files. A question names its passage, in every output."""
+    passages = ["Cy lost.", "Bob won."]
+    files = [tmp_path / name for name in ("one.txt", "two.txt")]
+    for file, text in zip(files, passages, strict=True):
+        file.write_text(text)
+    page = tmp_path / "page.html"
+    of_texts = quals("explain", "--source", passages[0], "--source", passages[1], "--summary", "Bob won.")
+    of_files = quals("explain", *(f"--source-file={file}" for file in files), "--summary=Bob won.", f"--html={page}")
+    assert of_texts.output == of_files.output
+    assert of_texts.output.splitlines()[:7] == [
+        "passage 1: Cy lost.",
+        "passage 2: Bob won.",
+        "",
+        "summary: Bob won.",
+        "  QUALS 0.000   (0 to 1: 1.000)",
+        "    support  answer  passage  question",
+        "    0.000    Bob     2        What is the first word?",
+    ]
+    html = page.read_text()
+    assert '<p class="note">Passage 2. ' in html and '<th scope="col">Passage</th>' in html
+    assert html.count('<p class="note">Passage 1</p>') == 1  # above the first passage of the source
+    output = quals("explain", "--source", passages[0], "--source", passages[1], "--summary", "Bob won.", "--json")
+    (row,) = json.loads(output.output)["summaries"]
+    assert row["source"] == passages and row["pairs"][0]["passage"] == 1
+    empty = quals("explain", "--source", " ", "--source", "Bob", "--summary", "Bob won.")
+    assert empty.output.splitlines()[:2] == ["passage 1: (empty)", "passage 2: Bob"]
+    for wrong in ((), ("--source", "a", "--source-file", str(files[0]))):
+        refused = quals("explain", "--summary", "b", *wrong)
+        assert refused.exit_code == 2 and "one of --source and --source-file" in refused.output
+
+
 def test_options_reach_the_scorer(quals: Callable[..., Result], fake_scorer: Any) -> None:
     options = "--model t5-small-squad-qag --tokens answer --max-pairs 3 --device cpu --revision main --local-files-only"
     result = quals("explain", "--source", "a", "--summary", "b", *options.split())

@@ -9,6 +9,7 @@ import pickle
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,6 +74,21 @@ def test_arrow() -> None:
     assert found["score"].to_pylist() == [0.0, None, -1.0] and found["score_01"].null_count == 1
     (batch,) = table.to_batches()
     assert QualsRows()(batch) == found.to_batches()[0]
+
+
+def test_a_calibration_adds_a_probability(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its own column, which the schema has too."""
+    scored = FakeScorer._one
+    monkeypatch.setattr(
+        FakeScorer, "_one", lambda *of: replace(found := scored(*of), probability=found.score / 4 + 0.5)
+    )
+    calibrated = QualsRows(QualsConfig(calibration="embedded"), prefix="q_")
+    assert calibrated.schema.names == [
+        "q_score", "q_score_01", "q_probability", "q_num_pairs", "q_note", "q_signature"
+    ]  # fmt: skip
+    table = calibrated(pa.table(COLUMNS))
+    assert table.schema.field("q_probability").type == pa.float64()
+    assert table["q_probability"].to_pylist() == [0.5, None, 0.25] and table["q_score"].to_pylist() == [0, None, -1]
 
 
 def test_pandas_as_spark_gives_it() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import math
 import re
@@ -9,13 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from quals_metric.files.compare import ScoreFile, compare_score_files, read_scores
+from quals_metric.files.compare import ScoreFile, check_same, compare_score_files, read_scores
+from quals_metric.files.shards import sidecar
 from quals_metric.report.comparison import explained_metric, write_comparison
 from tests.quals_metric.report.compared_files import write_system
 
 HOSTILE = "</script><script>alert(1)</script> & <b>"
 
-pytestmark = pytest.mark.filterwarnings("ignore:only .* rows are compared")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:only .* rows are compared"),
+    pytest.mark.filterwarnings("ignore:.* the signature is unknown"),
+]
 
 
 def page_of(folder: Path, *scores: list[float], **options: int) -> str:
@@ -55,6 +60,41 @@ def test_the_summaries_stand_side_by_side_with_their_questions(tmp_path: Path) -
         "Rows compared: 4. Rows left out because a system has no score there: 1." in page
         and "after Holm's correction for 3 pairs" in page
     )
+
+
+def test_a_source_may_be_passages(tmp_path: Path) -> None:
+    passages = ["It rained.", HOSTILE]
+    files = [write_system(tmp_path / f"{name}.jsonl", of, passages=passages) for name, of in (("x", A), ("y", B))]
+    read = [read_scores(path) for path in files]
+    assert read[0].sources is not None and read[0].sources[0] == (*passages, "Source 0.")
+    check_same(*read)
+    write_comparison(read, compare_score_files(read), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    row = page[page.index('id="row-2"') : page.index('id="row-3"')]
+    shown = re.findall(r'<p class="note">(Passage \d)</p>\n<blockquote class="text" dir="auto">(.*?)</blockquote>', row)
+    assert shown == [("Passage 1", "It rained."), ("Passage 2", html.escape(HOSTILE)), ("Passage 3", "Source 1.")]
+    assert row.count('<th scope="col">Passage</th>') == 2 and row.count('<td class="value">3</td>') == 2
+    other = read_scores(write_system(tmp_path / "z.jsonl", B, passages=["It snowed.", HOSTILE]))
+    with pytest.raises(ValueError, match="must be scores of the same sources in the same order; row 1 differs"):
+        check_same(read[0], other)
+
+
+def test_a_probability_is_shown_as_one(tmp_path: Path) -> None:
+    """Where the sidecar says that the scores are calibrated; another column of that name is the user's."""
+    for name, scores, probability in (("x", A, 0.7071), ("y", B, 0.125)):
+        path = write_system(tmp_path / f"{name}.jsonl", scores, probability=probability)
+        about = {"rows": len(scores), "metric": "quals", "signature": f"quals|calibration:{name}|torch:1"}
+        sidecar(path).write_text(json.dumps(about | {"calibration": f"Calibration {name} was made <somewhere>."}))
+    write_system(tmp_path / "z.jsonl", C, probability=0.5)
+    sidecar(write_system(tmp_path / "v.jsonl", C)).write_text(json.dumps(about))  # its column was taken out
+    files = [read_scores(tmp_path / f"{name}.jsonl") for name in "xyzv"]
+    write_comparison(files, compare_score_files(files), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    row = page[page.index('id="row-2"') : page.index('id="row-3"')]
+    assert re.findall(r"Probability that people call it consistent, by the calibration: (\S+)</p>", row) == [
+        "0.707", "0.125"
+    ]  # fmt: skip
+    assert row.count('<dt dir="auto">probability</dt>') == 1 and page.count("&lt;somewhere&gt;") == 2
 
 
 def test_the_page_is_all_there_is(tmp_path: Path) -> None:
