@@ -236,7 +236,8 @@ def _disguise(backend: Tokenizer, names: dict[str, str]) -> Tokenizer:
     if isinstance(model["vocab"], dict):
         model["vocab"] = {names.get(token, token): index for token, index in model["vocab"].items()}
     else:
-        model["vocab"] = [[names.get(token, token), score] for token, score in model["vocab"]]
+        for entry in model["vocab"]:  # in place: many new lists would set off the garbage collector
+            entry[0] = names.get(entry[0], entry[0])
     if model.get("unk_token") in names:
         model["unk_token"] = names[model["unk_token"]]
     spec["post_processor"] = spec["truncation"] = spec["padding"] = None

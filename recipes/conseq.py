@@ -56,6 +56,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from qa_inference.metric_base import json_ready, mean_of_defined
+from qa_inference.models.loading import LoadingOptions, load_pretrained
 from qa_inference.overlap import copied_share
 from qa_inference.presets import PRESETS
 from qa_inference.significance import paired_bootstrap
@@ -152,14 +153,19 @@ class Stage:
     epochs: float = 2.0
 
 
+def load_summarizer(checkpoint: str | Path) -> tuple[Any, Any]:
+    """An encoder-decoder in float32 on the CPU, and its tokenizer."""
+    options = LoadingOptions(device="cpu", dtype="float32")
+    return load_pretrained(AutoModelForSeq2SeqLM, "a summarizer", str(checkpoint), options)
+
+
 def train(stage: Stage, start: str, rows: Dataset, folder: Path, seed: int, args: argparse.Namespace) -> Path:
     """Train from the checkpoint `start`; the folder of the new one, where `trained.json` says how it went."""
     done = folder / "trained.json"
     if done.exists():
         return folder
     set_seed(seed)
-    tokenizer = AutoTokenizer.from_pretrained(start)
-    model = AutoModelForSeq2SeqLM.from_pretrained(start, dtype=torch.float32)
+    model, tokenizer = load_summarizer(start)
     settings = Seq2SeqTrainingArguments(
         output_dir=str(folder / "state"), learning_rate=stage.lr, lr_scheduler_type="linear", weight_decay=0.01,
         max_steps=stage.updates, num_train_epochs=stage.epochs, label_smoothing_factor=0.1, max_grad_norm=args.clip,
@@ -181,7 +187,7 @@ def train(stage: Stage, start: str, rows: Dataset, folder: Path, seed: int, args
         "documents": len(trainer.train_dataset),
         **contrast(rows),
         "updates": trainer.state.global_step,
-        "moved": moved(model, AutoModelForSeq2SeqLM.from_pretrained(start, dtype=torch.float32)),
+        "moved": moved(model, load_summarizer(start)[0]),
         "log": trainer.state.log_history,
     }
     write_json(done, outcome)
@@ -232,8 +238,7 @@ def selected(method: str, rows: Dataset, ratio: float) -> Dataset:
 
 def summarize(model: Path, documents: Sequence[Document], args: argparse.Namespace, beams: int) -> list[str]:
     """The summaries of documents by beam search; one beam: greedy."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    loaded = AutoModelForSeq2SeqLM.from_pretrained(model, dtype=torch.float32).eval()
+    loaded, tokenizer = load_summarizer(model)
     device = "cpu" if args.cpu or not torch.cuda.is_available() else "cuda"
     settings = GenerationSettings(
         max_new_tokens=args.max_target_tokens, num_beams=beams, batch_size=args.batch,

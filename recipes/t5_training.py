@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
+from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerFast, T5ForConditionalGeneration
 
+from qa_inference.models.loading import LoadingOptions, load_pretrained
 from recipes.annotated import HIGHLIGHT, NO_ANSWER, SEPARATOR, WINDOW
 from recipes.cpu_training import autocast
 from recipes.targets import Example, pad
@@ -141,6 +142,7 @@ def save(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, 
              if "embed_tokens" not in name}  # fmt: skip
     save_file(state, folder / "model.safetensors", {"format": "pt"})
     config = {**model.config.to_dict(), "tie_word_embeddings": False, "dtype": "bfloat16"}
+    config.pop("_name_or_path", None)  # where it was trained from
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     generation = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=1) + "\n", encoding="utf-8")
@@ -165,9 +167,9 @@ def write_tokenizer(description: dict[str, Any], folder: Path) -> None:
 
 
 def load(folder: Path) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]:
-    """A checkpoint in float32 and its tokenizer."""
-    model = T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    return model, PreTrainedTokenizerFast.from_pretrained(folder)
+    """A checkpoint in float32 on the CPU, and its tokenizer."""
+    options = LoadingOptions(device="cpu", dtype="float32")
+    return load_pretrained(AutoModelForSeq2SeqLM, "a T5", str(folder), options)
 
 
 def batches_of(examples: Sequence[Example], tokens: int) -> list[list[Example]]:

@@ -4,10 +4,10 @@
     python -m recipes.edit_claims --onestop … --scitldr … --wikisplit … --claims runs/claims.jsonl.gz \
         --out runs/edits.jsonl.gz
     python -m recipes.claim_pairs --claims runs/*.jsonl.gz --out runs/pairs.jsonl
-    python -m recipes.train_contrast --claims runs/*.jsonl.gz --pairs runs/pairs.jsonl --data DATA/qa/*.jsonl.gz \
-        --out runs/contrast --minutes 75
+    python -m recipes.train_contrast --init runs/t5/checkpoint --claims runs/*.jsonl.gz --pairs-files runs/pairs.jsonl \
+        --data DATA/qa/*.jsonl.gz --out runs/contrast --minutes 75
 
-It continues from `--init` (default: the embedded checkpoint), on a CPU or on CUDA, and resumes after a kill
+It continues from `--init`, a T5 of `recipes.train_t5`, on a CPU or on CUDA, and resumes after a kill
 (`recipes.cpu_training`). With more `--minutes` a finished run goes on.
 
 A claim y has pairs of question and answer, what QUALS asks of it (`recipes.claim_pairs`). With a source x, a pair has
@@ -20,8 +20,8 @@ QUALS. The loss of a visit to a group; the claim's side is learned only where th
   pairs of the claim as it was, with the same exchange. Those that the exchange touches are false by a source that
   supports the claim as it was; the others stay true. The source edited alike supports the edited claim only.
 - likelihood of a true claim's pairs by the source: generate from one wording, read from the other.
-Beside it, in every step, the usual likelihood of people's questions (`recipes.train_qagen`), of questions that have no
-answer, and of the claims' own pairs by the claims: the model stays a generator.
+Beside it the usual likelihood, so that the model stays a generator: of the claims' own pairs by the claims, and in a
+share of the steps of people's questions (`recipes.train_t5`).
 
 Sources are encoded once for all their pairs; short ones stand between other groups' sources in a share of the visits.
 Groups are held out by their keys, one in twenty; the figures of these are logged, by set: `pairs`: how often a
@@ -31,7 +31,6 @@ supported claim has a higher score than one that is not, by the same source; `au
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import shutil
 import warnings
@@ -45,20 +44,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recipes import annotated, claims, t5_training, train_qagen, train_t5
-from recipes.annotated import HIGHLIGHT, NO_ANSWER, SEPARATOR, WINDOW, Names
+from recipes import annotated, claims, t5_training, train_t5
+from recipes.annotated import WINDOW
 from recipes.claims import Row
-from recipes.cpu_training import Run, make_optimizer, prepare
+from recipes.cpu_training import Run, make_optimizer
 from recipes.edit_claims import exchange
-from recipes.targets import Example, Target, collate, pair_ids
+from recipes.targets import Example, Target
 
 ROOM = WINDOW - 2
-CHECKPOINT = Path(__file__).parents[1] / "qa_inference" / "checkpoints" / "qagen"
 WEIGHTS = {"fib": 2.0, "onestop": 4.0, "fever": 1.5, "symmetric": 1.5, "conjnli": 0.6, "breaking_nli": 0.4, "wice": 0.2,
            "scitldr": 0.7, "wikisplit": 2.0, "fib edited": 1.2, "wice edited": 0.3, "fever edited": 1.0}  # fmt: skip
 LOCAL = ("onestop", "wice", "wice edited")  # sets whose claims are each about one place of their source
-PACKED_TOKENS = 6000  # of a T5's sources and targets at once
-FILLED = 0.5  # of the targets' rows of a batch; the others are empty (`recipes.targets.collate`)
+PACKED_TOKENS = 6000  # of sources and targets at once
 
 Ids = tuple[int, ...]
 
@@ -323,8 +320,7 @@ class Visits:
         return [*before, *self.encode(text), *behind]
 
     def _wrap(self, ids: Sequence[int]) -> list[int]:
-        start = [] if self.special["bos"] == self.special["pad"] else [self.special["bos"]]
-        return [*start, *ids[:ROOM], self.special["eos"]]
+        return [*ids[:ROOM], self.special["eos"]]
 
     def batches(self, tokens: int) -> Iterator[list[Visit]]:
         """Endless batches of visits with about `tokens` source tokens, of like lengths and numbers of targets."""
@@ -359,22 +355,6 @@ class Means(NamedTuple):
 
 def means(model, examples: Sequence[Example], special: dict[str, int]) -> dict[int, Means]:
     """The mean log-probabilities of every target of the examples, by the target's identity."""
-    if model.config.model_type == "t5":
-        return packed_means(model, examples, special)
-    collated = collate(examples, special, FILLED)
-    found = {}
-    for part, block in zip(collated["blocks"], train_qagen.token_losses(model, collated), strict=True):
-        real, answer = block.labels >= 0, train_qagen.after(block.labels, special["sep"])
-        every = -block.nats.sum(1) / real.sum(1).clamp(min=1)
-        answers = -(block.nats * answer).sum(1) / answer.sum(1).clamp(min=1)
-        for target, a, b in zip(part["targets"], every.unbind(), answers.unbind(), strict=True):
-            if len(target):
-                found[id(target)] = Means(a, b)
-    return found
-
-
-def packed_means(model, examples: Sequence[Example], special: dict[str, int]) -> dict[int, Means]:
-    """The same of a T5, whose targets are packed (`recipes.t5_training`)."""
     found = {}
     for batch in t5_training.batches_of(examples, PACKED_TOKENS):
         packed = t5_training.pack(batch, special["pad"], special["bos"])
@@ -505,27 +485,10 @@ def evaluate(model, held: Sequence[tuple[str, Visit]], special: dict[str, int]) 
 # ---- training -------------------------------------------------------------------------------------------------------
 
 
-def unanswerable(path: str, encode: annotated.Encode, special: dict[str, int]) -> list[Example]:
-    """People's questions that their text does not answer, given: the answer is `<none>`."""
-    by_text: dict[str, list[Target]] = defaultdict(list)
-    for row in annotated.read_rows(path):
-        question = encode(row["question"])
-        by_text[row["context"]].append(Target(pair_ids(question, [special["none"]], special), len(question)))
-    return [
-        Example([special["bos"], *encode(text)[:ROOM], special["eos"]], targets) for text, targets in by_text.items()
-    ]
-
-
-def mixed(
-    visits: Iterator, likelihood: Iterator, near_misses: Sequence[Example], args, draw: random.Random
-) -> Iterator:
+def mixed(visits: Iterator, likelihood: Iterator, args, draw: random.Random) -> Iterator:
     """Endless steps: `--visits` batches of visits, and at times (`--usual`) one of people's questions beside them."""
     while True:
-        usual = []
-        if args.data and draw.random() < args.usual:
-            usual = [next(likelihood)[0]]
-            if near_misses and draw.random() < args.near_misses:
-                usual.append(draw.sample(near_misses, min(len(near_misses), 12)))
+        usual = [next(likelihood)[0]] if args.data and draw.random() < args.usual else []
         yield [next(visits) for _ in range(args.visits)], usual
 
 
@@ -562,10 +525,7 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
 
     groups = load_groups(args.claims, load_pairs(args.pairs_files), cached)
     kept = [group for group in groups if not claims.is_held_out(group.key)]
-    is_t5 = model.config.model_type == "t5"
-    continuing = {
-        i for token, i in tokenizer.get_vocab().items() if (token[0].isalnum() if is_t5 else token.startswith("##"))
-    }
+    continuing = {i for token, i in tokenizer.get_vocab().items() if token[0].isalnum()}
     still = argparse.Namespace(**{**vars(args), "distractors": 0.0})
     held = [group for group in groups if claims.is_held_out(group.key)]
     random.Random(0).shuffle(held)
@@ -583,7 +543,7 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
     recorder, out = Recorder(), Path(args.out)
 
     def write(folder: Path) -> None:
-        (t5_training if is_t5 else train_qagen).save(model, tokenizer, folder)
+        t5_training.save(model, tokenizer, folder)
         shutil.copytree(folder, out / f"checkpoint-{run.step}", dirs_exist_ok=True)
         torch.save(thresholds.state_dict(), out / "thresholds.pt")
 
@@ -600,20 +560,13 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
         run.log(before=evaluate(model, held_visits, special))
     draw = random.Random(args.seed + run.step)
     visits = Visits(kept, cached, special, continuing, args, args.seed + run.step).batches(args.tokens)
-    usual, near_misses = iter(()), []
-    if args.data and args.usual and is_t5:
-        contexts = train_t5.read_contexts(args.data, [args.unanswerable] if args.unanswerable else [], encode)
-        contexts = [context for context in contexts if context.pairs and not context.held_out]
+    usual = iter(())
+    if args.data and args.usual:
         defaults = train_t5.parser().parse_args(["--init", "", "--data", "", "--out", "", *args.usual_options.split()])
-        usual = train_t5.batches(train_t5.T5Examples(contexts, tokenizer, defaults, args.seed), args.usual_tokens)
-    elif args.data and args.usual:
-        whole = annotated.whole_vocabulary(annotated.packaged_encoder())
-        contexts = annotated.load_contexts(args.data, encode, whole, 6)
+        near_misses = [args.unanswerable] if args.unanswerable else []
+        contexts = train_t5.read_contexts(args.data, near_misses, encode, defaults.shortest)
         contexts = [context for context in contexts if context.pairs and not context.held_out]
-        defaults = train_qagen.parser().parse_args(["--data", "", "--out", "", *args.usual_options.split()])
-        examples = train_qagen.Examples(contexts, Names(contexts, tokenizer), special, defaults, args.seed + run.step)
-        usual = examples.steps(args.usual_tokens)
-        near_misses = unanswerable(args.unanswerable, cached, special) if args.unanswerable else []
+        usual = train_t5.batches(train_t5.T5Examples(contexts, tokenizer, defaults, args.seed), args.usual_tokens)
 
     def losses(step: tuple[list[list[Visit]], list[list[Example]]]) -> tuple[Tensor, float, int]:
         total, count = torch.zeros((), device=model.device), 0
@@ -622,17 +575,14 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
             total, count = total + loss / len(step[0]), count + sum(len(v.items) for v in batch)
             recorder.add(terms)
         if step[1]:
-            if is_t5:
-                nats, tokens, _ = train_t5.step_losses(model, step[1], special)
-            else:
-                nats, tokens, _ = train_qagen.losses(model, step[1], special, train_qagen.Smoothing(args.smoothing))
+            nats, tokens, _ = train_t5.step_losses(model, step[1], special)
             total = total + args.usual_weight * nats / tokens
             recorder.add({"usual": nats.item() / tokens})
         if (run.step + 1) % args.log_steps == 0:
             run.log(**recorder.take(), thresholds=[round(p.item(), 3) for p in thresholds.parameters()])
         return total, 1.0, count
 
-    run.train(mixed(visits, usual, near_misses, args, draw), losses)
+    run.train(mixed(visits, usual, args, draw), losses)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -640,10 +590,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--claims", nargs="+", required=True, help="files of recipes.claims and recipes.edit_claims")
     parser.add_argument("--pairs-files", "--pairs-of", nargs="+", required=True, help="files of recipes.claim_pairs")
-    parser.add_argument("--data", nargs="*", default=[], help="people's questions, as in recipes.train_qagen")
+    parser.add_argument("--data", nargs="*", default=[], help="people's questions, as in recipes.train_t5")
     parser.add_argument("--unanswerable", help="people's questions that their text does not answer")
     parser.add_argument("--out", required=True)
-    parser.add_argument("--init", default=str(CHECKPOINT), help="continue from this checkpoint")
+    parser.add_argument("--init", required=True, help="continue from this checkpoint, a T5 of recipes.train_t5")
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--save-minutes", type=float, default=15)
     parser.add_argument("--max-steps", type=int)
@@ -670,9 +620,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--usual", type=float, default=0.4, help="share of the steps with people's questions")
     parser.add_argument("--usual-weight", type=float, default=0.5)
     parser.add_argument("--usual-tokens", type=int, default=3072)
-    parser.add_argument("--usual-options", default="", help="of recipes.train_qagen")
-    parser.add_argument("--near-misses", type=float, default=0.5, help="share of these with unanswerable questions")
-    parser.add_argument("--smoothing", type=float, default=0.0, help="of people's questions")
+    parser.add_argument("--usual-options", default="", help="of recipes.train_t5")
     parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--encoder-lr", type=float, default=1.5e-4)
     parser.add_argument("--warmup", type=float, default=0.03)
@@ -683,16 +631,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", message=".*fused.*")
-    if "t5" in json.loads((Path(args.init) / "config.json").read_text(encoding="utf-8"))["model_type"]:
-        model, tokenizer = t5_training.load(Path(args.init))
-        special = train_t5.special_ids(tokenizer)
-        model.to(args.device)
-    else:
-        model, tokenizer = train_qagen.load(argparse.Namespace(init=args.init, base=None))
-        names = {"bos": "[CLS]", "eos": "[SEP]", "pad": "[PAD]", "sep": SEPARATOR, "hl": HIGHLIGHT, "none": NO_ANSWER}
-        special = {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
-        model.to(args.device)
-        prepare(model, model)  # no dropout: what is compared has to differ in the texts alone
+    model, tokenizer = t5_training.load(Path(args.init))
+    model.to(args.device)
+    special = train_t5.special_ids(tokenizer)
     train(model, tokenizer, special, args)
 
 

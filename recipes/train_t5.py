@@ -46,7 +46,7 @@ class T5Examples(Examples):
         """As for a BERT vocabulary, with the lone spaces that a mark in a text leaves behind it."""
         source = super().highlighted(ids, start, pair).source
         behind = len(source) - source[::-1].index(self.special["hl"])
-        if source[behind] not in self.word_starts:
+        if source[behind] not in self.word_starts and behind < len(source) - 1:
             source = [*source[:behind], self.special["space"], *source[behind:]]
         return Example(source, [Target([*pair.question, self.special["eos"]])])
 

@@ -46,6 +46,7 @@ from qa_inference.formats import PairFormat, QuestionFormat
 from qags_metric import Qags, QagsConfig, QagsScorer
 from quals_metric import Quals, QualsConfig, QualsScorer, __version__
 from quals_metric.cli.commands import app
+from quals_metric.report.examples import EXAMPLES
 from tests import tiny
 from tests.qags_metric import models as qags_toys
 from tests.quals_metric.integrations import stand_ins
@@ -492,6 +493,27 @@ def results() -> dict[str, Any]:
     return found
 
 
+# --- Scores of the embedded models -------------------------------------------------------------------------------
+
+
+def embedded_rows(result: Any) -> list[dict[str, Any]]:
+    """Of every summary of a result: its score, the number of its questions, and the first one."""
+    return [
+        {"score": round(each.score, 6), "questions": len(each.items), "first": each.items[0].question}
+        for each in result.summaries
+    ]
+
+
+def embedded() -> dict[str, Any]:
+    """Scores of the demo's examples; `test_embedded.py` of each metric compares them."""
+    texts = {
+        "summaries": [text for example in EXAMPLES for text in (example.faithful, example.unfaithful)],
+        "sources": [example.source for example in EXAMPLES for _ in range(2)],
+    }
+    scorers = {"quals": QualsScorer(), "qags": QagsScorer()}
+    return {name: embedded_rows(scorer.score(**texts)) for name, scorer in scorers.items()}
+
+
 # --- The tests ---------------------------------------------------------------------------------------------------
 
 SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -502,7 +524,9 @@ SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "options": options,
     "public_names": public_names,
     "results": results,
+    "embedded": embedded,
 }
+OF_THEIR_OWN = ("cache_keys", "embedded")  # sections that other tests compare
 
 
 def make_toys(folder: Path) -> Path:
@@ -529,7 +553,7 @@ def _check(section: str, toys: Path) -> None:
     assert not found, "\n".join([*found, f"if this is meant: python -m tests.test_pins --write {section}"])
 
 
-@pytest.mark.parametrize("section", [name for name in SECTIONS if name != "cache_keys"])
+@pytest.mark.parametrize("section", [name for name in SECTIONS if name not in OF_THEIR_OWN])
 def test_is_as_pinned(section: str, toys: Path) -> None:
     _check(section, toys)
 

@@ -126,7 +126,8 @@ def load_pretrained(
         if needed is not None:
             check_fits(name, needed, free_bytes(device), dtype)
         in_int8 = is_stored_in_int8(Path(name))  # then the library has only to put the numbers into the model
-        model_class = task_class._model_mapping[type(config)] if in_int8 else task_class
+        untied = _untied_class(task_class, config)
+        model_class = untied or (task_class._model_mapping[type(config)] if in_int8 else task_class)
         model, report = model_class.from_pretrained(
             None if in_int8 else name,
             config=config,
@@ -137,6 +138,8 @@ def load_pretrained(
             ignore_mismatched_sizes=True,  # the report then lists all of them
             **settings,
         )
+        if untied is not None:
+            model.__class__ = untied.__base__  # the subclass has done its work, and could not be pickled
     except MemoryError:
         raise
     except Exception as error:  # the library raises errors of many types, and some do not name the checkpoint
@@ -146,6 +149,19 @@ def load_pretrained(
         model.to(device)
     _check_finite_weights(name, model)
     return model, tokenizer
+
+
+def _untied_class(task_class: Any, config: Any) -> Any:
+    """A subclass to load a T5 whose head has its own matrix, as T5 1.1 and Flan-T5 have; None for any other model.
+
+    For `tie_word_embeddings: false`, the library's configuration of T5 has `scale_decoder_outputs: false`, and ties the
+    head all the same. It would then find that head and embeddings differ, warn, and not tie them.
+    """
+    model_class = task_class._model_mapping.get(type(config), None)
+    if config.model_type != "t5" or getattr(config, "scale_decoder_outputs", True) or model_class is None:
+        return None
+    tied = {key: source for key, source in model_class._tied_weights_keys.items() if key != "lm_head.weight"}
+    return type(model_class.__name__, (model_class,), {"_tied_weights_keys": tied})
 
 
 def _failure(name: str, kind: str, hub_trouble: str, error: Exception) -> OSError | ValueError:

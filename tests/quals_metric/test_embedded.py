@@ -1,7 +1,8 @@
 """The embedded model's scores of the demo's examples: a guard against drift.
 
-The numbers were computed with the checkpoint in this repository, torch 2.13.0, transformers 5.23.0 and tokenizers
-0.23.3 on an x86-64 CPU in float32. Other versions and machines may differ in the last digits: hence the tolerance.
+The numbers are in `tests/golden/pins/embedded.json`. They were computed with the checkpoint in this repository, torch
+2.13.0, transformers 5.23.0 and tokenizers 0.23.3 on an x86-64 CPU in float32. Other versions and machines may differ in
+the last digits: hence the tolerance. After a change of the checkpoint: `python -m tests.test_pins --write embedded`.
 """
 
 from __future__ import annotations
@@ -16,20 +17,10 @@ import pytest
 
 from quals_metric import QualsConfig, QualsResult, QualsScorer
 from quals_metric.report.examples import EXAMPLES
+from tests import test_pins
 
 SUMMARIES = [text for example in EXAMPLES for text in (example.faithful, example.unfaithful)]
 SOURCES = [example.source for example in EXAMPLES for _ in range(2)]
-TOLERANCE = 1e-4
-GOLDEN = [  # score, pairs kept, the first question
-    (-0.403744, 10, "who has a chink in his armour?"),
-    (-0.583034, 14, "who has a chink in his armour?"),
-    (-2.646379, 10, "what was found in the shaft?"),
-    (-3.204095, 10, "what was found in the engine?"),
-    (-1.245001, 10, "what has bellwood bought?"),
-    (-1.850061, 12, "when did tarn farms purchase bellwood?"),
-    (-1.745905, 12, "what did nurse who worked at night slept less than?"),
-    (-2.485291, 16, "who found a study of 50 doctors?"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +42,8 @@ def result(scorer: QualsScorer) -> QualsResult:
 
 
 def test_golden_scores(result: QualsResult) -> None:
-    for summary, (score, count, question) in zip(result.summaries, GOLDEN, strict=True):
-        assert summary.score == pytest.approx(score, abs=TOLERANCE)
-        assert len(summary.pairs) == count
-        assert summary.pairs[0].question == question
+    golden = json.loads((test_pins.GOLDEN / "embedded.json").read_text(encoding="utf-8"))["quals"]
+    assert test_pins.embedded_rows(result) == [row | {"score": pytest.approx(row["score"], abs=1e-4)} for row in golden]
 
 
 def test_the_model_shares_its_sources_and_fits_its_format(scorer: QualsScorer, result: QualsResult) -> None:

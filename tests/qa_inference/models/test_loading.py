@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, T5ForConditionalGeneration, modeling_utils
 
 from qa_inference.models import loading
 from qa_inference.models.decoder_only import DecoderOnly
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.models.loading import LoadingOptions, choose_device, choose_dtype, load_pretrained
 from qa_inference.models.reader import Reader
-from tests import tiny, tiny_causal, tiny_readers
+from tests import tiny, tiny_causal, tiny_readers, tiny_t5
 
 CPU = LoadingOptions(device="cpu")
 
@@ -28,6 +28,16 @@ def test_a_checkpoint_is_loaded_whole(tmp_path: Path) -> None:
     )
     assert model.config.is_encoder_decoder and model.dtype == torch.bfloat16
     assert len(tokenizer) == model.config.vocab_size
+
+
+def test_a_head_that_is_not_tied_is_no_reason_for_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(modeling_utils.logger, "warning", warnings.append)
+    folder = tiny_t5.save(tmp_path / "t5")
+    model, _ = load_pretrained(AutoModelForSeq2SeqLM, "an encoder-decoder", str(folder), CPU)
+    assert not warnings and type(model) is T5ForConditionalGeneration
+    assert not torch.equal(model.lm_head.weight, model.shared.weight)
+    assert model.decoder.embed_tokens.weight is model.shared.weight
 
 
 def test_options_are_those_of_a_configuration() -> None:
