@@ -37,7 +37,7 @@ def kept_entries(description: dict[str, Any], texts: Iterable[str]) -> list[int]
     """The ids of a Unigram vocabulary that texts use, of all single characters, and of the special tokens."""
     tokenizer = Tokenizer.from_str(json.dumps({**description, "truncation": None, "padding": None}))
     used = {0, 1, 2}
-    for text in texts:
+    for text in set(texts):
         used.update(tokenizer.encode(text, add_special_tokens=False).ids)
     pieces = [piece for piece, _ in description["model"]["vocab"]]
     used.update(index for index, piece in enumerate(pieces) if len(piece.removeprefix("▁")) < 2)
@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_int8_weights(weights, options.out)
     config = json.loads((options.checkpoint / "config.json").read_text(encoding="utf-8"))
     config |= {"vocab_size": len(origin), "tie_word_embeddings": False}
+    config.pop("_name_or_path", None)  # where it was trained from
     (options.out / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     write_tokenizer(smaller_one, options.out)
     print(f"{options.out}: {len(origin):,} of {len(description['model']['vocab']):,} entries")

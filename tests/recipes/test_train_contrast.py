@@ -31,7 +31,7 @@ def rows() -> list[dict[str, Any]]:
     """Groups: a claim with edits, and two claims about two sources."""
     one, two = tiny.CORPUS[:2]
     edit = {"old": "beat", "new": "pay", "supported": 0, "kind": "word outside"}
-    same = {"old": "Klitschko", "new": "Wladimir", "supported": 1, "kind": "synonym"}
+    same = {"old": "did", "new": "was", "supported": 1, "kind": "synonym"}
     edited = {"text": f"{two} It was 1990 .", "labels": [1], "edits": [edit, same]}
     groups = [
         {"set": "news", "key": str(n), "sources": [f"{two} It was 1990 ."], "claims": [edited]} for n in range(30)
