@@ -3,9 +3,10 @@
     python -m recipes.write_questions --data DATA/qa/*.jsonl.gz --out runs/written.jsonl.gz
     python -m recipes.write_questions --data scitldr_train.jsonl.gz --rows 1200 --out runs/written_summaries.jsonl.gz
 
-The input is as for `recipes.annotated`, or rows of `document, summaries`. The questions about a summary are then also
-asked of the document, so that a model learns to expect other words. The output has rows of `context, question, answer`
-with `source: "written"`. spaCy must be installed, with an English model.
+The input is as for `recipes.annotated`, or rows of `document, summaries`, or groups of `recipes.claims`, whose sources
+are documents of the claims that they support. The questions about a summary are then also asked of the document, so
+that a model learns to expect other words. The output has rows of `context, question, answer` with `source: "written"`,
+and `loose` where the answer may be in other words. spaCy must be installed, with an English model.
 
 Each named entity and noun phrase of a sentence is an answer, as for QAGS. Its question contains the whole clause:
 
@@ -33,10 +34,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from qa_inference.answer_candidates import NOUN_CHUNK, AnswerCandidate, AnswerFinder, load_pipeline
-from recipes import annotated
+from recipes import annotated, claims
 
 WORDS = 22  # a longer clause loses subordinate parts
 MOST = 26  # words of a question
+LONGEST = 330  # words of a claim's source
 PRUNED = 0.3  # share of clauses that lose a subordinate part though they are not long
 IN_PLACE = 0.35  # share of the answers without a verb's position whose question is written all the same
 RELATIVE = frozenset(("WDT", "WP", "WP$", "WRB"))
@@ -237,9 +239,23 @@ def read_texts(names: Sequence[str], rows: int | None) -> dict[str, list[str]]:
             text = row.get("context") or row.get("sentence")
             if text:
                 texts.setdefault(annotated.detokenize(text), [])
+            elif "claims" in row:
+                for source, supported in supported_claims(row):
+                    texts.setdefault(source, []).extend(supported)
             else:
                 texts[row["document"]] = row.get("summaries") or [row["summary"]]
     return texts
+
+
+def supported_claims(group: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """The sources of a group of `recipes.claims`, long ones cut around a claim, with what they support.
+
+    Nothing of a group that is held out.
+    """
+    for place, source in enumerate(group["sources"]):
+        supported = [claim["text"] for claim in group["claims"] if claim["labels"][place] == 1]
+        if supported and not claims.is_held_out(group["key"]):
+            yield claims.window(source, supported[0], LONGEST) if len(source.split()) > LONGEST else source, supported
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -260,7 +276,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for (text, context), document in zip(texts, pipeline.pipe(text for text, _ in texts), strict=True):
             for row in questions(text, document, finder.find([text], None)[0]):
                 count += 1
-                print(json.dumps({"context": context, **row, "source": "written"}, ensure_ascii=False), file=lines)
+                row |= {"context": context, "source": "written", **({} if context == text else {"loose": True})}
+                print(json.dumps(row, ensure_ascii=False), file=lines)
     print(f"{count:,} questions for {len(texts):,} texts")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qa_inference.answer_candidates import AnswerFinder, load_pipeline
-from recipes import annotated
+from recipes import annotated, claims
 from recipes import write_questions as recipe
 
 
@@ -84,3 +84,25 @@ def test_summaries_are_asked_of_their_documents_and_of_themselves(tmp_path: Path
     assert "Bo Ray lost." not in dict(found)
     contexts = annotated.load_contexts([str(out)], lambda text: [ord(each) for each in text])
     assert all(pair.written for context in contexts for pair in context.pairs)
+
+
+def test_claims_are_asked_of_the_sources_that_support_them(tmp_path: Path) -> None:
+    group = {
+        "set": "s", "key": "k", "sources": ["Ann Lee won the cup in Perth on Monday.", "Ann Lee lost in Perth."],
+        "claims": [{"text": "Ann Lee took a trophy.", "labels": [1, 0]}, {"text": "Bo Ray won.", "labels": [0, None]}],
+    }  # fmt: skip
+    held_out = {**group, "key": next(key for key in map(str, range(999)) if claims.is_held_out(key))}
+    assert [*recipe.supported_claims(group)] == [(group["sources"][0], ["Ann Lee took a trophy."])]
+    assert not [*recipe.supported_claims(held_out)]
+    (tmp_path / "groups.jsonl").write_text(json.dumps(group) + "\n" + json.dumps(held_out))
+    out = tmp_path / "written.jsonl.gz"
+    recipe.main(["--data", str(tmp_path / "groups.jsonl"), "--out", str(out)])
+    (context, *_) = (
+        context
+        for context in annotated.load_contexts([str(out)], lambda text: [ord(each) for each in text])
+        if len(context.ids) == len(group["sources"][0])
+    )
+    answers = {"".join(map(chr, pair.answer or ())): pair.answer_start for pair in context.pairs}
+    assert (
+        answers["a trophy"] == -1 and answers["Perth"] > 0
+    )  # the first is in other words, and is learned all the same
