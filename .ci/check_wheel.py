@@ -9,6 +9,7 @@ NEEDED = (
     "qa_inference/checkpoints/qagen/model.safetensors",
     "qa_inference/checkpoints/reader/model.safetensors",
     "qa_inference/checkpoints/calibrations/quals-all-tokens.json",
+    "qa_inference/checkpoints/calibrations/qags.json",
     "qa_inference/py.typed",
     "quals_metric/py.typed",
     "qags_metric/py.typed",

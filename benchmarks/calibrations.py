@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -70,9 +71,8 @@ def calibrate(name: str, scorer: Any, sets: Sequence[ScoredSet], folder: Path) -
     own = [replace(each, name=f"{left.name}, its own map") for each, left in zip(alone, fit.left_out, strict=True)]
     table = reliability_table([fit.cross_validated, *fit.left_out, *own])
     lowest, highest = fit.calibration.probabilities[0], fit.calibration.probabilities[-1]
-    about = (
-        f"**{name}**: `{path.name}`, {fit.calibration.digest}; probabilities {lowest:.3f} to {highest:.3f}; .5 from a "
-        f"score of {fit.threshold:.3f} on"
+    about = f"**{name}**: `{path.name}`, {fit.calibration.digest}; probabilities {lowest:.3f} to {highest:.3f}; " + (
+        "never .5" if math.isnan(fit.threshold) else f".5 from a score of {fit.threshold:.3f} on"
     )
     return "\n".join([about, "", *markdown(table.head, *table.rows)])
 

@@ -79,7 +79,7 @@ def test_one_for_another_search_is_taken_with_a_warning(path: Path) -> None:
 def test_the_one_that_ships_is_chosen_by_its_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answer = replace(MADE, settings={**MADE.settings, "tokens": "answer"}, probabilities=(0.2, 0.5, 0.8))
     monkeypatch.setattr(calibrations, "SHIPPED_FOLDER", tmp_path)
-    with pytest.raises(ValueError, match=r"calibration 'embedded': must be made .*; none ships with this package"):
+    with pytest.raises(ValueError, match=r"calibration 'embedded': must be made .*; here none ships with this package"):
         find_calibration("embedded", "quals", SETTINGS)
     for name, made in (("all", MADE), ("answer", answer)):
         (tmp_path / f"quals-{name}.json").write_text(made.to_json())

@@ -8,10 +8,11 @@ a change of a checkpoint: `python -m tests.test_pins --write embedded`.
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
-from qags_metric import QagsResult, QagsScorer
+from qags_metric import QagsConfig, QagsResult, QagsScorer
 from quals_metric.report.examples import EXAMPLES
 from tests import test_pins
 
@@ -22,6 +23,14 @@ SOURCES = [example.source for example in EXAMPLES for _ in range(2)]
 @pytest.fixture(scope="module")
 def scorer() -> QagsScorer:
     return QagsScorer()
+
+
+def test_the_calibration_that_ships_is_of_these_models(scorer: QagsScorer) -> None:
+    """After a change of a checkpoint: `python benchmarks/calibrations.py --metrics qags`, and its table."""
+    config = QagsConfig(calibration="embedded")
+    calibrated = QagsScorer(config, generator=scorer.generator, reader=scorer.reader)  # else: an error
+    (probability,) = calibrated.score([SUMMARIES[0]], [SOURCES[0]]).probabilities or [math.nan]
+    assert 0 < probability < 1 and "|calibration:" in calibrated.signature
 
 
 @pytest.fixture(scope="module")
