@@ -54,11 +54,13 @@ class Calibration:
     def origin(self) -> str:
         """The labels that it was made from, and what its probabilities hold for, in sentences for people."""
         data = self.about.get("data")
-        sets = [each for each in data if isinstance(each, Mapping)] if isinstance(data, list) else []
-        labels, consistent = (sum(_count(each.get(name)) for each in sets) for name in ("summaries", "consistent"))
+        sets = [data_set for data_set in data if isinstance(data_set, Mapping)] if isinstance(data, list) else []
+        labels, consistent = (
+            sum(_count(data_set.get(name)) for data_set in sets) for name in ("summaries", "consistent")
+        )
         if not labels:
             return f"Calibration {self.digest}. Its file does not say which labels it was made from."
-        names = "; ".join(str(each.get("name", "")) for each in sets)
+        names = "; ".join(str(data_set.get("name", "")) for data_set in sets)
         return (
             f"Calibration {self.digest} was made from {labels:,} labelled summaries, of which {consistent:,} are "
             f"consistent ({names}). The probabilities hold only for summaries like these."

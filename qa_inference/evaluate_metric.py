@@ -23,6 +23,7 @@ from qa_inference.metric_base import (
     default_text,
     options_of,
     refuse_unknown,
+    texts_of_scorer,
     with_options,
 )
 from qa_inference.tokenization import without_surrogates
@@ -172,10 +173,8 @@ class QuestionMetric(evaluate.Metric):
         with_items = overrides.pop(f"return_{self.items_field}", False)
         refuse_unknown(self.metric, overrides, {field.name for field, _ in _per_call(self.config_type)})
         scorer = loaded(self.make_scorer, with_options(self.config, overrides))
-        texts: dict[str, Any] = {"contexts": list(passages)}
-        if all(len(of_summary) == 1 for of_summary in passages):
-            texts = {"sources": [text for (text,) in passages]}
-        result = scorer.score(summaries=list(predictions), **texts)
+        sources = [texts[0] if len(texts) == 1 else texts for texts in passages]
+        result = scorer.score(summaries=list(predictions), **texts_of_scorer(sources))
         output = self.outputs(result)
         if result.probabilities is not None:
             output["probabilities"] = result.probabilities

@@ -744,6 +744,13 @@ def _check_lengths(names: tuple[str, str], first: Sequence[Any], second: Sequenc
         raise ValueError(f"{names[0]}: must not be empty; got 0 texts. Pass at least one summary and its source")
 
 
+def texts_of_scorer(sources: Sequence[str | Sequence[str]]) -> dict[str, Any]:
+    """The sources as a keyword argument of a scorer: `sources`, or `contexts` if some are passages."""
+    if all(isinstance(source, str) for source in sources):
+        return {"sources": list(sources)}
+    return {"contexts": [(source,) if isinstance(source, str) else source for source in sources]}
+
+
 def _text_list(name: str, texts: Any) -> list[str]:
     """The texts of a collection as a list; see `check_texts`."""
     items = _plain_list(name, texts, "str")

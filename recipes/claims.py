@@ -24,6 +24,7 @@ from recipes import annotated
 
 Row = dict[str, Any]
 WINDOW_WORDS = 300  # of a long page, around what a claim is about
+SOURCE_WORDS = 330  # a longer source is cut for training
 MOST_CLAIMS = 24  # of a group
 WORD = re.compile(r"[a-z0-9]+")
 
@@ -53,6 +54,11 @@ def window(page: str, claim: str, size: int = WINDOW_WORDS) -> str:
     starts = range(0, max(1, len(tokens) - size + size // 4), size // 4)
     best = max(starts, key=lambda s: len(wanted & words(" ".join(tokens[s : s + size]))))
     return " ".join(tokens[best : best + size])
+
+
+def shortened(source: str, claim: str) -> str:
+    """The source, or the part of a long one that a claim is about."""
+    return source if len(source.split()) <= SOURCE_WORDS else window(source, claim, SOURCE_WORDS)
 
 
 def by_evidence(name: str, rows: Iterable[tuple[str, str, int]], most: int = MOST_CLAIMS) -> Iterator[Row]:

@@ -130,7 +130,7 @@ def load_groups(paths: Sequence[str], pairs: dict[str, list[Ids]], encode: annot
                           c.get("edits", [])) for c in row["claims"] if pairs.get(c["text"])]  # fmt: skip
             if made:
                 about = max(made, key=lambda claim: claim.labels[0] or 0)
-                sources = [s if len(s.split()) < 330 else claims.window(s, about.text, 330) for s in row["sources"]]
+                sources = [claims.shortened(source, about.text) for source in row["sources"]]
                 found.append(Group(row["set"], row["key"], sources, made))
     return found
 
@@ -614,7 +614,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--beta-answer", type=float, default=2.0)
     parser.add_argument("--beta-label", type=float, default=2.5)
     parser.add_argument("--beta-pair", type=float, default=2.0)
-    parser.add_argument("--contrast-weight", type=float, default=1.0, help="0: the likelihood terms alone")
+    parser.add_argument("--contrast-weight", type=float, default=1.0, help="of comparing two claims or two sources")
     parser.add_argument("--label-weight", type=float, default=0.5)
     parser.add_argument("--pair-weight", type=float, default=0.7)
     parser.add_argument("--answer-weight", type=float, default=0.3)

@@ -38,7 +38,6 @@ from recipes import annotated, claims
 
 WORDS = 22  # a longer clause loses subordinate parts
 MOST = 26  # words of a question
-LONGEST = 330  # words of a claim's source
 PRUNED = 0.3  # share of clauses that lose a subordinate part though they are not long
 IN_PLACE = 0.35  # share of the answers without a verb's position whose question is written all the same
 RELATIVE = frozenset(("WDT", "WP", "WP$", "WRB"))
@@ -255,7 +254,7 @@ def supported_claims(group: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     for place, source in enumerate(group["sources"]):
         supported = [claim["text"] for claim in group["claims"] if claim["labels"][place] == 1]
         if supported and not claims.is_held_out(group["key"]):
-            yield claims.window(source, supported[0], LONGEST) if len(source.split()) > LONGEST else source, supported
+            yield claims.shortened(source, supported[0]), supported
 
 
 def main(argv: Sequence[str] | None = None) -> None:

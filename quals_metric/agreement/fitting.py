@@ -123,9 +123,11 @@ def fit_calibration(sets: Sequence[ScoredSet], metric: str, settings: Mapping[st
         ImportError: without scikit-learn.
         ValueError: if a set has no score, all summaries are consistent, or none, or they have less than two sources.
     """
-    for each in sets:
-        if len(sets) > 1 and not len(each.scores):
-            raise ValueError(f"{each.labelled.name}: must have a summary with a score; none has. Leave the file out")
+    for scored_set in sets:
+        if len(sets) > 1 and not len(scored_set.scores):
+            raise ValueError(
+                f"{scored_set.labelled.name}: must have a summary with a score; none has. Leave the file out"
+            )
     scores, good, weights = _joined(sets)
     sources = [source for each in sets for source in each.sources]
     if not 0 < good.sum() < len(good) or len(set(sources)) < 2:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qa_inference.metric_base import json_ready
+from qa_inference.metric_base import json_ready, texts_of_scorer
 from quals_metric.cli.file_commands import check_page, warnings_as_lines
 from quals_metric.cli.options import JsonOption, MetricOption, check_options, load_scorer
 from quals_metric.cli.terminal import printable, statistics_text
@@ -198,8 +198,6 @@ def _score(
 
 def _scored(scorer: Any, labelled: LabelledSet) -> CorpusResult[ScoredSummary]:
     """The result of a set; on a terminal with a progress bar."""
-    from quals_metric.files.tables import texts_of_scorer
-
     texts = {"summaries": labelled.summaries, **texts_of_scorer(labelled.sources)}
     result: CorpusResult[ScoredSummary] = scorer.score(**texts, progress=sys.stderr.isatty())
     return result

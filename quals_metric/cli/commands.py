@@ -117,7 +117,7 @@ def explain_command(
     several, and the unsupported answers. If there are several passages, each question names the one that supports it
     best.
     """
-    from quals_metric.files.tables import texts_of_scorer
+    from qa_inference.metric_base import texts_of_scorer
 
     passages = _source_passages(source or [], source_file or [])
     if len(summary) > 2:

@@ -83,7 +83,7 @@ def file_scores_text(scores: FileScores, spans: bool = False) -> str:
 
 
 def probability_legend(calibration: str) -> str:
-    """What a probability is, and what its calibration was made from."""
+    """The meaning of a probability, and the labels that its calibration was made from."""
     return paragraph("probability", f"how likely it is that people call the summary consistent. {calibration}")
 
 

@@ -35,13 +35,14 @@ from qa_inference.metric_base import (
     json_ready,
     mean_of_defined,
     of_passages,
+    texts_of_scorer,
 )
 from qa_inference.significance import bootstrap_interval
 from quals_metric.files import durable
 from quals_metric.files.groups import GroupScores, groups_of, score_groups, share_of
 from quals_metric.files.scored_rows import Format, format_of, scored_row
 from quals_metric.files.shards import Job, ShardReader, WorkFolder, make_plan, published, sidecar
-from quals_metric.files.tables import STANDARD_INPUT, Row, Rows, Table, texts_of_scorer
+from quals_metric.files.tables import STANDARD_INPUT, Row, Rows, Table
 from quals_metric.metrics import metric_spec
 
 SHARD_ROWS = 128

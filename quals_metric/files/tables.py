@@ -269,13 +269,6 @@ def _value_of(columns: Mapping[str, Any], name: str, location: str, option: str)
     return columns[name]
 
 
-def texts_of_scorer(sources: Sequence[Source]) -> dict[str, Any]:
-    """The sources as a keyword argument of a scorer: `sources`, or `contexts` if some are passages."""
-    if all(isinstance(source, str) for source in sources):
-        return {"sources": list(sources)}
-    return {"contexts": [(source,) if isinstance(source, str) else source for source in sources]}
-
-
 def as_source(value: Any) -> Source | None:
     """The value of a cell as a source: a text, or the passages of a list of texts; None if it is neither."""
     if isinstance(value, list):

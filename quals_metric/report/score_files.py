@@ -14,12 +14,8 @@ from quals_metric.files.tables import Table, records
 from quals_metric.metrics import METRICS, metric_of_row
 from quals_metric.report.writing import DETAILS, write_rows
 
-_KEPT = (
-    "num_windowed_summaries",
-    "num_windowed_sources",
-    "signature",
-    "calibration",
-)  # facts that only the sidecar has
+# Facts that only the sidecar has.
+_KEPT = ("num_windowed_summaries", "num_windowed_sources", "signature", "calibration")
 
 
 def report_file(
