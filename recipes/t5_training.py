@@ -172,6 +172,18 @@ def load(folder: Path) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerF
     return load_pretrained(AutoModelForSeq2SeqLM, "a T5", str(folder), options)
 
 
+def keep_decoder_layers(model: T5ForConditionalGeneration, kept: Sequence[int]) -> None:
+    """Make the decoder shallower: of its layers, counted from 0, only those `kept` stay.
+
+    The first must stay: it has the relative positions of all.
+    """
+    layers = model.decoder.block
+    if list(kept) != sorted(set(kept)) or kept[:1] != [0] or kept[-1] >= len(layers):
+        raise SystemExit(f"decoder layers: must be rising, from 0 to at most {len(layers) - 1}; got {list(kept)}")
+    model.decoder.block = torch.nn.ModuleList([layers[number] for number in kept])
+    model.config.num_decoder_layers = model.decoder.config.num_layers = len(kept)
+
+
 def batches_of(examples: Sequence[Example], tokens: int) -> list[list[Example]]:
     """Examples in batches of like size, of about `tokens` source and target tokens each."""
     ranked = sorted(examples, key=lambda e: (len(e.source), sum(map(len, e.targets))))

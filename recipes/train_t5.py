@@ -4,7 +4,9 @@
 
 `--init` is a checkpoint of `recipes.fetch_t5` or of this recipe. Data, tasks and documents are those of
 `recipes.train_qagen`, without the changes of words, which know WordPiece only. `--unanswerable-files` has questions
-by people that their context does not answer.
+by people that their context does not answer. A share of people's questions (`--given`) is read and not learned: the
+model learns to answer them, and to ask like the written questions, which say all that their clause says. The search
+spends most of its time in the decoder, so a decoder with half of its layers (`--decoder-layers 0 2 5 7`) pays.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -49,6 +52,13 @@ class T5Examples(Examples):
         if source[behind] not in self.word_starts and behind < len(source) - 1:
             source = [*source[:behind], self.special["space"], *source[behind:]]
         return Example(source, [Target([*pair.question, self.special["eos"]])])
+
+    def target(self, pair) -> Target:
+        """As for other models; of a share of the questions by people (`--given`) the answer alone is learned."""
+        target = super().target(pair)
+        if pair.answer and not pair.written and self.random.random() < self.args.given:
+            return replace(target, given=len(pair.question))
+        return target
 
     def unanswered(self, document, text, pairs) -> list[Target]:
         """Questions that the text does not answer: people's that it nearly answers, and those of other contexts."""
@@ -130,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--init", required=True)
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--unanswerable-files", nargs="*", default=[])
+    parser.add_argument("--decoder-layers", type=int, nargs="+", help="keep only these layers of the decoder of --init")
     parser.add_argument("--out", required=True)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--save-minutes", type=float, default=10)
@@ -141,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
     for name, value in (("long", 0.5), ("highlight", 0.2), ("unanswerable", 0.3), ("written", 0.2), ("renamed", 0.0),
-                        ("replaced", 0.0), ("scattered", 0.0)):  # fmt: skip
+                        ("replaced", 0.0), ("scattered", 0.0), ("given", 0.0)):  # fmt: skip
         parser.add_argument(f"--{name}", type=float, default=value)
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--per-context", type=int, default=4)
@@ -155,13 +166,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     model, tokenizer = t5_training.load(Path(args.init))
+    if args.decoder_layers:
+        t5_training.keep_decoder_layers(model, args.decoder_layers)
     special = special_ids(tokenizer)
     contexts = read_contexts(args.data, args.unanswerable_files, annotated.encoder_of(tokenizer), args.shortest)
     kept = [context for context in contexts if context.pairs and not context.held_out]
     test = [context for context in contexts if context.pairs and context.held_out]
     print(len(kept), len(test), sum(len(c.answered) for c in kept), sum(len(c.unanswerable) for c in kept), flush=True)
     examples = T5Examples(kept, tokenizer, args, seed=args.seed)
-    tested = T5Examples(test, tokenizer, args, seed=0)
+    tested = T5Examples(test, tokenizer, argparse.Namespace(**vars(args) | {"given": 0.0}), seed=0)
     run = Run(
         model, make_optimizer(model, lambda _: args.lr), Path(args.out), args.minutes, args.save_minutes, args.warmup,
         write=lambda folder: t5_training.save(model, tokenizer, folder),

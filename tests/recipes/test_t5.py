@@ -99,6 +99,29 @@ def test_it_trains_and_is_embedded_and_loads(t5: Path, data: list[str], tmp_path
     assert len(hypotheses) == 3
 
 
+def test_a_decoder_loses_layers(t5: Path, data: list[str], tmp_path: Path) -> None:
+    command = ["--init", str(t5), "--data", *data, "--tokens", "600", "--out", str(tmp_path), "--threads", "1",
+               "--shortest", "2", "--decoder-layers", "0"]  # fmt: skip
+    train_t5.main([*command, "--max-steps", "1"])
+    train_t5.main([*command, "--max-steps", "2"])  # a run of fewer layers resumes
+    trained = EncoderDecoder.load(str(tmp_path / "checkpoint"), LoadingOptions(device="cpu"))
+    (hypotheses,) = trained.generate([[9, 10, 1]], DiverseBeamSearch(3, 0.5, 2, 6))
+    assert len(trained.model.decoder.block) == 1 and len(hypotheses) == 3
+    model, _ = t5_training.load(t5)
+    for wrong in ([1], [0, 2], [0, 0], []):
+        with pytest.raises(SystemExit, match="decoder layers: must be rising, from 0 to at most 1"):
+            t5_training.keep_decoder_layers(model, wrong)
+
+
+def test_a_question_that_is_given_is_not_learned(t5: Path) -> None:
+    _, tokenizer = t5_training.load(t5)
+    for share, by_people in ((1, 2), (0, 0)):
+        options = train_t5.parser().parse_args(["--init", "", "--data", "", "--out", "", "--given", str(share)])
+        examples = train_t5.T5Examples([], tokenizer, options, 0)
+        given = [examples.target(Pair([8, 9], [7], 0, written=written)).given for written in (False, True)]
+        assert given == [by_people, 0]
+
+
 def test_a_row_is_off_by_half_a_scale_at_most(tmp_path: Path) -> None:
     weights = {"a.weight": torch.randn(5, 40) * torch.tensor([[1e-6], [1.0], [30.0], [0.0], [1.0]]), "b": torch.ones(3)}
     write_int8_weights(weights, tmp_path)

@@ -86,6 +86,14 @@ def test_summaries_are_asked_of_their_documents_and_of_themselves(tmp_path: Path
     assert all(pair.written for context in contexts for pair in context.pairs)
 
 
+def test_a_sentence_in_other_words_is_asked_of_the_first(tmp_path: Path) -> None:
+    row = {"a": "Ann Lee won the cup in Perth .", "b": "Ann Lee took the cup ."}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row))
+    assert recipe.read_texts([str(tmp_path / "pairs.jsonl")], None) == {
+        "Ann Lee won the cup in Perth.": ["Ann Lee took the cup."]
+    }
+
+
 def test_claims_are_asked_of_the_sources_that_support_them(tmp_path: Path) -> None:
     group = {
         "set": "s", "key": "k", "sources": ["Ann Lee won the cup in Perth on Monday.", "Ann Lee lost in Perth."],
