@@ -131,6 +131,7 @@ def calibrate_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
     metric: MetricOption = "quals",
     as_json: JsonOption = False,
+    calibration: Annotated[str | None, typer.Option(hidden=True)] = None,
     **options: Any,
 ) -> None:
     """Make a calibration from labelled summaries: a map from scores to probabilities.
@@ -143,7 +144,7 @@ def calibrate_command(
     from quals_metric.files import durable
 
     check_scikit_learn()
-    if options.pop("calibration", None) is not None:
+    if calibration is not None:
         raise typer.BadParameter("calibrate makes one and takes none", param_hint="--calibration")
     if output.suffix.lower() != ".json":
         raise typer.BadParameter(f"the name must end in .json; got {output.name!r}", param_hint="--output")

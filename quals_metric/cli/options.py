@@ -44,12 +44,13 @@ def with_metrics(command: Callable[..., Any]) -> Callable[..., Any]:
     """The command with `--metric NAME` for all metrics, and with the options of all metrics in place of `**options`.
 
     A parameter `metric` takes the names in `METRICS`. Where the command has `**options`, it gets every option that a
-    metric's configuration offers to the command line, if its user has set it. An option that the chosen metric does
-    not have is refused.
+    metric's configuration offers to the command line, if its user has set it, except those that it declares itself. An
+    option that the chosen metric does not have is refused.
     """
     signature = inspect.signature(command, eval_str=True)
     takes_options = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in signature.parameters.values())
     owners = _owners() if takes_options else {}
+    owners = {name: owned for name, owned in owners.items() if name not in signature.parameters}
     parameters: list[Parameter] = []
     for parameter in signature.parameters.values():
         if parameter.name == "metric":

@@ -126,6 +126,11 @@ def test_few_sources_give_a_warning(quals: Quals) -> None:
     assert "quals: warning: few.jsonl: only 5 sources: below 30 the intervals are too narrow" in result.stderr
 
 
+def test_calibrate_offers_no_calibration(quals: Quals) -> None:
+    assert "--calibration" in quals("agree", "--help").output
+    assert "--calibration " not in quals("calibrate", "--help").output.replace("`--calibration FILE`", "")
+
+
 def test_calibrate_and_use(quals: Quals) -> None:
     result = quals("calibrate", "labelled.jsonl", "second.jsonl", "-o", "calibration.json", "--html", "page.html")
     assert result.exit_code == 0, result.output
