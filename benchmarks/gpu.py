@@ -373,7 +373,7 @@ def _large_model(args: argparse.Namespace, dtype: str) -> EncoderDecoder:
     names = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
     kind, shape = SHAPES["facebook/bart-large"]
     shape = tiny(shape) if args.tiny else shape
-    config = AutoConfig.for_model(kind, **shape | {name: getattr(of_checkpoint, name) for name in names})
+    config = AutoConfig.for_model(kind, **shape | {name: getattr(of_checkpoint, name, None) for name in names})
     torch.manual_seed(0)
     model = AutoModelForSeq2SeqLM.from_config(config, dtype=getattr(torch, dtype)).to(args.device)
     return EncoderDecoder(model, AutoTokenizer.from_pretrained(place))

@@ -43,8 +43,8 @@ def steps(args: argparse.Namespace) -> list[tuple[str, Callable[[], Any]]]:
         torch.set_num_threads(args.threads)
 
     def load_library() -> None:
-        import transformers.models.bart.modeling_bart
-        import transformers.models.bert.modeling_bert  # noqa: F401
+        import transformers.models.bert.modeling_bert
+        import transformers.models.t5.modeling_t5  # noqa: F401
 
     def load_model() -> None:
         from qags_metric import QagsConfig, QagsScorer
@@ -63,7 +63,7 @@ def steps(args: argparse.Namespace) -> list[tuple[str, Callable[[], Any]]]:
     return [
         ("Python and this program", lambda: None),
         ("import torch", load_torch),
-        ("import transformers, its BART and BERT", load_library),
+        ("import transformers, its T5 and BERT", load_library),
         ("load the model", load_model),
         *((f"score {len(part)} summaries", lambda part=part: score(part)) for part in calls),
     ]

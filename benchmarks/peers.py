@@ -358,7 +358,7 @@ def quals_large(bench: Bench) -> Score:
 
     recorded = {tuple(summaries): steps(summaries) for summaries in (bench.summaries, [WARM_UP])}
     config = small.model.config
-    special = {name: getattr(config, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    special = {name: getattr(config, name, None) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     start = {"decoder_start_token_id": config.decoder_start_token_id}
     model = bench.model("facebook/bart-large", "AutoModelForSeq2SeqLM", **special, **start)
     large = EncoderDecoder(model, bench.tokenizer)

@@ -31,7 +31,7 @@ PROGRAMS = {
     "evaluate.load(ROUGE)": "import evaluate; evaluate.load({rouge!r})",
     'evaluate.load("quals")': "import evaluate; evaluate.load('quals')",
     LOADING: (
-        "import time, torch, transformers.models.bart.modeling_bart; from quals_metric.scorer import QualsScorer; "
+        "import time, torch, transformers.models.t5.modeling_t5; from quals_metric.scorer import QualsScorer; "
         "began = time.perf_counter(), time.process_time(); QualsScorer(); "
         "print(time.perf_counter() - began[0], time.process_time() - began[1])"
     ),

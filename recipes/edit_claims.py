@@ -377,7 +377,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     from transformers import PreTrainedTokenizerFast
 
-    known = {t for t in PreTrainedTokenizerFast.from_pretrained(args.vocabulary).get_vocab() if t.isalpha()}
+    pieces = PreTrainedTokenizerFast.from_pretrained(args.vocabulary).get_vocab()
+    known = {word for piece in pieces if piece.startswith("▁") and (word := piece[1:]).isalpha()}
     pipeline, draw = load_pipeline(args.spacy), random.Random(0)
     kinds = [
         [*onestop(args.onestop, pipeline, draw)] if args.onestop else [],

@@ -23,7 +23,7 @@ def test_every_step_has_its_memory(tmp_path: Path, capsys: pytest.CaptureFixture
         torch.set_num_threads(threads)
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
     assert [row[0] for row in rows] == [
-        "| Python and this program", "| import torch", "| import transformers, its BART and BERT", "| load the model",
+        "| Python and this program", "| import torch", "| import transformers, its T5 and BERT", "| load the model",
         "| score 2 summaries", "| score 1 summaries",
     ]  # fmt: skip
     for _, _, resident, private, peak in rows:
