@@ -58,6 +58,12 @@ class QualsConfig(ModelOptions):
         check=integer_from(1),
         kind=int,
     )
+    by_sentence: bool = option(
+        False,
+        help="Search every sentence of a summary by itself, and keep `max_pairs` of each. The published search reads "
+        "the whole summary.",
+        kind=bool,
+    )
     tokens: Literal["all", "answer"] = option(
         "all",
         help="Tokens of a pair that are scored: all, or those of its answer.",

@@ -31,6 +31,7 @@ from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.models.loading import LoadingOptions, dtype_name
 from qa_inference.models.shared_rows import ScoringRequest
 from qa_inference.presets import PRESETS, find_preset
+from qa_inference.sentences import sentence_bounds
 from qa_inference.tokenization import EncodedText, split_into_windows
 from quals_metric.config import QualsConfig
 from quals_metric.result import PairScore, QualsResult, SummaryScore
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 TOKENS_PER_ROW = 8  # the cost of one hypothesis of a search, in tokens, in addition to its source
 
 # Settings that a log-probability of the model does not depend on: those of the search and of the choice among results.
-NOT_OF_THE_MODEL = frozenset({"groups", "strength", "length", "tokens", "pairs", "answers", "search"})
+NOT_OF_THE_MODEL = frozenset({"groups", "strength", "length", "unit", "tokens", "pairs", "answers", "search"})
 
 
 @dataclass(frozen=True)
@@ -137,12 +138,13 @@ class QualsScorer(QuestionScorer[QualsResult]):
             not summary.strip() or not source.strip() for summary, source in zip(summaries, sources, strict=True)
         ]
         scorable = [index for index, blank in enumerate(is_blank) if not blank]
-        summary_texts = self.tokenize(summaries[index] for index in scorable)
+        searched_parts = self._searched_parts(summaries[index] for index in scorable)
+        summary_texts = self.tokenize(part for parts in searched_parts.values() for _, part in parts)
         source_texts = self.tokenize(sources[index] for index in scorable)
         num_windows = sum(len(text.windows) for text in (*summary_texts.values(), *source_texts.values()))
         progress = _WindowProgress(on_batch, num_windows)
         # 1. and 2. Generate pairs from every distinct summary, and keep some.
-        kept_pairs = self._kept_pairs(summary_texts, spread, progress)
+        kept_pairs = _put_together(searched_parts, self._kept_pairs(summary_texts, spread, progress))
         # 3. Read every distinct source once, with the pairs of all its summaries.
         pairs_of_source: dict[str, list[Candidate]] = {}
         for index in scorable:
@@ -156,9 +158,10 @@ class QualsScorer(QuestionScorer[QualsResult]):
             pairs = tuple(self._pair_score(pair, source_log_probs[source, _key(pair)]) for pair in kept_pairs[summary])
             score = mean_of_defined(pair.score for pair in pairs)
             scored.append(SummaryScore(score, pairs, "" if pairs else "no pair kept"))
-        windowed_summaries, windowed_sources = (
-            sum(len(text.windows) > 1 for text in texts.values()) for texts in (summary_texts, source_texts)
+        windowed_summaries = sum(
+            any(len(summary_texts[part].windows) > 1 for _, part in parts) for parts in searched_parts.values()
         )
+        windowed_sources = sum(len(text.windows) > 1 for text in source_texts.values())
         return QualsResult(tuple(scored), self.signature, windowed_summaries, windowed_sources)
 
     def _english_model(self) -> str | None:
@@ -177,6 +180,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
             "length": f"{config.min_new_tokens}-{config.max_new_tokens}",
             "pairs": config.max_pairs,
             **({"answers": "whole"} if config.whole_answers else {}),
+            **({"unit": "sentence"} if config.by_sentence else {}),
             "window": self.window,
             "attention": "shared" if self.model.shared else "expanded",
             "dtype": dtype_name(model.dtype),
@@ -207,7 +211,21 @@ class QualsScorer(QuestionScorer[QualsResult]):
 
     def generate_pairs(self, texts: Iterable[str]) -> dict[str, list[Candidate]]:
         """The pairs that would be asked about every distinct text: steps 1 and 2 without a source."""
-        return self._kept_pairs(self.tokenize(texts), False, _WindowProgress(None, 0))
+        searched_parts = self._searched_parts(texts)
+        tokenized = self.tokenize(part for parts in searched_parts.values() for _, part in parts)
+        return _put_together(searched_parts, self._kept_pairs(tokenized, False, _WindowProgress(None, 0)))
+
+    def _searched_parts(self, summaries: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
+        """For every distinct summary, the texts that are searched and the character where each begins.
+
+        These are the summary itself or, by sentence, its sentences.
+        """
+        if not self.config.by_sentence:
+            return {summary: [(0, summary)] for summary in summaries}
+        return {
+            summary: [(start, summary[start:end]) for start, end in sentence_bounds(summary)]
+            for summary in dict.fromkeys(summaries)
+        }
 
     def tokenize(self, texts: Iterable[str]) -> dict[str, TokenizedText]:
         """Tokenize every distinct text once, in the order given, and cut long ones into windows."""
@@ -226,7 +244,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
     def _kept_pairs(
         self, texts: dict[str, TokenizedText], spread: bool, progress: _WindowProgress
     ) -> dict[str, list[Candidate]]:
-        """Steps 1 and 2: the kept pairs of every distinct summary, chosen among the hypotheses from all its windows."""
+        """Steps 1 and 2: the kept pairs of every distinct text, chosen among the hypotheses from all its windows."""
         inputs = [window for text in texts.values() for window in text.inputs()]
         hypotheses_of_window = iter(
             self._map(
@@ -318,6 +336,20 @@ class _WindowProgress:
         """The callback of a stage that begins with `num_before` windows done."""
         on_batch = self.on_batch
         return None if on_batch is None else lambda done, _: on_batch(num_before + done, self.total)
+
+
+def _put_together(
+    searched_parts: dict[str, list[tuple[int, str]]], kept_pairs: dict[str, list[Candidate]]
+) -> dict[str, list[Candidate]]:
+    """The kept pairs of every summary, in the order of its parts, with their answers' places in the summary."""
+    return {
+        summary: [
+            replace(pair, start=pair.start + start, end=pair.end + start)
+            for start, part in parts
+            for pair in kept_pairs[part]
+        ]
+        for summary, parts in searched_parts.items()
+    }
 
 
 def _key(pair: Candidate) -> bytes:
