@@ -82,7 +82,7 @@ class Examples:
         else:
             text = [token for context in inside for token in context.ids]
         unanswered = self.unanswered(document, text, pairs) if self.args.unanswerable else []
-        targets = [self.target(pair) for _, pair in pairs]
+        targets = self.targets(text, [pair for _, pair in pairs])
         rivals = self.rivals.beside(document, text, pairs, targets, self.random) if self.rivals else []
         return [Example(self.wrap(text), [*targets, *unanswered, *rivals])]
 
@@ -161,7 +161,12 @@ class Examples:
 
     def paired(self, document: Sequence[Context], pairs: Sequence[Pair]) -> Example:
         """The pairs of a document."""
-        return Example(self.wrap([token for context in document for token in context.ids]), [*map(self.target, pairs)])
+        text = [token for context in document for token in context.ids]
+        return Example(self.wrap(text), self.targets(text, pairs))
+
+    def targets(self, text: Sequence[int], pairs: Sequence[Pair]) -> list[Target]:
+        """What is learned of the pairs of a text."""
+        return [self.target(pair) for pair in pairs]
 
     def target(self, pair: Pair) -> Target:
         """Question and answer; the question alone where the answer is not known."""

@@ -4,9 +4,10 @@
 
 `--init` is a checkpoint of `recipes.fetch_t5` or of this recipe. Data, tasks and documents are those of
 `recipes.train_qagen`, without the changes of words, which know WordPiece only. `--unanswerable-files` has questions
-by people that their context does not answer. A share of people's questions (`--given`) is read and not learned: the
-model learns to answer them, and to ask like the written questions, which say all that their clause says. The search
-spends most of its time in the decoder, so a decoder with half of its layers (`--decoder-layers 0 2 5 7`) pays.
+by people that their context does not answer. From a text as short as a summary, a share of people's questions
+(`--given`) is read and not learned: the model learns to answer them, and to ask like the written questions, which say
+all that their clause says. From longer texts it learns to expect both. The search spends most of its time in the
+decoder, so a decoder with half of its layers (`--decoder-layers 0 2 5 7`) pays.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from recipes import annotated, t5_training
-from recipes.annotated import HIGHLIGHT, NO_ANSWER, SEPARATOR, WINDOW, Context
+from recipes.annotated import HIGHLIGHT, NO_ANSWER, SEPARATOR, WINDOW, Context, Pair
 from recipes.cpu_training import Run, make_optimizer
 from recipes.targets import Example, Target
 from recipes.train_qagen import Examples, some
 
+SHORT = 160  # tokens of a text that a search may read: most summaries are shorter, most sources longer
 PARTS = 3  # batches of a step
 LENGTHS = (0, 256, 510)  # of the documents that held-out pairs are asked of; 0: the context alone
 
@@ -53,12 +55,14 @@ class T5Examples(Examples):
             source = [*source[:behind], self.special["space"], *source[behind:]]
         return Example(source, [Target([*pair.question, self.special["eos"]])])
 
-    def target(self, pair) -> Target:
-        """As for other models; of a share of the questions by people (`--given`) the answer alone is learned."""
-        target = super().target(pair)
-        if pair.answer and not pair.written and self.random.random() < self.args.given:
-            return replace(target, given=len(pair.question))
-        return target
+    def targets(self, text: Sequence[int], pairs: Sequence[Pair]) -> list[Target]:
+        """As for other models; of a text as short as a summary, the questions by people (`--given`) are not learned."""
+        return [
+            replace(target, given=len(pair.question))
+            if pair.answer and not pair.written and len(text) < SHORT and self.random.random() < self.args.given
+            else target
+            for pair, target in zip(pairs, super().targets(text, pairs), strict=True)
+        ]
 
     def unanswered(self, document, text, pairs) -> list[Target]:
         """Questions that the text does not answer: people's that it nearly answers, and those of other contexts."""

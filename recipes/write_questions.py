@@ -14,13 +14,17 @@ Each named entity and noun phrase of a sentence is an answer, as for QAGS. Its q
 - a subject gives way to who or what: "who approved the new bridge on Monday?";
 - of anything else the question word comes first, with the auxiliary, or a form of do: "what did the council approve?",
   "how many bridges did it approve?", "whose plan failed?", "when was it approved?";
-- what stands elsewhere (an apposition, a later part of a list) is asked for in its place: "Ann Lee, the mayor of what,
-  resigned?".
+- what stands elsewhere (an apposition, a later part of a list) is asked for in its place: "Ann Lee, the mayor of what
+  place, resigned?".
 
 The reason: people who write questions for reading tests ask for one thing and leave out the rest. But summaries are
 judged by whole statements, and a question that leaves out half of one ("who said?") has an answer in any text. Also, a
 model can write these questions only if it reads which answer is marked. They are stiff, so mix them with those of
-people. Long clauses lose subordinate parts. A hash of the text draws these parts and the answers of the text.
+people. Only clauses of more than `WORDS` words lose subordinate parts.
+
+Nothing is drawn: a clause has one question for each of its answers, whatever the rest of the text is. So two summaries
+that differ in one sentence are asked the same about all others, and the difference of their scores is the difference
+of that sentence.
 """
 
 from __future__ import annotations
@@ -28,19 +32,15 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import random
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from qa_inference.answer_candidates import NOUN_CHUNK, AnswerCandidate, AnswerFinder, load_pipeline
 from recipes import annotated, claims
 
-WORDS = 22  # a longer clause loses subordinate parts
-MOST = 26  # words of a question
-PRUNED = 0.3  # share of clauses that lose a subordinate part though they are not long
-IN_PLACE = 0.35  # share of the answers without a verb's position whose question is written all the same
+WORDS = 30  # a longer clause loses subordinate parts
+MOST = 34  # words of a question
 RELATIVE = frozenset(("WDT", "WP", "WP$", "WRB"))
 SUBJECTS = frozenset(("nsubj", "nsubjpass"))
 LOOSE = ("advcl", "relcl", "parataxis", "appos", "acl", "npadvmod", "prep", "conj")  # subtrees a clause can lose
@@ -64,10 +64,10 @@ _EDGES = re.compile(r"^[\s,;:–—-]+|[\s,;:.!?–—-]+$")
 
 
 def question_word(span: Any, kind: str) -> str:
-    """The question word for a span of this kind of entity."""
-    if kind == NOUN_CHUNK:
-        return "who" if span.root.lemma_.lower() in PEOPLE else "what"
-    return WORDS_OF_KIND.get(kind, "what")
+    """The question word for a span of this kind of entity; a noun phrase is of the kind of its head."""
+    if kind == NOUN_CHUNK and span.root.lemma_.lower() in PEOPLE:
+        return "who"
+    return WORDS_OF_KIND.get(span.root.ent_type_ if kind == NOUN_CHUNK else kind, "what")
 
 
 def clause_of(token: Any) -> Any | None:
@@ -79,23 +79,21 @@ def clause_of(token: Any) -> Any | None:
     return None
 
 
-def kept_tokens(verb: Any, span: Any, draw: random.Random) -> list[Any]:
+def kept_tokens(verb: Any, span: Any) -> list[Any]:
     """The tokens of the clause of `verb`, less subordinate parts without the span where it is long."""
     gone = {t.i for child in verb.children if child.dep_ in ("mark", "cc", "preconj", "intj") for t in child.subtree}
     if verb.dep_ == "conj":
         gone |= {t.i for t in verb.subtree if t.i < min(s.left_edge.i for s in verb.children if s.dep_ in SUBJECTS)}
     tokens = [t for t in verb.subtree if t.i not in gone]
     protected = {t.i for t in span} | {verb.i}
-    prune = draw.random() < PRUNED
     parts = [t for t in verb.subtree if t.dep_ in LOOSE and t != verb]
     parts = [t for t in parts if not protected & {below.i for below in t.subtree}]
     parts.sort(key=lambda t: (LOOSE.index(t.dep_), -len(list(t.subtree))))
     for part in parts:
-        if len(tokens) <= WORDS and not prune:
+        if len(tokens) <= WORDS:
             break
         inside = {t.i for t in part.subtree}
         tokens = [t for t in tokens if t.i not in inside]
-        prune = False
     return tokens
 
 
@@ -112,25 +110,21 @@ def _cased(token: Any) -> str:
     return token.text.lower() if token.is_sent_start and token.pos_ != "PROPN" and token.text != "I" else token.text
 
 
-def write(span: Any, kind: str, draw: random.Random) -> str | None:
+def write(span: Any, kind: str) -> str | None:
     """A question whose answer is `span` [of a parsed text]; None where the rules find none."""
     verb = clause_of(span.root)
-    if verb is None:
+    if verb is None or _is_cut(span):
         return None
-    tokens = kept_tokens(verb, span, draw)
+    tokens = kept_tokens(verb, span)
     subject = next(child for child in verb.children if child.dep_ in SUBJECTS)
     inside = {t.i for t in subject.subtree}
     answer = {t.i for t in span}
-    if _is_cut(span):
-        return None
     if span.root == subject:
         asked = _ask_subject(tokens, inside, "what" if kind in TIMES else question_word(span, kind), verb)
     elif not answer & inside and _has_a_place(span.root, verb):
         asked = _ask_first(tokens, span, kind, verb, inside)
-    elif draw.random() < IN_PLACE:
-        asked = [phrase(_put(tokens, span, _word_in_place(span, kind)))]
     else:
-        return None
+        asked = [phrase(_put(tokens, span, _word_in_place(span, kind)))]
     text = " ".join(part for part in asked if part)
     text = _EDGES.sub("", " ".join(re.sub(r'["“”]|\(\s*\)', "", text).split()))
     words = len(text.split())
@@ -138,7 +132,18 @@ def write(span: Any, kind: str, draw: random.Random) -> str | None:
 
 
 def _is_cut(span: Any) -> bool:
-    """Whether the span ends amid a phrase ("the instance" of "the instance of a shutdown", a list's first part)."""
+    """Whether the span ends or begins amid a word, a name or a phrase.
+
+    For example "19" of "19-year-old", "May" of "May 29", "Sugar" of "Lord Sugar", "the instance" of "the instance of a
+    shutdown", the first part of a list.
+    """
+    text, before = span.doc.text, span.doc[max(0, span.start - 1)]
+    if any(re.match(r"[\w-]", text[place : place + 1]) for place in (span.start_char - 1, span.end_char) if place >= 0):
+        return True
+    if any(name.start <= span.start and span.end <= name.end and len(name) > len(span) for name in span.doc.ents):
+        return True
+    if before.i < span.start and before.pos_ == "PROPN" and before.head in span:
+        return True
     behind = span.doc[span.end] if span.end < len(span.doc) else None
     if behind is None or (behind.head.i not in range(span.start, span.end) and span.root.head != behind):
         return False
@@ -149,8 +154,8 @@ def _is_cut(span: Any) -> bool:
 
 def _word_in_place(span: Any, kind: str) -> str:
     """The question word that replaces a span within its clause; a noun may follow."""
-    if span.root.dep_ == "nummod":
-        return "how many"
+    if span.root.dep_ in ("nummod", "poss"):
+        return "how many" if span.root.dep_ == "nummod" else "whose"
     return "what" if span.root.dep_ in ("amod", "compound", "nmod") else question_word(span, kind)
 
 
@@ -164,8 +169,11 @@ class _Word:
 
 
 def _put(tokens: Sequence[Any], span: Any, word: str) -> list[Any]:
-    """The tokens with the span as one question word."""
+    """The tokens with the span as one question word; "whose" has no possessive sign behind it."""
     first, last = span[0].i, span[len(span) - 1]
+    sign = last.nbor() if word == "whose" and last.i + 1 < len(last.doc) else last
+    if sign.tag_ == "POS":
+        tokens, last = [t for t in tokens if t.i != sign.i], sign
     placed = [_Word(word, bool(last.whitespace_)) if t.i == first else t for t in tokens]
     return [t for t in placed if isinstance(t, _Word) or not first <= t.i <= last.i]
 
@@ -219,12 +227,11 @@ def _ask_first(tokens: Sequence[Any], span: Any, kind: str, verb: Any, inside: s
 
 def questions(text: str, document: Any, candidates: Sequence[AnswerCandidate]) -> Iterator[dict[str, Any]]:
     """Rows `question, answer` for a parsed text's candidates."""
-    draw = random.Random(zlib.crc32(text.encode()))
     for candidate in candidates:
         span = document.char_span(candidate.start, candidate.end)
         if span is None or candidate.kind == "ORDINAL" or any(t.tag_ in RELATIVE for t in span):
             continue
-        written = write(span, candidate.kind, draw)
+        written = write(span, candidate.kind)
         if written:
             yield {"question": written, "answer": candidate.text}
 

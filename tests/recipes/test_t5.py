@@ -115,11 +115,11 @@ def test_a_decoder_loses_layers(t5: Path, data: list[str], tmp_path: Path) -> No
 
 def test_a_question_that_is_given_is_not_learned(t5: Path) -> None:
     _, tokenizer = t5_training.load(t5)
-    for share, by_people in ((1, 2), (0, 0)):
+    pairs = [Pair([8, 9], [7], 0, written=written) for written in (False, True)]
+    for share, length, by_people in ((1, 5, 2), (0, 5, 0), (1, train_t5.SHORT, 0)):
         options = train_t5.parser().parse_args(["--init", "", "--data", "", "--out", "", "--given", str(share)])
         examples = train_t5.T5Examples([], tokenizer, options, 0)
-        given = [examples.target(Pair([8, 9], [7], 0, written=written)).given for written in (False, True)]
-        assert given == [by_people, 0]
+        assert [target.given for target in examples.targets([7] * length, pairs)] == [by_people, 0]
 
 
 def test_a_row_is_off_by_half_a_scale_at_most(tmp_path: Path) -> None:

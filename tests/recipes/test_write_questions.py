@@ -32,12 +32,14 @@ def _written(pipeline: Any, text: str) -> dict[str, str]:
         ("The council approved the new bridge on Monday.", "the new bridge", "what did the council approve on Monday?"),
         ("The council approved the new bridge on Monday.", "Monday", "when did the council approve the new bridge?"),
         ("On Monday, the council has approved two bridges over the river in Perth.", "Perth",
-         "where has the council approved two bridges over the river?"),
+         "where has the council approved two bridges over the river on Monday?"),
         ("On Monday, the council has approved two bridges over the river in Perth.", "the council",
          "who has approved two bridges over the river in Perth on Monday?"),
         ("Police arrested Ann Lee's brother in 1998.", "Ann Lee's", "whose brother did police arrest in 1998?"),
         ("Klitschko has a chink in his armour after getting beat by Tyson Fury, says Lewis.", "Klitschko",
          "who has a chink in his armour after getting beat by Tyson Fury?"),
+        ("Ann Lee, the mayor of Perth, resigned.", "Perth", "Ann Lee, the mayor of what place, resigned?"),
+        ("Judy wore a coat to her son Andy's wedding.", "Andy", "Judy wore a coat to her son whose wedding?"),
         ("Klitschko has a chink in his armour after getting beat by Tyson Fury, says Lewis.", "Lewis",
          "who says Klitschko has a chink in his armour after getting beat by Tyson Fury?"),
     ],
@@ -53,6 +55,26 @@ def test_no_question_has_its_answer_or_a_lone_bracket(pipeline: Any) -> None:
     for answer, question in written.items():
         assert question.endswith("?") and "()" not in question and answer not in question
         assert 4 <= len(question.split()) <= recipe.MOST
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("Mary Keefe was a 19-year-old operator at the time.", "19"),
+        ("The paper appeared on May 29, 1943, in Boston.", "May"),
+        ("The club signed Lord Sugar of Hackney.", "Sugar"),
+    ],
+)
+def test_no_part_of_a_name_or_a_word_is_asked_for(pipeline: Any, text: str, part: str) -> None:
+    document, start = pipeline(text), text.index(part)
+    span = document.char_span(start, start + len(part))
+    assert span is not None and recipe.write(span, "NOUN_CHUNK") is None
+
+
+def test_what_stands_beside_a_sentence_does_not_change_its_questions(pipeline: Any) -> None:
+    sentence, other = "The council approved the new bridge on Monday.", "Police arrested Ann Lee's brother in 1998."
+    alone = _written(pipeline, sentence)
+    assert alone and alone.items() <= _written(pipeline, f"{sentence} {other}").items()
 
 
 def test_a_long_clause_loses_parts(pipeline: Any) -> None:
