@@ -32,16 +32,17 @@ def _written(pipeline: Any, text: str) -> dict[str, str]:
         ("The council approved the new bridge on Monday.", "the new bridge", "what did the council approve on Monday?"),
         ("The council approved the new bridge on Monday.", "Monday", "when did the council approve the new bridge?"),
         ("On Monday, the council has approved two bridges over the river in Perth.", "Perth",
-         "where has the council approved two bridges over the river on Monday?"),
+         "on Monday, the council has approved two bridges over the river in what place?"),
         ("On Monday, the council has approved two bridges over the river in Perth.", "the council",
-         "who has approved two bridges over the river in Perth on Monday?"),
+         "on Monday, who has approved two bridges over the river in Perth?"),
+        ("On Monday, the council approved it in Perth.", "Perth", "where did the council approve it on Monday?"),
         ("Police arrested Ann Lee's brother in 1998.", "Ann Lee's", "whose brother did police arrest in 1998?"),
         ("Klitschko has a chink in his armour after getting beat by Tyson Fury, says Lewis.", "Klitschko",
          "who has a chink in his armour after getting beat by Tyson Fury?"),
         ("Ann Lee, the mayor of Perth, resigned.", "Perth", "Ann Lee, the mayor of what place, resigned?"),
         ("Judy wore a coat to her son Andy's wedding.", "Andy", "Judy wore a coat to her son whose wedding?"),
         ("Klitschko has a chink in his armour after getting beat by Tyson Fury, says Lewis.", "Lewis",
-         "who says Klitschko has a chink in his armour after getting beat by Tyson Fury?"),
+         "Klitschko has a chink in his armour after getting beat by Tyson Fury, says who?"),
     ],
 )  # fmt: skip
 def test_a_question_says_what_its_clause_says(pipeline: Any, text: str, answer: str, question: str) -> None:
@@ -83,7 +84,9 @@ def test_a_long_clause_loses_parts(pipeline: Any) -> None:
         "river because the ferry, which carried cars and people for fifty years, had sunk in the storm of last week."
     )
     written = _written(pipeline, text)["the new bridge"]
-    assert written.startswith("what did the old council") and len(written.split()) <= recipe.MOST
+    assert written == (
+        "the old council, which had met in the town hall since the end of the war, approved what over the river?"
+    )
 
 
 def test_texts_without_a_verb_have_no_question(pipeline: Any) -> None:
