@@ -76,7 +76,7 @@ class Calibration:
         """The settings among `names` that differ from those that the calibration was made for, in words."""
         here = {name: str(settings[name]) for name in names if name in settings}
         return [
-            f"{name} is {here.get(name)}, not {self.settings.get(name)}"
+            f"{name} is {here.get(name, 'unset')}, not {self.settings.get(name, 'unset')}"
             for name in names
             if _compared(name, here.get(name)) != _compared(name, self.settings.get(name))
         ]

@@ -58,7 +58,7 @@ def test_one_for_these_scores_is_taken(path: Path) -> None:
         ({"model": "embedded@ffffffffffff"}, "model is embedded@ffffffffffff, not embedded@0123456789ab"),
         ({"tokens": "answer"}, "tokens is answer, not all"),
         ({"format": "other", "tokens": "answer"}, "format is other, not 55a1347a and tokens is answer, not all"),
-        ({"reader": "embedded@0123456789ab"}, "reader is embedded@0123456789ab, not None"),
+        ({"reader": "embedded@0123456789ab"}, "reader is embedded@0123456789ab, not unset"),
     ],
 )
 def test_one_for_another_model_is_refused(changes: dict[str, Any], message: str, path: Path) -> None:
