@@ -213,8 +213,11 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         for config_field, about in options_of(type(self)):
+            value = getattr(self, config_field.name)
+            if about.kind is bool and not isinstance(value, bool):
+                raise ValueError(f"{config_field.name}: must be True or False; got {value!r}")
             for check in about.checks:
-                check(config_field.name, getattr(self, config_field.name))
+                check(config_field.name, value)
 
     def model_options(self, part: str = "generator") -> Self:
         """A copy in which only the options of one loaded model are set: the key of that model.

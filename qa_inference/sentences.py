@@ -5,13 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-# A full stop ends no sentence before a small letter, after a title, or after a single letter ("J. Smith", "the U.S.");
-# "I" is a word.
-_TITLES = "".join(rf"(?<!\b{title})" for title in ("Mr", "Mrs", "Ms", "Dr", "Prof", "St", "Gen", "Sen", "Gov", "Lt"))
+# A full stop ends no sentence before a small letter, after a title or a month, or after a single letter ("J. Smith",
+# "the U.S."); "I" is a word.
+_TITLES = "".join(
+    rf"(?<!\b{title})"
+    for title in (
+        *("Mr", "Mrs", "Ms", "Dr", "Prof", "St", "Gen", "Sen", "Gov", "Lt", "Col", "Capt", "Rev", "Hon", "vs"),
+        *("Jan", "Feb", "Aug", "Sept", "Oct", "Nov", "Dec"),
+    )
+)
 _END_OF_SENTENCE = re.compile(
     rf"""(?:{_TITLES}(?<!\b[^\W\d_I])\.|[!?…])["'”’»)\]]*+(?=\s++[^\sa-z]|\s*+\Z)"""
     r"""|[。！？]["'”’»)\]]*+|\n"""  # noqa: RUF001
 )
+
+
+_ENDED = re.compile(r"""[.!?…。！？]["'”’»)\]]*\Z""")  # noqa: RUF001
+_UNSPACED = re.compile(r"[。！？]")  # of languages that write no spaces between words # noqa: RUF001
+FEWEST_WORDS = 3  # of a sentence that is read alone
 
 
 def sentence_bounds(text: str) -> Iterator[tuple[int, int]]:
@@ -23,3 +34,28 @@ def sentence_bounds(text: str) -> Iterator[tuple[int, int]]:
             first = start + len(piece) - len(piece.lstrip())
             yield first, first + len(stripped)
         start = end
+
+
+def whole_sentences(text: str) -> list[tuple[int, int]]:
+    """The characters [start, end) of the sentences of a text that can be read alone; of one sentence, the whole text.
+
+    Other than in `sentence_bounds`, a line break within a sentence does not end it, and what has fewer than
+    `FEWEST_WORDS` words belongs to the sentence behind it, or at the end to the one before it.
+    """
+    found: list[tuple[int, int]] = []
+    for start, end in sentence_bounds(text):
+        if found and not _is_whole(text, *found[-1], start):
+            found[-1] = found[-1][0], end
+        else:
+            found.append((start, end))
+    if len(found) > 1 and not _is_whole(text, *found[-1], len(text)):
+        *found, (start, _), (_, end) = found
+        found.append((start, end))
+    return found if len(found) > 1 else [(0, len(text))]
+
+
+def _is_whole(text: str, start: int, end: int, next_start: int) -> bool:
+    """Whether a sentence that ends before the next one has enough words, and an end mark or an empty line behind it."""
+    has_end = _ENDED.search(text, start, end) or text.count("\n", end, next_start) != 1
+    has_words = len(text[start:end].split()) >= FEWEST_WORDS or _UNSPACED.search(text, start, end)
+    return bool(has_end and has_words)

@@ -47,21 +47,22 @@ class QualsConfig(ModelOptions):
         kind=str,
     )
     groups: int = option(
-        DEFAULT_GROUPS, help="Groups of the diverse beam search: pairs generated per summary.", check=integer_from(1)
+        DEFAULT_GROUPS,
+        help="Groups of the diverse beam search: pairs generated per searched text.",
+        check=integer_from(1),
     )
     strength: float = option(0.5, help="Diversity strength of the search.", check=finite_from(0))
     min_new_tokens: int = option(8, help="The fewest tokens of a pair before its end.", check=integer_from(0))
     max_new_tokens: int = option(61, help="The most tokens of a pair, its end included.", check=integer_from(1))
     max_pairs: int = option(
         10,
-        help="About how many pairs are kept per summary. The last round of the selection may add a few.",
+        help="About how many pairs are kept per searched text. The last round of the selection may add a few.",
         check=integer_from(1),
         kind=int,
     )
     by_sentence: bool = option(
         False,
-        help="Search every sentence of a summary by itself, and keep `max_pairs` of each. The published search reads "
-        "the whole summary.",
+        help="Search every sentence of a summary by itself. The published search reads the whole summary.",
         kind=bool,
     )
     tokens: Literal["all", "answer"] = option(

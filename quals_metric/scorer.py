@@ -31,7 +31,7 @@ from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.models.loading import LoadingOptions, dtype_name
 from qa_inference.models.shared_rows import ScoringRequest
 from qa_inference.presets import PRESETS, find_preset
-from qa_inference.sentences import sentence_bounds
+from qa_inference.sentences import whole_sentences
 from qa_inference.tokenization import EncodedText, split_into_windows
 from quals_metric.config import QualsConfig
 from quals_metric.result import PairScore, QualsResult, SummaryScore
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 TOKENS_PER_ROW = 8  # the cost of one hypothesis of a search, in tokens, in addition to its source
 
 # Settings that a log-probability of the model does not depend on: those of the search and of the choice among results.
-NOT_OF_THE_MODEL = frozenset({"groups", "strength", "length", "unit", "tokens", "pairs", "answers", "search"})
+NOT_OF_THE_MODEL = frozenset({"groups", "strength", "length", "by", "tokens", "pairs", "answers", "search"})
 
 
 @dataclass(frozen=True)
@@ -139,12 +139,12 @@ class QualsScorer(QuestionScorer[QualsResult]):
         ]
         scorable = [index for index, blank in enumerate(is_blank) if not blank]
         searched_parts = self._searched_parts(summaries[index] for index in scorable)
-        summary_texts = self.tokenize(part for parts in searched_parts.values() for _, part in parts)
+        part_texts = self.tokenize(part for parts in searched_parts.values() for _, part in parts)
         source_texts = self.tokenize(sources[index] for index in scorable)
-        num_windows = sum(len(text.windows) for text in (*summary_texts.values(), *source_texts.values()))
+        num_windows = sum(len(text.windows) for text in (*part_texts.values(), *source_texts.values()))
         progress = _WindowProgress(on_batch, num_windows)
-        # 1. and 2. Generate pairs from every distinct summary, and keep some.
-        kept_pairs = _put_together(searched_parts, self._kept_pairs(summary_texts, spread, progress))
+        # 1. and 2. Generate pairs from every distinct part of a summary, and keep some.
+        kept_pairs = _pairs_of_summaries(searched_parts, self._kept_pairs(part_texts, spread, progress))
         # 3. Read every distinct source once, with the pairs of all its summaries.
         pairs_of_source: dict[str, list[Candidate]] = {}
         for index in scorable:
@@ -159,7 +159,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
             score = mean_of_defined(pair.score for pair in pairs)
             scored.append(SummaryScore(score, pairs, "" if pairs else "no pair kept"))
         windowed_summaries = sum(
-            any(len(summary_texts[part].windows) > 1 for _, part in parts) for parts in searched_parts.values()
+            any(len(part_texts[part].windows) > 1 for _, part in parts) for parts in searched_parts.values()
         )
         windowed_sources = sum(len(text.windows) > 1 for text in source_texts.values())
         return QualsResult(tuple(scored), self.signature, windowed_summaries, windowed_sources)
@@ -180,7 +180,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
             "length": f"{config.min_new_tokens}-{config.max_new_tokens}",
             "pairs": config.max_pairs,
             **({"answers": "whole"} if config.whole_answers else {}),
-            **({"unit": "sentence"} if config.by_sentence else {}),
+            **({"by": "sentence"} if config.by_sentence else {}),
             "window": self.window,
             "attention": "shared" if self.model.shared else "expanded",
             "dtype": dtype_name(model.dtype),
@@ -212,20 +212,22 @@ class QualsScorer(QuestionScorer[QualsResult]):
     def generate_pairs(self, texts: Iterable[str]) -> dict[str, list[Candidate]]:
         """The pairs that would be asked about every distinct text: steps 1 and 2 without a source."""
         searched_parts = self._searched_parts(texts)
-        tokenized = self.tokenize(part for parts in searched_parts.values() for _, part in parts)
-        return _put_together(searched_parts, self._kept_pairs(tokenized, False, _WindowProgress(None, 0)))
+        part_texts = self.tokenize(part for parts in searched_parts.values() for _, part in parts)
+        return _pairs_of_summaries(searched_parts, self._kept_pairs(part_texts, False, _WindowProgress(None, 0)))
 
     def _searched_parts(self, summaries: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
         """For every distinct summary, the texts that are searched and the character where each begins.
 
-        These are the summary itself or, by sentence, its sentences.
+        These are the summary itself or, by sentence, its sentences, each once.
         """
-        if not self.config.by_sentence:
-            return {summary: [(0, summary)] for summary in summaries}
-        return {
-            summary: [(start, summary[start:end]) for start, end in sentence_bounds(summary)]
-            for summary in dict.fromkeys(summaries)
-        }
+        searched_parts = {}
+        for summary in dict.fromkeys(summaries):
+            bounds = whole_sentences(summary) if self.config.by_sentence else [(0, len(summary))]
+            first_starts: dict[str, int] = {}
+            for start, end in bounds:
+                first_starts.setdefault(summary[start:end], start)
+            searched_parts[summary] = [(start, part) for part, start in first_starts.items()]
+        return searched_parts
 
     def tokenize(self, texts: Iterable[str]) -> dict[str, TokenizedText]:
         """Tokenize every distinct text once, in the order given, and cut long ones into windows."""
@@ -338,7 +340,7 @@ class _WindowProgress:
         return None if on_batch is None else lambda done, _: on_batch(num_before + done, self.total)
 
 
-def _put_together(
+def _pairs_of_summaries(
     searched_parts: dict[str, list[tuple[int, str]]], kept_pairs: dict[str, list[Candidate]]
 ) -> dict[str, list[Candidate]]:
     """The kept pairs of every summary, in the order of its parts, with their answers' places in the summary."""

@@ -6,7 +6,7 @@
 `recipes.train_qagen`, without the changes of words, which know WordPiece only. `--unanswerable-files` has questions
 by people that their context does not answer. From a text as short as a summary, a share of people's questions
 (`--given`) is read and not learned: the model learns to answer them, and to ask like the written questions, which say
-all that their clause says. From longer texts it learns to expect both. The search spends most of its time in the
+all that their clause says. From longer texts it learns both. The search spends most of its time in the
 decoder, so a decoder with half of its layers (`--decoder-layers 0 2 5 7`) pays.
 """
 

@@ -16,12 +16,12 @@ Each named entity and noun phrase of a sentence is an answer, as for QAGS. Its q
   council approve?", "how many bridges did it approve?", "whose plan failed?", "when was it approved?";
 - in a longer clause, and where a phrase has no place of its own (an apposition, a later part of a list), the question
   word stands in the place of the answer: "Ann Lee, the mayor of what place, resigned?". A small model copies a long
-  clause without a mistake, and turns it round with many.
+  clause correctly, and makes many mistakes when it reorders one.
 
 The reason: people who write questions for reading tests ask for one thing and leave out the rest. But summaries are
 judged by whole statements, and a question that leaves out half of one ("who said?") has an answer in any text. Also, a
 model can write these questions only if it reads which answer is marked. They are stiff, so mix them with those of
-people. Only clauses of more than `WORDS` words lose subordinate parts.
+people. Only clauses of more than `LONGEST_CLAUSE` words lose subordinate parts.
 
 Nothing is drawn: a clause has one question for each of its answers, whatever the rest of the text is. So two summaries
 that differ in one sentence are asked the same about all others, and the difference of their scores is the difference
@@ -40,9 +40,9 @@ from typing import Any
 from qa_inference.answer_candidates import NOUN_CHUNK, AnswerCandidate, AnswerFinder, load_pipeline
 from recipes import annotated, claims
 
-WORDS = 34  # a longer clause loses subordinate parts
-MOST = 38  # words of a question
-SHORT = 12  # tokens of a clause at most whose questions begin with the question word
+LONGEST_CLAUSE = 34  # a longer clause loses subordinate parts
+LONGEST_QUESTION = 38  # words of a question
+LONGEST_INVERTED = 12  # tokens of a clause at most whose questions begin with the question word
 RELATIVE = frozenset(("WDT", "WP", "WP$", "WRB"))
 SUBJECTS = frozenset(("nsubj", "nsubjpass"))
 LOOSE = ("advcl", "relcl", "parataxis", "appos", "acl", "npadvmod", "prep", "conj")  # subtrees a clause can lose
@@ -94,7 +94,7 @@ def kept_tokens(verb: Any, span: Any) -> list[Any]:
     parts = [t for t in parts if not protected & {below.i for below in t.subtree}]
     parts.sort(key=lambda t: (LOOSE.index(t.dep_), -len(list(t.subtree))))
     for part in parts:
-        if len(tokens) <= WORDS:
+        if len(tokens) <= LONGEST_CLAUSE:
             break
         inside = {t.i for t in part.subtree}
         tokens = [t for t in tokens if t.i not in inside]
@@ -123,7 +123,7 @@ def write(span: Any, kind: str) -> str | None:
     subject = next(child for child in verb.children if child.dep_ in SUBJECTS)
     inside = {t.i for t in subject.subtree}
     answer = {t.i for t in span}
-    is_short = len(tokens) <= SHORT
+    is_short = len(tokens) <= LONGEST_INVERTED
     if is_short and span.root == subject:
         asked = _ask_subject(tokens, inside, "what" if kind in TIMES else question_word(span, kind), verb)
     elif is_short and not answer & inside and _has_a_place(span.root, verb):
@@ -133,7 +133,7 @@ def write(span: Any, kind: str) -> str | None:
     text = " ".join(part for part in asked if part)
     text = _EDGES.sub("", " ".join(re.sub(r'["“”]|\(\s*\)', "", text).split()))
     words = len(text.split())
-    return f"{text}?" if 4 <= words <= MOST else None
+    return f"{text}?" if 4 <= words <= LONGEST_QUESTION else None
 
 
 def _is_cut(span: Any) -> bool:
@@ -178,9 +178,8 @@ class _Word:
 def _put(tokens: Sequence[Any], span: Any, word: str) -> list[Any]:
     """The tokens with the span as one question word; "whose" has no possessive sign behind it."""
     first, last = span[0].i, span[len(span) - 1]
-    sign = last.nbor() if word == "whose" and last.i + 1 < len(last.doc) else last
-    if sign.tag_ == "POS":
-        tokens, last = [t for t in tokens if t.i != sign.i], sign
+    if word == "whose" and last.i + 1 < len(last.doc) and last.nbor().tag_ == "POS":
+        last = last.nbor()
     placed = [_Word(word, bool(last.whitespace_)) if t.i == first else t for t in tokens]
     return [t for t in placed if isinstance(t, _Word) or not first <= t.i <= last.i]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from qa_inference.sentences import sentence_bounds
+from qa_inference.sentences import sentence_bounds, whole_sentences
 
 
 @pytest.mark.parametrize(
     "sentences",
     [
         ["Mr. Smith met Dr. Lee.", "He won."],
+        ["Capt. Ray and Hon. Lee met on Jan. 5.", "It was Lee vs. Ray."],
         ["J. K. Rowling wrote it.", "So did I.", "He left!"],
         ["The U.S. President spoke.", '"It is."', "She left"],
         ["It rose by 3.5 % in 1997.", "Why?", "Nobody knows …", "Or do they?!"],
@@ -28,3 +29,22 @@ def test_other_ends() -> None:
     text = "彼は勝った。彼女も！\nLast"  # noqa: RUF001
     assert [text[start:end] for start, end in sentence_bounds(text)] == ["彼は勝った。", "彼女も！", "Last"]  # noqa: RUF001
     assert not list(sentence_bounds(" \n")) and not list(sentence_bounds(""))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ["Ann Lee won the cup.", "Bo Ray lost it."],
+        ["Ann Lee won\nthe cup.\n", "Bo Ray\r\nlost it."],
+        ["Ann Lee won the cup\n\n", "Bo Ray lost it"],
+        ["He won. Bo Ray lost it.", "Ann Lee won the cup. No."],
+        ["It was No. 5 in Perth.", '"Ann Lee won!"'],
+        [" One sentence alone. "],
+        ["Yes. No."],
+        ["彼は勝った。", "彼女も！"],  # noqa: RUF001
+        [""],
+    ],
+)
+def test_whole_sentences(parts: list[str]) -> None:
+    text = " ".join(parts)
+    assert [text[start:end].strip() for start, end in whole_sentences(text)] == [part.strip() for part in parts]

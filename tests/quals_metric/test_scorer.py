@@ -13,7 +13,7 @@ import pytest
 
 from qa_inference.formats import PairFormat
 from qa_inference.metric_base import with_options
-from qa_inference.sentences import sentence_bounds
+from qa_inference.sentences import whole_sentences
 from quals_metric.config import QualsConfig
 from quals_metric.result import QualsResult
 from quals_metric.scorer import QualsScorer
@@ -170,8 +170,8 @@ def test_21_d22_parts_of_words_are_no_answers_on_request(folder: str, result: Qu
 def test_by_sentence_every_sentence_is_searched_by_itself(folder: str) -> None:
     by_sentence, whole = _scorer(folder, by_sentence=True), _scorer(folder)
     first, second, third = SUMMARIES[0], SUMMARIES[4], SUMMARIES[2]
-    summary, other = f"{first} {second}", f"{third}  {second}"
-    assert [*sentence_bounds(summary)] == [(0, len(first)), (len(first) + 1, len(summary))]
+    summary, other = f"{first} {second}", f"{third}  {second} {third}"  # a repeated sentence is asked about once
+    assert whole_sentences(summary) == [(0, len(first)), (len(first) + 1, len(summary))]
     scored = by_sentence.score([summary, other, second], [SOURCES[0]] * 3).summaries
     alone = {text: whole.score([text], [SOURCES[0]]).summaries[0].pairs for text in (first, second, third)}
     texts = {summary: (first, second), other: (third, second), second: (second,)}
@@ -181,14 +181,16 @@ def test_by_sentence_every_sentence_is_searched_by_itself(folder: str) -> None:
         assert result.score == pytest.approx(np.mean([pair.score for pair in expected]), abs=1e-5)
         assert all(text[pair.start : pair.end] == pair.answer for pair in result.pairs)
         assert all(pair.start >= text.index(second) for pair in result.pairs[len(alone[parts[0]]) :])
-    assert "|unit:sentence|" in by_sentence.signature and "unit:" not in whole.signature
+    assert "|by:sentence|" in by_sentence.signature and "|by:" not in whole.signature
     assert [*by_sentence.generate_pairs([summary])] == [summary]
     assert by_sentence.score([" "], ["text"]).summaries[0].note == "blank summary"
+    wrapped = f" {second.replace('a bridge', f'a{chr(10)}bridge')} "
+    assert by_sentence.score([wrapped], [SOURCES[0]]).scores == whole.score([wrapped], [SOURCES[0]]).scores
 
 
 def test_by_sentence_a_long_sentence_is_read_in_windows(folder: str) -> None:
     long = " ".join([SUMMARIES[4].strip(".")] * 12)
-    scored = _scorer(folder, by_sentence=True).score([f"Short one. {long}", "Short one."], [long, long])
+    scored = _scorer(folder, by_sentence=True).score([f"A short one. {long}", "A short one."], [long, long])
     assert scored.num_windowed_summaries == 1
 
 

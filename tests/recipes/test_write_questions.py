@@ -40,7 +40,6 @@ def _written(pipeline: Any, text: str) -> dict[str, str]:
         ("Klitschko has a chink in his armour after getting beat by Tyson Fury, says Lewis.", "Klitschko",
          "who has a chink in his armour after getting beat by Tyson Fury?"),
         ("Ann Lee, the mayor of Perth, resigned.", "Perth", "Ann Lee, the mayor of what place, resigned?"),
-        ("Judy wore a coat to her son Andy's wedding.", "Andy", "Judy wore a coat to her son whose wedding?"),
         ("Klitschko has a chink in his armour after getting beat by Tyson Fury, says Lewis.", "Lewis",
          "Klitschko has a chink in his armour after getting beat by Tyson Fury, says who?"),
     ],
@@ -55,7 +54,7 @@ def test_no_question_has_its_answer_or_a_lone_bracket(pipeline: Any) -> None:
     assert written
     for answer, question in written.items():
         assert question.endswith("?") and "()" not in question and answer not in question
-        assert 4 <= len(question.split()) <= recipe.MOST
+        assert 4 <= len(question.split()) <= recipe.LONGEST_QUESTION
 
 
 @pytest.mark.parametrize(
