@@ -38,7 +38,7 @@ def test_other_ends() -> None:
         ["Ann Lee won\nthe cup.\n", "Bo Ray\r\nlost it."],
         ["Ann Lee won the cup\n\n", "Bo Ray lost it"],
         ["He won. Bo Ray lost it.", "Ann Lee won the cup. No."],
-        ["It was No. 5 in Perth.", '"Ann Lee won!"'],
+        ["It was Ann Lee who won.", "“Ann Lee won!”"],
         [" One sentence alone. "],
         ["Yes. No."],
         ["彼は勝った。", "彼女も！"],  # noqa: RUF001
