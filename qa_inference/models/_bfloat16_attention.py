@@ -44,26 +44,26 @@ def attention_forward(
     Returns [N, T, H, D].
     """
     length, count = query.shape[2], key.shape[2]
-    has_extras = position_bias is not None or kwargs.get("softcap") is not None
-    is_plain = not has_extras and query.shape[:2] == key.shape[:2] and length > 1
+    is_plain = kwargs.get("softcap") is None and query.shape[:2] == key.shape[:2] and length > 1
     if is_plain and (attention_mask is None or attention_mask.dtype is torch.bool) and is_native_bfloat16(query):
         is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         visible = attention_mask
         if visible is None and is_causal:
             visible = torch.ones(1, 1, length, count, dtype=torch.bool).tril()
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        if (attended := bfloat16_attention(query, key, value, visible, scaling)) is not None:
+        if (attended := bfloat16_attention(query, key, value, visible, scaling, position_bias)) is not None:
             return attended, None
     kwargs |= {"scaling": scaling, "is_causal": is_causal, "position_bias": position_bias}
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
 def bfloat16_attention(
-    query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, scaling: float
+    query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, scaling: float, bias: Tensor | None = None
 ) -> Tensor | None:
     """Attention of `query` [N, H, T, D] over `key` and `value` [N, H, K, D]; None if many of its sums are unsafe.
 
-    `visible` [N or 1, 1, T or 1, K] tells the keys that a query sees; None: all. Returns [N, T, H, D].
+    `visible` [N or 1, 1, T or 1, K] tells the keys that a query sees; None: all. `bias` [N or 1, H, T, K] is added to
+    the scores after scaling. Returns [N, T, H, D].
     """
     rows, heads, length, width = query.shape
     count, batch = key.shape[2], rows * heads
@@ -71,23 +71,25 @@ def bfloat16_attention(
     query, key = (tensor.reshape(batch, -1, width) for tensor in (query, key))
     value = torch.cat([value, value.new_ones(1).expand(rows, heads, count, 1)], -1)
     # 2. Keys that no query sees have values of 0, the last number too, so their weights do not matter. Other masks
-    #    multiply the weights of every query.
-    weights_mask = None
+    #    are a bias of minus infinity. One bias for all rows stays one: [H or B, T, K].
     if visible is not None and (visible == visible[:, :, :1]).all():
         value *= visible[:, :, 0, :, None]
     elif visible is not None:
-        weights_mask = visible.expand(rows, heads, length, count).reshape(batch, length, count)
+        bias = torch.where(visible, query.new_zeros(()) if bias is None else bias, -torch.inf)
+    if bias is not None:
+        bias = bias.expand(-1, heads, length, count).reshape(-1, length, count)
     value = value.view(batch, count, width + 1)
-    # 3. As many of the batch at a time as fit: weights exp(scaling * query @ key.T), [b, T, K]; then the weighted sums
-    #    of the values and, in the last column, of the weights, [B, T, D + 1].
+    # 3. As many of the batch at a time as fit: weights exp(scaling * query @ key.T + bias), [b, T, K]; then the sums
+    #    of the weighted values and, in the last column, of the weights, [B, T, D + 1].
     size = max(1, min(SCORES_AT_ONCE // (length * count), batch))
     memory, sums = query.new_empty(size, length, count), query.new_empty(batch, length, width + 1)
     for start in range(0, batch, size):
         part = slice(start, min(start + size, batch))
         weights = memory[: part.stop - start]
-        torch.baddbmm(weights, query[part], key[part].mT, beta=0, alpha=scaling, out=weights).exp_()
-        if weights_mask is not None:
-            weights *= weights_mask[part]
+        if bias is not None:
+            torch.index_select(bias, 0, torch.arange(part.start, part.stop) % len(bias), out=weights)
+        beta = 0 if bias is None else 1
+        torch.baddbmm(weights, query[part], key[part].mT, beta=beta, alpha=scaling, out=weights).exp_()
         torch.bmm(weights, value[part], out=sums[part])
     # 4. Divide one by the other. Queries [U] with unsafe sums (overflow may have made them NaN) are asked again.
     totals = sums[..., width]
@@ -99,6 +101,9 @@ def bfloat16_attention(
         seen = None
         if visible is not None:
             seen = visible.expand(rows, 1, length, count)[items // heads, :, places]
+        if bias is not None:
+            biases = bias[items % len(bias), places][:, None]
+            seen = biases if seen is None else biases.masked_fill(~seen, -torch.inf)
         asked = query[items, places][:, None]
         again = F.scaled_dot_product_attention(asked, key[items], value[items, :, :width], seen, scale=scaling)
         attended[items, places] = again[:, 0]
