@@ -19,6 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from qa_inference.models.loading import cpu_has_bfloat16
 
 SCORES_AT_ONCE = 1 << 21  # scores that exist at a time: 4 MB, which stay near the processor
+NUMBERS_AT_ONCE = 1 << 17  # numbers of keys that exist in float32 at a time: 512 KB
 SAFE_SUM = 1e30  # sums of exponentials between 1 / SAFE_SUM and SAFE_SUM are far from overflow and underflow
 
 
@@ -44,17 +45,41 @@ def attention_forward(
     Returns [N, T, H, D].
     """
     length, count = query.shape[2], key.shape[2]
-    is_plain = kwargs.get("softcap") is None and query.shape[:2] == key.shape[:2] and length > 1
-    if is_plain and (attention_mask is None or attention_mask.dtype is torch.bool) and is_native_bfloat16(query):
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    is_plain = kwargs.get("softcap") is None and query.shape[:2] == key.shape[:2]
+    suits = is_plain and (attention_mask is None or attention_mask.dtype is torch.bool) and is_native_bfloat16(query)
+    if suits and length == 1:
+        return one_query_attention(query, key, value, attention_mask, scale, position_bias), None
+    if suits:
         is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         visible = attention_mask
         if visible is None and is_causal:
             visible = torch.ones(1, 1, length, count, dtype=torch.bool).tril()
-        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        if (attended := bfloat16_attention(query, key, value, visible, scaling, position_bias)) is not None:
+        if (attended := bfloat16_attention(query, key, value, visible, scale, position_bias)) is not None:
             return attended, None
     kwargs |= {"scaling": scaling, "is_causal": is_causal, "position_bias": position_bias}
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+
+def one_query_attention(
+    query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, scaling: float, bias: Tensor | None = None
+) -> Tensor:
+    """Attention of `query` [N, H, 1, D], in float32: products this small gain nothing from bfloat16.
+
+    The other arguments are those of `bfloat16_attention`, with T = 1. Returns [N, 1, H, D].
+    """
+    rows, heads, count, _ = key.shape
+    attended = torch.empty_like(query)
+    mask = None if visible is None else torch.where(visible, 0.0, -torch.inf)
+    biases = [each.expand(rows, heads, 1, count) for each in (bias, mask) if each is not None]
+    size = max(1, NUMBERS_AT_ONCE // key[0].numel())
+    for start in range(0, rows, size):
+        part = slice(start, start + size)
+        scores = (scaling * query[part].float()) @ key[part].float().mT
+        for each in biases:
+            scores += each[part]
+        attended[part] = scores.softmax(-1) @ value[part].float()
+    return attended.transpose(1, 2)
 
 
 def bfloat16_attention(

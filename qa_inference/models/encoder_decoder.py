@@ -30,6 +30,7 @@ from qa_inference.decoding import (
     run_search,
 )
 from qa_inference.models._bfloat16_attention import attention_forward
+from qa_inference.models._bfloat16_modules import use_fast_modules
 from qa_inference.models.loading import (
     DEFAULT_LOADING,
     LoadingOptions,
@@ -70,6 +71,7 @@ class EncoderDecoder:
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, *, sharing: Sharing = "auto") -> None:
         self.model: Any = model.eval()  # Any: the library's models are callables of their own signatures
+        use_fast_modules(self.model)
         self.text = TextTokenizer(tokenizer)
         self.device = next(model.parameters()).device
         self.prefix = _decoder_prefix(model)

@@ -62,6 +62,22 @@ def test_it_agrees_with_float32(
     torch.testing.assert_close(attended.float(), _expected(tensors, visible, bias), atol=0.03, rtol=0.03)
 
 
+@pytest.mark.parametrize("visible", [None, PADDING], ids=["all", "padding"])
+@pytest.mark.parametrize("room", [1, HEADS * COUNT * WIDTH * 2, 1 << 17])
+@pytest.mark.parametrize("factor", [1.0, 100.0, -100.0], ids=["usual", "overflow", "underflow"])
+@BIASES
+def test_one_query_agrees_with_float32(
+    visible: Tensor | None, room: int, factor: float, bias: Tensor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "NUMBERS_AT_ONCE", room)
+    query, key, value = _tensors()
+    tensors = [factor * query[:, :, :1], key.abs() + 1, value]
+    bias = None if bias is None else bias[:, :, :1]
+    attended = attention.one_query_attention(*tensors, visible, SCALING, bias)
+    assert attended.dtype is torch.bfloat16
+    torch.testing.assert_close(attended.float(), _expected(tensors, visible, bias), atol=0.01, rtol=0.01)
+
+
 @pytest.mark.parametrize("factor", [100.0, -100.0], ids=["overflow", "underflow"])
 @pytest.mark.parametrize("visible", [None, PADDING, PADDING & OF_QUERIES], ids=["all", "padding", "both"])
 @BIASES
@@ -117,8 +133,15 @@ def test_a_bias_of_positions_gives_the_same_with_and_without_it(
 
 @pytest.mark.parametrize("is_causal", [True, False])
 def test_the_library_has_what_does_not_suit(is_causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    calls: list[Any] = []
     monkeypatch.setattr(attention, "bfloat16_attention", lambda *arguments: calls.append(arguments))
+    one_query_attention, calls_of_one = attention.one_query_attention, []
+
+    def counted(*arguments: Any) -> Tensor:
+        calls_of_one.append(arguments)
+        return one_query_attention(*arguments)
+
+    monkeypatch.setattr(attention, "one_query_attention", counted)
     module: Any = SimpleNamespace(is_causal=is_causal)
     query, key, value = _tensors()
     for native in (True, False):
@@ -129,7 +152,7 @@ def test_the_library_has_what_does_not_suit(is_causal: bool, monkeypatch: pytest
         floats = [tensor.float() for tensor in (query, key, value)]
         attention.attention_forward(module, *floats, None, scaling=SCALING)
         attention.attention_forward(module, query, key, value, PADDING.to(query.dtype), scaling=SCALING)
-    assert len(calls) == 1  # bfloat16 on a processor that multiplies it, several queries, a mask of true and false
+    assert len(calls) == len(calls_of_one) == 1  # bfloat16 on a processor that multiplies it, a mask of true and false
     visible = calls[0][3]
     assert (visible is None) is not is_causal
     if is_causal:
