@@ -4,7 +4,8 @@ The library's kernel for CPUs computes scores and their softmax in float32, at t
 are those of bfloat16 matrices, the exponentials are taken in place, and the sum by which they are divided comes from
 the second product. Scores are rounded to bfloat16, as in the library's "eager" attention. A softmax usually subtracts
 the largest score first. In a floating-point type that changes no relative precision; it only prevents overflow. So it
-is left out, and the few queries whose sums come near overflow or underflow are answered by torch's own function.
+is left out, and the few queries whose sums come near overflow or underflow are answered by torch's own function. A bias
+of positions, as T5 has, is in the scores' memory before the first product is added to it.
 """
 
 from __future__ import annotations
@@ -72,13 +73,15 @@ def one_query_attention(
     attended = torch.empty_like(query)
     mask = None if visible is None else torch.where(visible, 0.0, -torch.inf)
     biases = [each.expand(rows, heads, 1, count) for each in (bias, mask) if each is not None]
-    size = max(1, NUMBERS_AT_ONCE // key[0].numel())
+    size = max(1, min(NUMBERS_AT_ONCE // key[0].numel(), rows))
+    memory = torch.empty(size, *key.shape[1:], dtype=torch.float32)  # of keys, then of values
     for start in range(0, rows, size):
-        part = slice(start, start + size)
-        scores = (scaling * query[part].float()) @ key[part].float().mT
+        part = slice(start, min(start + size, rows))
+        numbers = memory[: part.stop - start]
+        scores = (scaling * query[part].float()) @ numbers.copy_(key[part]).mT
         for each in biases:
             scores += each[part]
-        attended[part] = scores.softmax(-1) @ value[part].float()
+        attended[part] = scores.softmax(-1) @ numbers.copy_(value[part])
     return attended.transpose(1, 2)
 
 
