@@ -71,7 +71,6 @@ class EncoderDecoder:
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, *, sharing: Sharing = "auto") -> None:
         self.model: Any = model.eval()  # Any: the library's models are callables of their own signatures
-        use_fast_modules(self.model)
         self.text = TextTokenizer(tokenizer)
         self.device = next(model.parameters()).device
         self.prefix = _decoder_prefix(model)
@@ -89,6 +88,7 @@ class EncoderDecoder:
         Raises what `load_pretrained` does, if there is no such checkpoint or it is no encoder-decoder.
         """
         model, tokenizer = load_pretrained(AutoModelForSeq2SeqLM, "an encoder-decoder", name, options)
+        use_fast_modules(model)  # not in a model that is given, which may be in training
         return cls(model, tokenizer, sharing=sharing)
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from transformers.models.t5.modeling_t5 import T5LayerNorm
 from qa_inference.models import _bfloat16_attention as attention
 from qa_inference.models._bfloat16_modules import use_fast_modules
 from qa_inference.models.encoder_decoder import EncoderDecoder
+from qa_inference.models.loading import LoadingOptions
 from tests import tiny
 
 WIDTH = 64
@@ -60,12 +63,17 @@ def test_the_norm_is_nearer_to_the_exact_one(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("native", [True, False])
 def test_only_bfloat16_on_a_cpu_that_multiplies_it_has_them(
-    family: str, dtype: torch.dtype, native: bool, monkeypatch: pytest.MonkeyPatch
+    family: str, dtype: torch.dtype, native: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "cpu_has_bfloat16", lambda: native)
-    network, tokenizer = tiny.checkpoint(family)
-    before = network.to(dtype).state_dict()
-    EncoderDecoder(network, tokenizer)
+    given, tokenizer = tiny.checkpoint(family)
+    before = given.to(dtype).state_dict()
+    EncoderDecoder(given, tokenizer)
+    assert not any(isinstance(module, nn.RMSNorm) for module in given.modules())
+    given.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    options = LoadingOptions(device="cpu", dtype=str(dtype).removeprefix("torch."))
+    network = EncoderDecoder.load(str(tmp_path), options).model
     kinds = {type(module).__name__ for module in network.modules()}
     assert ("RMSNorm" in kinds) is (native and dtype is torch.bfloat16)
     assert (f"{family.upper()}LayerNorm" in kinds) is not ("RMSNorm" in kinds)
