@@ -23,9 +23,9 @@ judged by whole statements, and a question that leaves out half of one ("who sai
 model can write these questions only if it reads which answer is marked. They are stiff, so mix them with those of
 people. Only clauses of more than `LONGEST_CLAUSE` words lose subordinate parts.
 
-Nothing is drawn: a clause has one question for each of its answers, whatever the rest of the text is. So two summaries
-that differ in one sentence are asked the same about all others, and the difference of their scores is the difference
-of that sentence.
+Nothing is drawn: a clause has one question for each of its answers, whatever the rest of the text is (of an answer that
+occurs twice, the first clause has it). So two summaries that differ in one sentence have nearly the same questions
+about all others.
 """
 
 from __future__ import annotations
