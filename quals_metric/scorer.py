@@ -139,7 +139,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
         ]
         scorable = [index for index, blank in enumerate(is_blank) if not blank]
         searched_parts = self._searched_parts(summaries[index] for index in scorable)
-        part_texts = self.tokenize(part for parts in searched_parts.values() for _, part in parts)
+        part_texts = self._tokenize_parts(searched_parts)
         source_texts = self.tokenize(sources[index] for index in scorable)
         num_windows = sum(len(text.windows) for text in (*part_texts.values(), *source_texts.values()))
         progress = _WindowProgress(on_batch, num_windows)
@@ -212,8 +212,8 @@ class QualsScorer(QuestionScorer[QualsResult]):
     def generate_pairs(self, texts: Iterable[str]) -> dict[str, list[Candidate]]:
         """The pairs that would be asked about every distinct text: steps 1 and 2 without a source."""
         searched_parts = self._searched_parts(texts)
-        part_texts = self.tokenize(part for parts in searched_parts.values() for _, part in parts)
-        return _pairs_of_summaries(searched_parts, self._kept_pairs(part_texts, False, _WindowProgress(None, 0)))
+        kept_pairs = self._kept_pairs(self._tokenize_parts(searched_parts), False, _WindowProgress(None, 0))
+        return _pairs_of_summaries(searched_parts, kept_pairs)
 
     def _searched_parts(self, summaries: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
         """For every distinct summary, the texts that are searched and the character where each begins.
@@ -228,6 +228,10 @@ class QualsScorer(QuestionScorer[QualsResult]):
                 first_starts.setdefault(summary[start:end], start)
             searched_parts[summary] = [(start, part) for part, start in first_starts.items()]
         return searched_parts
+
+    def _tokenize_parts(self, searched_parts: dict[str, list[tuple[int, str]]]) -> dict[str, TokenizedText]:
+        """Every distinct text that is searched."""
+        return self.tokenize(part for parts in searched_parts.values() for _, part in parts)
 
     def tokenize(self, texts: Iterable[str]) -> dict[str, TokenizedText]:
         """Tokenize every distinct text once, in the order given, and cut long ones into windows."""
