@@ -93,6 +93,8 @@ def option(
     checks = (check,) if callable(check) else tuple(check)
     if choices:
         checks = (*checks, one_of(*choices))
+    if kind is bool:
+        checks = (*checks, check_bool)
     about = Option(help, checks, kind, tuple(choices), tuple(models), evaluate_name, default_help)
     return field(default=default, default_factory=default_factory, metadata={"option": about}, kw_only=kw_only)
 
@@ -127,6 +129,12 @@ def one_of(*choices: str) -> Check:
             raise ValueError(f"{name}: must be one of {', '.join(choices)}; got {value!r}")
 
     return check
+
+
+def check_bool(name: str, value: Any) -> None:
+    """A check: the value is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: must be True or False; got {value!r}")
 
 
 def check_integers(owner: object, **least: int) -> None:
@@ -213,11 +221,8 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         for config_field, about in options_of(type(self)):
-            value = getattr(self, config_field.name)
-            if about.kind is bool and not isinstance(value, bool):
-                raise ValueError(f"{config_field.name}: must be True or False; got {value!r}")
             for check in about.checks:
-                check(config_field.name, value)
+                check(config_field.name, getattr(self, config_field.name))
 
     def model_options(self, part: str = "generator") -> Self:
         """A copy in which only the options of one loaded model are set: the key of that model.

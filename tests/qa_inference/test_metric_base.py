@@ -66,6 +66,13 @@ class ToyMetric(QuestionMetric):
         return Scorer()
 
 
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_an_option_that_is_true_or_false_takes_nothing_else(value: object) -> None:
+    for name in ("by_sentence", "whole_answers", "local_files_only"):
+        with pytest.raises(ValueError, match=f"{name}: must be True or False; got {value!r}"):
+            QualsConfig(**{name: value})
+
+
 def test_an_option_is_one_field(own_evaluate_cache: None) -> None:
     """Its check, its place at evaluate's door, in `compute` and in both help texts all come from the field."""
     with pytest.raises(ValueError, match="patience: must be an integer of at least 1; got 0"):
