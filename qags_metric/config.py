@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qa_inference.metric_base import LOADING, ModelOptions, integer_from, option
+from qa_inference.metric_base import LOADING, ModelOptions, check_bool, integer_from, option
 
 if TYPE_CHECKING:
     from qa_inference.formats import QuestionFormat
@@ -79,6 +79,7 @@ class QagsConfig(ModelOptions):
         False,
         help="Keep a question only if the reader returns its answer character for character, as the published code "
         "does. Otherwise answers are normalized first, as SQuAD does.",
+        check=check_bool,
     )
 
     def __post_init__(self) -> None:

@@ -71,6 +71,8 @@ def test_an_option_that_is_true_or_false_takes_nothing_else(value: object) -> No
     for name in ("by_sentence", "whole_answers", "local_files_only"):
         with pytest.raises(ValueError, match=f"{name}: must be True or False; got {value!r}"):
             QualsConfig(**{name: value})
+    with pytest.raises(ValueError, match=f"exact: must be True or False; got {value!r}"):
+        QagsConfig(exact=value)
 
 
 def test_an_option_is_one_field(own_evaluate_cache: None) -> None:
