@@ -36,6 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from qa_inference.decoding import DiverseBeamSearch
 from qa_inference.models import projection as likelihood
+from qa_inference.models._float32_products import linear
 from qa_inference.models.decoder_only import DecoderOnly, PrefixDecoder
 from qa_inference.models.encoder_decoder import EncoderDecoder, SourceDecoder
 from qa_inference.models.projection import Projection
@@ -64,11 +65,12 @@ STAGES: tuple[tuple[Any, str, str], ...] = (
     (DiverseBeamSearch, "choose", "selection"),
     (RunningRows, "select", "cache"),
 )
-# torch counts the products inside attention on a GPU, but not those of its function for CPUs.
+# torch counts the products inside attention on a GPU, but not those of its function for CPUs, nor those of oneDNN.
 ALSO_COUNTED = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
         lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
-    )
+    ),
+    torch.ops.mkldnn._linear_pointwise: lambda hidden, weight, *_, **__: 2 * math.prod(hidden) * weight[0],
 }
 MEASURED_SHARE = 0.95  # of the operations; the rarest shapes are left out of the measured rate
 
@@ -131,10 +133,11 @@ class _Shapes(TorchDispatchMode):
         self.found: Counter[Product] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        factors = {"aten::mm": 0, "aten::addmm": 1}.get(func._schema.name)
+        factors = {"aten::mm": 0, "aten::addmm": 1, "mkldnn::_linear_pointwise": 0}.get(func._schema.name)
         if factors is not None:
             left, right = args[factors], args[factors + 1]
-            self.found[left.shape[0], left.shape[1], right.shape[1], left.dtype] += 1
+            columns = right.shape[0 if func.namespace == "mkldnn" else 1]
+            self.found[left.shape[:-1].numel(), left.shape[-1], columns, left.dtype] += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -172,14 +175,15 @@ def rate(products: Counter[Product], seconds: float = 5.0) -> float:
 
 
 def _time(product: Product, seconds: float) -> float:
-    """The median processor time of one product; the second factor is laid out as a linear layer's weights are."""
+    """The median processor time of one product, by the library that computes it in the metric."""
     rows, inner, columns, dtype = product
-    left, right = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype).T
+    left, right = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
     out = torch.empty(rows, columns, dtype=dtype)
     times: list[float] = []
     while len(times) < 4 or (sum(times) < seconds and len(times) < 1000):
         start = time.process_time()
-        torch.mm(left, right, out=out)
+        with torch.inference_mode():
+            linear(left, right, out=out)
         times.append(time.process_time() - start)
     return float(np.median(times[1:]))
 

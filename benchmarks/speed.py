@@ -110,6 +110,17 @@ def qags_scorer(args: argparse.Namespace) -> Any:
     return QagsScorer(QagsConfig(args.question_model, reader=args.reader, dtype=args.dtype))
 
 
+def use_library_products(*networks: Any) -> None:
+    """Give networks the library's own linear layers back."""
+    from torch import nn
+
+    from qa_inference.models._cpu_modules import FasterLinear
+
+    for module in (module for network in networks for module in network.modules()):
+        if isinstance(module, FasterLinear):
+            module.__class__ = nn.Linear
+
+
 class PublishedQags(Contender):
     """QAGS step by step on the library's own beam search, in batches of the published sizes or of a token budget."""
 
@@ -118,6 +129,7 @@ class PublishedQags(Contender):
         self.parts = qags_scorer(args)  # for its models, formats and settings; its own `score` is not called
         self.network = self.parts.generator.model
         self.network.set_attn_implementation("sdpa")  # as it was before rows shared their source
+        use_library_products(self.network, self.parts.reader.model)
         self.batched = batched
 
     def map(self, function: Callable[[list[Any]], list[Any]], items: list[Any], size: int, cost: Any) -> list[Any]:
@@ -227,6 +239,7 @@ class PublishedQuals(Contender):
 
         self.parts = QualsScorer(QualsConfig(args.model, dtype=args.dtype, sharing="expanded"))
         self.network = self.parts.model.model
+        use_library_products(self.network)
 
     def score(self, summaries: Texts, sources: Texts) -> list[float]:
         """One score per summary."""

@@ -27,6 +27,7 @@ from qa_inference.decoding import (
     Vocabulary,
     run_search,
 )
+from qa_inference.models._cpu_modules import use_fast_modules
 from qa_inference.models._shared_prefix import Prefix, reading, shared_prefix_attention, shared_prefix_mask
 from qa_inference.models.loading import (
     DEFAULT_LOADING,
@@ -99,6 +100,7 @@ class DecoderOnly:
         model, tokenizer = load_pretrained(
             AutoModelForCausalLM, "a decoder-only model", name, options, gguf_file=gguf_file, device_map=device_map
         )
+        use_fast_modules(model)
         return cls(model, tokenizer, sharing=sharing)
 
     @property

@@ -30,7 +30,7 @@ from qa_inference.decoding import (
     run_search,
 )
 from qa_inference.models._bfloat16_attention import attention_forward
-from qa_inference.models._bfloat16_modules import use_fast_modules
+from qa_inference.models._cpu_modules import use_fast_modules
 from qa_inference.models.loading import (
     DEFAULT_LOADING,
     LoadingOptions,

@@ -3,8 +3,7 @@
 Logits are as wide as the vocabulary and are needed for a moment only. So a few rows are projected at a time, into
 memory that stays near the processor; they are reduced to the row's top tokens, or to the log-probability of its target,
 and overwritten. Where only a few rows would fit, the vocabulary is taken in parts. Otherwise the whole matrix, of up to
-262,144 tokens, would be read again for every few rows, which takes longer than the multiplication. This file needs
-torch and numpy only.
+262,144 tokens, would be read again for every few rows, which takes longer than the multiplication.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from qa_inference.models._float32_products import linear
 
 BLOCKS = 16  # tokens per block in the search for the top tokens: about the root of vocabulary size over their number
 CPU_LOGITS, GPU_LOGITS = 1 << 22, 1 << 28  # logits that exist at a time: 16 MB on a CPU, 1 GB on a GPU, in float32
@@ -75,7 +76,7 @@ class Projection:
             return hidden[:, columns]
         if self.scale != 1.0:
             hidden = hidden * self.scale
-        logits = torch.mm(hidden, self.weight[columns].T, out=out)
+        logits = linear(hidden, self.weight[columns], out=out)
         return logits if self.bias is None else logits.add_(self.bias[columns])
 
     def _parts(self, hidden: Tensor) -> Iterator[tuple[slice, list[tuple[slice, Tensor | None]]]]:

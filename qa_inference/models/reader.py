@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
 from qa_inference.batching import map_batches, plan_batches
+from qa_inference.models._cpu_modules import use_fast_modules
 from qa_inference.models.loading import (
     DEFAULT_LOADING,
     LoadingOptions,
@@ -158,7 +159,9 @@ class Reader:
         Raises what `load_pretrained` does, if there is no such checkpoint or it was not trained to answer questions.
         """
         kind = "an extractive question-answering model"
-        return cls(*load_pretrained(AutoModelForQuestionAnswering, kind, name, options), config=config)
+        model, tokenizer = load_pretrained(AutoModelForQuestionAnswering, kind, name, options)
+        use_fast_modules(model)
+        return cls(model, tokenizer, config=config)
 
     def windows(self, question: str, text: str) -> list[Window]:
         """The inputs that ask `question` of `text`: at least one, more if the text does not fit.
