@@ -24,7 +24,7 @@ def _numbers(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.usefixtures("chosen")
-@pytest.mark.parametrize("shape", [(7, 32), (1, 32), (2, 3, 32), (0, 32), (4, 0, 32)])
+@pytest.mark.parametrize("shape", [(7, 32), (1, 32), (2, 3, 32), (0, 32), (4, 0, 32), (33, 32), (3, 21, 32), (64, 32)])
 @pytest.mark.parametrize("with_bias", [True, False])
 @torch.inference_mode()
 def test_every_shape_has_the_product_in_full_float32(shape: tuple[int, ...], with_bias: bool) -> None:
@@ -65,6 +65,25 @@ def test_only_float32_without_gradients_asks_which_library_is_faster(monkeypatch
         for dtype in (torch.bfloat16, torch.float64):
             hidden, other = _numbers(5, 32).to(dtype), _numbers(50, 32).to(dtype)
             assert torch.equal(products.linear(hidden, other), F.linear(hidden, other))
+
+
+@needs_onednn
+@torch.inference_mode()
+def test_onednn_meets_few_numbers_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    met = set()
+    library = torch.ops.mkldnn._linear_pointwise
+
+    def counted(hidden: torch.Tensor, *args: object) -> torch.Tensor:
+        met.add(hidden.shape[:-1].numel())
+        product: torch.Tensor = library(hidden, *args)
+        return product
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", counted)
+    weight = _numbers(6, 8)
+    for rows in range(300):
+        hidden = _numbers(rows, 8)
+        torch.testing.assert_close(products._onednn_linear(hidden, weight), F.linear(hidden, weight))
+    assert met == {*range(33), *range(64, 321, 32)}
 
 
 @needs_onednn
