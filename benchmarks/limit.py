@@ -183,7 +183,7 @@ def _time(product: Product, seconds: float) -> float:
     while len(times) < 4 or (sum(times) < seconds and len(times) < 1000):
         start = time.process_time()
         with torch.inference_mode():
-            linear(left, right, out=out)
+            linear(left, right, memory=out)
         times.append(time.process_time() - start)
     return float(np.median(times[1:]))
 

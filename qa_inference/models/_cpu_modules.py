@@ -1,7 +1,8 @@
-"""Modules that a CPU computes faster, in place of those of the library; for inference only.
+"""Modules that a CPU computes faster, in place of those of transformers; for inference only.
 
-T5's modules pass over their numbers five to eight times, and in bfloat16 round them after each pass. Those here pass
-over them a few times. Their results differ by rounding, and are as near to the exact ones or nearer.
+Linear layers in float32 use the faster of torch's libraries. T5's norm and its GELU, which GPT-2 has too, pass over
+their numbers five to eight times, and in bfloat16 round them after each pass. Those here pass over them one to four
+times. Their results differ by rounding, and are as near to the exact ones or nearer.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from qa_inference.models import _float32_products
 from qa_inference.models._bfloat16_attention import is_native_bfloat16
 
 
-class FasterLinear(nn.Linear):
-    """A linear layer whose products are made by `_float32_products.linear`."""
+class Float32Linear(nn.Linear):
+    """A linear layer that multiplies float32 matrices by `_float32_products.linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """`input` [..., D] to [..., V]."""
@@ -33,14 +34,14 @@ class RootMeanSquareNorm(nn.Module):
         self.weight, self.eps = weight, eps
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """`hidden` [..., D] to the same shape and type."""
+        """`hidden` [..., D] to the same shape, in the type of the weight."""
         if torch.is_grad_enabled():
             return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
         numbers = hidden.float()
         length = torch.linalg.vector_norm(numbers, dim=-1, keepdim=True)
         scale = (length.square() / hidden.shape[-1] + self.eps).rsqrt()
         numbers = numbers * scale if numbers is hidden else numbers.mul_(scale)
-        return numbers.mul_(self.weight).to(hidden.dtype)
+        return numbers.mul_(self.weight).to(self.weight.dtype)
 
 
 def use_fast_modules(model: nn.Module) -> None:
@@ -48,12 +49,12 @@ def use_fast_modules(model: nn.Module) -> None:
     first = next(model.parameters())
     if first.device.type != "cpu":
         return
-    # GELU itself is the fastest in bfloat16. T5's formula is within 0.0005 of it, and the rounding of its steps is
-    # farther away. In float32, the formula is computed in one pass.
+    # In bfloat16, GELU itself is the fastest. The formula that stands for it is within 0.0005 of it, and the rounding
+    # of the formula's steps is farther away. In float32, the formula is computed in one pass.
     formula = "none" if is_native_bfloat16(first) else "tanh"
     for name, module in list(model.named_modules()):
         if type(module) is nn.Linear:  # not a subclass, which may have another `forward`
-            module.__class__ = FasterLinear
+            module.__class__ = Float32Linear
         elif isinstance(module, NewGELUActivation):
             model.set_submodule(name, nn.GELU(formula))
         elif isinstance(module, T5LayerNorm | MT5LayerNorm):

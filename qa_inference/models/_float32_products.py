@@ -1,8 +1,8 @@
 """Products of float32 matrices on a CPU, by the faster of torch's two libraries.
 
-torch multiplies float32 matrices by MKL, which runs at less than half of its speed on processors that are not Intel's.
-torch also carries oneDNN, which it uses for bfloat16 and for convolutions. Its products of float32 matrices are in full
-float32 too, whatever precision the process has set.
+torch multiplies float32 matrices by MKL. On the AMD processors that we measured, MKL reaches less than half of their
+speed. torch also carries oneDNN, which it uses for bfloat16 and for convolutions. The products of both libraries are in
+full float32, whatever precision the process has set. They differ by rounding.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 MEASURED_SHAPE = (128, 512, 512)  # rows, inner size and columns of the product that is timed
-MEASURED_TIMES = 12  # in a row, so that a program that takes turns with this one interrupts only some of them
+MEASURED_TIMES = 12  # close together, so that another program on the same core can disturb only some of them
+CLEARLY_FASTER = 1.3  # times as fast; a small difference of two measurements must not decide
 ROW_STEP = 32  # oneDNN keeps some 0.4 MB for every number of rows that it has met, so it gets multiples of this
-CLEARLY_FASTER = 1.3  # times as fast; the choice does not depend on the small differences of two measurements
 
 
-def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None = None, *, out: Tensor | None = None) -> Tensor:
+def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None = None, *, memory: Tensor | None = None) -> Tensor:
     """`hidden @ weight.T + bias` [..., V] of `hidden` [..., D], `weight` [V, D] and `bias` [V].
 
-    Products of another type or on another device, and those whose gradients are recorded, are torch's own. `out`
-    [N, V] is memory that torch may use for the result if `hidden` is [N, D] and there is no bias.
+    Only products of plain float32 tensors on a CPU whose gradients are not recorded may be oneDNN's. All others are
+    torch's own, and all are if `torch.backends.mkldnn.enabled` is False. torch writes the result into `memory` [N, V]
+    if it is given, `hidden` is [N, D] and there is no bias; oneDNN does not.
     """
-    in_float32 = hidden.dtype is torch.float32 and weight.dtype is torch.float32 and hidden.device.type == "cpu"
-    if in_float32 and not torch.is_grad_enabled() and onednn_is_faster():
+    suits = not torch.is_grad_enabled() and bool(torch.backends.mkldnn.enabled)
+    if suits and all(_is_plain(part) for part in (hidden, weight, bias) if part is not None) and onednn_is_faster():
         return _onednn_linear(hidden, weight, bias)
-    return F.linear(hidden, weight, bias) if out is None else torch.mm(hidden, weight.T, out=out)
+    return F.linear(hidden, weight, bias) if memory is None else torch.mm(hidden, weight.T, out=memory)
 
 
 @functools.cache
@@ -39,12 +40,17 @@ def onednn_is_faster() -> bool:
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         return False
     rows, inner, columns = MEASURED_SHAPE
-    factors = torch.ones(rows, inner), torch.ones(columns, inner)
-    with torch.inference_mode():
+    factors = [torch.ones(shape, dtype=torch.float32, device="cpu") for shape in ((rows, inner), (columns, inner))]
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         usual, onednn = (
             min(_seconds(library, *factors) for _ in range(MEASURED_TIMES)) for library in (F.linear, _onednn_linear)
         )
     return usual > CLEARLY_FASTER * onednn
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is of float32, in a CPU's memory, and of no class that computes in its own way."""
+    return tensor.dtype is torch.float32 and tensor.device.type == "cpu" and type(tensor) in (Tensor, nn.Parameter)
 
 
 def _onednn_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -100,7 +100,8 @@ class DecoderOnly:
         model, tokenizer = load_pretrained(
             AutoModelForCausalLM, "a decoder-only model", name, options, gguf_file=gguf_file, device_map=device_map
         )
-        use_fast_modules(model)
+        if device_map is None:  # else accelerate has put hooks on the modules
+            use_fast_modules(model)
         return cls(model, tokenizer, sharing=sharing)
 
     @property

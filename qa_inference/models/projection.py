@@ -1,9 +1,10 @@
 """From a decoder's hidden states to log-probabilities of tokens: finding the matrix, top tokens, teacher forcing.
 
-Logits are as wide as the vocabulary and are needed for a moment only. So a few rows are projected at a time, into
-memory that stays near the processor; they are reduced to the row's top tokens, or to the log-probability of its target,
-and overwritten. Where only a few rows would fit, the vocabulary is taken in parts. Otherwise the whole matrix, of up to
-262,144 tokens, would be read again for every few rows, which takes longer than the multiplication.
+Logits are as wide as the vocabulary and are needed for a moment only. So a few rows are projected at a time, where the
+library allows it into memory that stays near the processor; they are reduced to the row's top tokens, or to the log-
+probability of its target, and overwritten. Where only a few rows would fit, the vocabulary is taken in parts. Otherwise
+the whole matrix, of up to 262,144 tokens, would be read again for every few rows, which takes longer than the
+multiplication.
 """
 
 from __future__ import annotations
@@ -67,22 +68,22 @@ class Projection:
             log_probs.append(_normalized(chosen.amax(1, keepdim=True), peaks, totals)[:, 0])
         return torch.cat(log_probs)
 
-    def logits(self, hidden: Tensor, out: Tensor | None = None, columns: slice = WHOLE) -> Tensor:
+    def logits(self, hidden: Tensor, memory: Tensor | None = None, columns: slice = WHOLE) -> Tensor:
         """The logits of `columns` [N, V'] after each row of `hidden` [N, D], in the model's dtype.
 
-        `out` is memory for them, or None.
+        `memory` is where they may be written, or None.
         """
         if self.weight is None:
             return hidden[:, columns]
         if self.scale != 1.0:
             hidden = hidden * self.scale
-        logits = linear(hidden, self.weight[columns], out=out)
+        logits = linear(hidden, self.weight[columns], memory=memory)
         return logits if self.bias is None else logits.add_(self.bias[columns])
 
     def _parts(self, hidden: Tensor) -> Iterator[tuple[slice, list[tuple[slice, Tensor | None]]]]:
         """Slices of rows and, for each, the slices of the vocabulary, each with memory for its logits.
 
-        All slices use the same memory: a part is overwritten by the next.
+        All slices get the same memory: a part in it is overwritten by the next.
         """
         width = hidden.shape[-1] if self.weight is None else len(self.weight)
         room = CPU_LOGITS if hidden.device.type == "cpu" else GPU_LOGITS
@@ -109,9 +110,9 @@ class CappedProjection(Projection):
 
     cap: float = 30.0
 
-    def logits(self, hidden: Tensor, out: Tensor | None = None, columns: slice = WHOLE) -> Tensor:
+    def logits(self, hidden: Tensor, memory: Tensor | None = None, columns: slice = WHOLE) -> Tensor:
         """The logits of `columns` [N, V'] after each row of `hidden` [N, D]."""
-        return super().logits(hidden, out, columns).div_(self.cap).tanh_().mul_(self.cap)
+        return super().logits(hidden, memory, columns).div_(self.cap).tanh_().mul_(self.cap)
 
 
 def find_projection(model: Any, logits: Tensor, hidden_states: Callable[[], Tensor], tolerance: float) -> Projection:

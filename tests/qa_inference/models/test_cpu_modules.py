@@ -11,7 +11,7 @@ from transformers.activations import NewGELUActivation
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from qa_inference.models import _bfloat16_attention as attention
-from qa_inference.models._cpu_modules import FasterLinear, use_fast_modules
+from qa_inference.models._cpu_modules import Float32Linear, use_fast_modules
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.models.loading import LoadingOptions
 from tests import tiny
@@ -75,6 +75,14 @@ def test_the_norm_is_as_near_to_the_exact_one_or_nearer(dtype: torch.dtype) -> N
         assert errors.mean() < (1 if dtype is torch.bfloat16 else 1.2) * library.mean()
 
 
+@torch.inference_mode()
+def test_the_norm_has_the_type_of_its_weight_as_the_library_has() -> None:
+    for weights, numbers in ((torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)):
+        module = T5LayerNorm(WIDTH).to(weights)
+        hidden = torch.ones(2, WIDTH, dtype=numbers)
+        assert _replaced(module, weights)(hidden).dtype is module(hidden).dtype is weights
+
+
 def test_a_linear_layer_keeps_its_gradients_and_its_name() -> None:
     class OwnForward(nn.Linear):
         def forward(self, input: Tensor) -> Tensor:
@@ -84,7 +92,7 @@ def test_a_linear_layer_keeps_its_gradients_and_its_name() -> None:
     before, hidden = model.state_dict(), torch.ones(2, WIDTH)
     expected = model(hidden)
     use_fast_modules(model)
-    assert [type(module) for module in model] == [FasterLinear, OwnForward]
+    assert [type(module) for module in model] == [Float32Linear, OwnForward]
     assert model.state_dict().keys() == before.keys()
     torch.testing.assert_close(model(hidden), expected)
     model(hidden).sum().backward()
@@ -107,12 +115,12 @@ def test_only_a_model_that_is_loaded_has_them(family: str, dtype: torch.dtype, t
     before = given.to(dtype).state_dict()
     EncoderDecoder(given, tokenizer)
     kinds = {type(module).__name__ for module in given.modules()}
-    assert {"Linear", f"{family.upper()}LayerNorm"} <= kinds and "FasterLinear" not in kinds
+    assert {"Linear", f"{family.upper()}LayerNorm"} <= kinds and "Float32Linear" not in kinds
     given.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     options = LoadingOptions(device="cpu", dtype=str(dtype).removeprefix("torch."))
     network = EncoderDecoder.load(str(tmp_path), options).model
     kinds = {type(module).__name__ for module in network.modules()}
-    assert {"FasterLinear", "RootMeanSquareNorm"} <= kinds and not {"Linear", f"{family.upper()}LayerNorm"} & kinds
+    assert {"Float32Linear", "RootMeanSquareNorm"} <= kinds and not {"Linear", f"{family.upper()}LayerNorm"} & kinds
     after = network.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)

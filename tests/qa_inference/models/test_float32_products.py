@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from qa_inference.models import _float32_products as products
+from qa_inference.models.loading import stated_precision
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 needs_onednn = pytest.mark.skipif(not HAS_ONEDNN, reason="this torch has no oneDNN")
@@ -17,6 +20,10 @@ def chosen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
     """Each library in turn, whichever is faster here."""
     monkeypatch.setattr(products, "onednn_is_faster", lambda: request.param)
     return bool(request.param)
+
+
+class OwnTensor(torch.Tensor):
+    """Weights that another library stores in its own way."""
 
 
 def _numbers(*shape: int) -> torch.Tensor:
@@ -31,14 +38,25 @@ def test_every_shape_has_the_product_in_full_float32(shape: tuple[int, ...], wit
     hidden, weight = _numbers(*shape), _numbers(50, 32)
     bias = _numbers(50) if with_bias else None
     exact = hidden.double() @ weight.double().T + (0 if bias is None else bias.double())
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
+    with stated_precision(torch.device("cpu")):
         result = products.linear(hidden, weight, bias)
-    finally:
-        torch.set_float32_matmul_precision(before)
     assert result.shape == (*shape[:-1], 50) and result.dtype is torch.float32
     torch.testing.assert_close(result.double(), exact, atol=1e-4, rtol=1e-5)
+
+
+@needs_onednn
+@pytest.mark.parametrize("precision", ["high", "medium"])
+@torch.inference_mode()
+def test_a_lower_precision_of_the_process_does_not_change_the_scores_product(precision: str) -> None:
+    hidden, weight = _numbers(64, 512), _numbers(96, 512)
+    expected = products._onednn_linear(hidden, weight)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        with stated_precision(torch.device("cpu")):
+            assert torch.equal(products._onednn_linear(hidden, weight), expected)
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.usefixtures("chosen")
@@ -51,7 +69,7 @@ def test_factors_may_be_views() -> None:
 @torch.inference_mode()
 def test_torch_writes_into_the_memory_that_is_offered(chosen: bool) -> None:
     memory = torch.zeros(5, 50)
-    result = products.linear(_numbers(5, 32), _numbers(50, 32), out=memory)
+    result = products.linear(_numbers(5, 32), _numbers(50, 32), memory=memory)
     torch.testing.assert_close(result, F.linear(_numbers(5, 32), _numbers(50, 32)))
     assert (result.data_ptr() == memory.data_ptr()) is not chosen
 
@@ -65,6 +83,11 @@ def test_only_float32_without_gradients_asks_which_library_is_faster(monkeypatch
         for dtype in (torch.bfloat16, torch.float64):
             hidden, other = _numbers(5, 32).to(dtype), _numbers(50, 32).to(dtype)
             assert torch.equal(products.linear(hidden, other), F.linear(hidden, other))
+        products.linear(_numbers(5, 32), _numbers(50, 32).to("meta"))
+        own = products.linear(_numbers(5, 32), _numbers(50, 32).as_subclass(OwnTensor))
+        assert type(own) is OwnTensor
+        monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+        products.linear(_numbers(5, 32), _numbers(50, 32))
 
 
 @needs_onednn
@@ -98,9 +121,21 @@ def test_onednn_has_to_be_clearly_faster(onednn: float, faster: bool, monkeypatc
 
 
 @needs_onednn
-def test_the_choice_is_measured_on_real_products() -> None:
-    assert products.onednn_is_faster.__wrapped__() in (True, False)
-    assert products._seconds(products._onednn_linear, torch.ones(4, 8), torch.ones(3, 8)) > 0
+def test_the_choice_is_measured_on_float32_whatever_the_caller_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, measured = products._seconds, []
+
+    def watched(library: Callable[..., torch.Tensor], hidden: torch.Tensor, weight: torch.Tensor) -> float:
+        measured.append((hidden.dtype, weight.device.type, library(hidden, weight).dtype))
+        return seconds(library, hidden, weight)
+
+    monkeypatch.setattr(products, "_seconds", watched)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"), torch.autocast("cpu"):
+            assert products.onednn_is_faster.__wrapped__() in (True, False)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert set(measured) == {(torch.float32, "cpu", torch.float32)}
 
 
 @pytest.mark.parametrize("missing", ["library", "operation"])
