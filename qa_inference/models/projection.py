@@ -1,9 +1,9 @@
 """From a decoder's hidden states to log-probabilities of tokens: finding the matrix, top tokens, teacher forcing.
 
 Logits are as wide as the vocabulary and are needed for a moment only. So a few rows are projected at a time, where the
-library allows it into memory that stays near the processor; they are reduced to the row's top tokens, or to the log-
-probability of its target, and overwritten. Where only a few rows would fit, the vocabulary is taken in parts. Otherwise
-the whole matrix, of up to 262,144 tokens, would be read again for every few rows, which takes longer than the
+library allows it into memory that stays near the processor; they are reduced to the row's top tokens, or to the
+log-probability of its target, and overwritten. Where only a few rows would fit, the vocabulary is taken in parts.
+Otherwise the whole matrix, of up to 262,144 tokens, would be read again for every few rows, which takes longer than the
 multiplication.
 """
 
