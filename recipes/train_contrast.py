@@ -175,7 +175,8 @@ class Visits:
         for group in groups:
             self.groups[group.name].append(group)
         self.names = sorted(self.groups)
-        self.weights = [WEIGHTS.get(name, 0.5) for name in self.names]
+        weights = WEIGHTS | dict(args.set_weights)
+        self.weights = [weights.get(name, 0.5) for name in self.names]
 
     def draw(self) -> Visit | None:
         """A visit to a group, edited where it has edits; None if there is nothing to compare."""
@@ -588,6 +589,12 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
     run.train(mixed(visits, usual, args, draw), losses)
 
 
+def set_weight(text: str) -> tuple[str, float]:
+    """`fever=3` as a name and a number."""
+    name, weight = text.split("=")
+    return name, float(weight)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -607,6 +614,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--visits", type=int, default=2, help="batches of visits in a step")
     parser.add_argument("--pairs", type=int, default=4, help="of a claim in a visit")
     parser.add_argument("--other-words", type=float, default=0.6, help="share of edits beside a claim with synonyms")
+    parser.add_argument("--set-weights", type=set_weight, nargs="*", default=[], help="as fever=3: shares of visits")
     parser.add_argument("--cut", type=float, default=0.6, help="share of sources cut where claims are about one place")
     parser.add_argument("--synonyms", type=float, default=0.1, help="share of edits that leave the claim true")
     parser.add_argument("--mirrored", type=float, default=0.6, help="share of edits that edit the source too")

@@ -23,6 +23,7 @@ SETTINGS = {
     "distractors": 0.0,
     "synonyms": 0.5,
     "rows": 100,
+    "set_weights": [],
 }
 
 
