@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cores", type=int, default=1, help="plan: the cores of a node")
     parser.add_argument("--memory", type=float, default=2.0, help="plan: the memory of a node in GB")
     parser.add_argument("--gpus", type=float, default=0.0, help="plan: the GPUs of a node")
-    parser.add_argument("--memory-per-process", type=float, default=1.3, help="in GB; 1.3: the embedded model on a CPU")
+    parser.add_argument("--memory-per-process", type=float, default=1.6, help="in GB; 1.6: the embedded model on a CPU")
     parser.add_argument("--gpus-per-process", type=float, default=0.0, help="0.5: two processes share a GPU")
     args = parser.parse_args(argv)
     node = Resources(args.cores, args.memory, args.gpus)

@@ -72,7 +72,7 @@ PRESETS: dict[str, Preset[PairFormat]] = {
             str(CHECKPOINTS / "qagen"),
             PairFormat(separator="<sep>", window=512),
             "Apache-2.0",
-            "49M parameters, English; ships with the package and needs no network",
+            "62M parameters, English; ships with the package and needs no network",
             tried="yes",
         ),
         Preset(
@@ -157,7 +157,7 @@ QUESTION_PRESETS: dict[str, Preset[QuestionFormat]] = {
             str(CHECKPOINTS / "qagen"),
             QuestionFormat(window=512),
             "Apache-2.0",
-            "49M parameters, English; ships with the package and needs no network",
+            "62M parameters, English; ships with the package and needs no network",
             tried="yes",
         ),
         Preset(

@@ -124,8 +124,8 @@ METRICS: dict[str, MetricSpec] = {
             best=math.inf,
             shows_01=True,
             # Of the embedded model's pairs on CNN/DailyMail summaries that people call consistent, three in four score
-            # above -0.8 and 93 % above -1.4; of the other summaries' pairs 4 % score below -2.6
-            # (`benchmarks/agreement.py`). On XSum a third of the pairs lies there, consistent or not.
+            # above -0.8 and 94 % above -1.4; of the other summaries' pairs 4 % score below -2.6
+            # (`benchmarks/agreement.py`). On XSum two thirds of the pairs score below -1.4, consistent or not.
             band_limits=(-2.6, -1.4, -0.8),
             meaning="A model writes questions and answers about the summary, and reads each pair against the source. A "
             "pair scores 0 if the source supports it as well as the summary does, and less if the source supports it "
@@ -137,8 +137,8 @@ METRICS: dict[str, MetricSpec] = {
             report_cells=lambda pair: (pair.answer,),
             band_note="The bands were set on the embedded model and on summaries that keep to the source's words: of "
             "those that people call consistent, three in four pairs are in the highest band. Pairs of a summary in its "
-            "own words score lower: on XSum a third of the pairs is in the lowest band, whether people call the "
-            "summary consistent or not. Another model has another scale.",
+            "own words score lower: on XSum two thirds of the pairs are in the two lowest bands, whether people call "
+            "the summary consistent or not. Another model has another scale.",
             presets={"model": "qa_inference.presets:PRESETS"},
         ),
         MetricSpec(

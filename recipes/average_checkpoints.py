@@ -1,4 +1,4 @@
-"""Average the weights of a checkpoint and of one trained further from it, which mostly keeps the strengths of both.
+"""Average two checkpoints, one trained on from the other or both from a third: it mostly keeps the strengths of both.
 
     python -m recipes.average_checkpoints OLD NEW --out runs/reader/averaged [--share 0.5]
 

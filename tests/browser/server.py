@@ -43,8 +43,8 @@ async def fetch(url: str, cache_dir: str) -> str:
 
 def load(metric: str) -> Any:
     if metric == "quals":
-        return QualsScorer(QualsConfig(groups=6, max_new_tokens=24, max_pairs=3, device="cpu"))
-    config = QagsConfig(num_candidates=2, beam_width=2, hypotheses=2, max_question_tokens=16, device="cpu")
+        return QualsScorer(QualsConfig(groups=6, max_new_tokens=40, max_pairs=3, device="cpu"))
+    config = QagsConfig(num_candidates=2, beam_width=2, hypotheses=2, max_question_tokens=32, device="cpu")
     return QagsScorer(config, finder=Finder())
 
 

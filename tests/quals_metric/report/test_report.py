@@ -560,7 +560,7 @@ def test_21_d27_a_report_shows_the_users_columns(keep: tuple[str, ...], score: A
 
 def test_21_d22_bands_order_scores_and_judge_nothing(tmp_path: Path) -> None:
     html = written(tmp_path, QUALS)
-    assert "they are no verdict on an answer or a summary" in html and "on XSum a third of the pairs" in html
+    assert "they are no verdict on an answer or a summary" in html and "on XSum two thirds of the pairs" in html
     assert not re.search("support(ed)? by|hardly|weakly|partly", html)
     hues = {colorsys.rgb_to_hsv(*bytes.fromhex(colour))[0] for colour in
             re.findall(r"q-band-[1-4] \{ background: #(\w{6})", STYLE)}  # fmt: skip
