@@ -13,8 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from quals_metric.report.examples import EXAMPLES  # noqa: E402  # the checkout's, as for the tests
+from tests.browser.conftest import ARGUMENTS, Server, free_port, ready  # noqa: E402
 
 EXAMPLE = EXAMPLES[2]
-PORT = 7865
 COMMAND = [sys.executable, "-m", "quals_metric"]
 VARIABLES = os.environ | {"PYTHONPATH": str(ROOT)}
 
@@ -60,17 +58,18 @@ def app(browser: Browser) -> None:
 @contextlib.contextmanager
 def served() -> Iterator[str]:
     """The app's address, while it runs."""
-    url = f"http://127.0.0.1:{PORT}"
-    process = subprocess.Popen([*COMMAND, "serve", "--port", str(PORT)], env=VARIABLES)
-    try:
-        while process.poll() is None:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/config", timeout=60):
-                break
-            time.sleep(1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "app.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*COMMAND, "serve", "--port", str(port)], env=VARIABLES, stdout=output, stderr=output
+            )
+        try:
+            yield ready(Server(f"http://127.0.0.1:{port}", process, log)).url
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def save(page: Any, name: str, clip: dict[str, float]) -> None:
@@ -85,7 +84,7 @@ def main() -> None:
     if path is None:
         raise SystemExit("Chromium is not installed")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         report(browser)
         app(browser)
         browser.close()

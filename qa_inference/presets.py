@@ -64,6 +64,8 @@ _LMQG = PairFormat(
     window=512,
 )
 
+_EMBEDDED = "62M parameters, English; ships with the package and needs no network"
+
 PRESETS: dict[str, Preset[PairFormat]] = {
     preset.name: preset
     for preset in (
@@ -72,7 +74,7 @@ PRESETS: dict[str, Preset[PairFormat]] = {
             str(CHECKPOINTS / "qagen"),
             PairFormat(separator="<sep>", window=512),
             "Apache-2.0",
-            "62M parameters, English; ships with the package and needs no network",
+            _EMBEDDED,
             tried="yes",
         ),
         Preset(
@@ -157,7 +159,7 @@ QUESTION_PRESETS: dict[str, Preset[QuestionFormat]] = {
             str(CHECKPOINTS / "qagen"),
             QuestionFormat(window=512),
             "Apache-2.0",
-            "62M parameters, English; ships with the package and needs no network",
+            _EMBEDDED,
             tried="yes",
         ),
         Preset(

@@ -100,7 +100,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
     folder = tmp_path_factory.mktemp("servers")
     started = {metric: _start(metric, folder / f"{metric}.log") for metric in ("quals", "qags")}
     try:
-        yield lambda metric: _ready(started[metric])
+        yield lambda metric: ready(started[metric])
     finally:
         for server in started.values():
             server.process.kill()
@@ -119,7 +119,8 @@ def _start(metric: str, log: Path) -> Server:
     return Server(f"http://127.0.0.1:{port}", process, log)
 
 
-def _ready(server: Server) -> Server:
+def ready(server: Server) -> Server:
+    """The server, once it answers. Raises AssertionError with its log if its process has ended."""
     while server.process.poll() is None:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.url}/config", timeout=PATIENCE):
             return server

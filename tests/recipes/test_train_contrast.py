@@ -98,6 +98,12 @@ def test_an_edit_makes_the_touched_pairs_false_and_the_source_may_be_edited_too(
     assert false is not None and len(false.sources) == 1 and [item.label for item in false.items] == [1, 0]
 
 
+def test_a_set_has_the_share_of_the_visits_that_is_given(draw_visits: Callable[..., recipe.Visits]) -> None:
+    assert draw_visits("symmetric").weights == [recipe.WEIGHTS["symmetric"]] and draw_visits("news").weights == [0.5]
+    given = [recipe.set_weight("news=3"), recipe.set_weight("symmetric=0.2")]
+    assert [draw_visits(name, set_weights=given).weights for name in ("news", "symmetric")] == [[3.0], [0.2]]
+
+
 def test_claims_and_sources_are_crossed_and_pairs_are_decoded_once(draw_visits: Callable[..., recipe.Visits]) -> None:
     visit = draw_visits("symmetric").draw()
     assert visit is not None and sorted(item.label for item in visit.items) == [0, 0, 1, 1]
