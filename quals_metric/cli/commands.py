@@ -162,8 +162,8 @@ def serve_command(
 def models_command(as_json: JsonOption = False) -> None:
     """List the presets: checkpoints known to work.
 
-    The list shows the option that takes a preset, and its licence. "tried" shows whether this package was tested with
-    these weights; otherwise the format is from the model's card.
+    For every preset, the list has the option that takes it and its licence. "tried" is "yes" if this package was tested
+    with these weights. If not, the format comes from the model's card.
     """
     from quals_metric.cli.terminal import rows_block
 

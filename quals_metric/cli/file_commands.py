@@ -154,10 +154,10 @@ def compare_command(
 ) -> None:
     """Compare the scores of two or more systems.
 
-    Is a difference more than chance? The tests are the paired bootstrap (Koehn 2004) and paired approximate
-    randomization (Riezler and Maxwell 2005), as --paired-bs and --paired-ar of sacreBLEU. With more than two systems,
-    each pair of them is tested. The p-values of randomization are then given after Holm's correction for the number of
-    tests, too.
+    Two tests tell whether a difference is more than chance: the paired bootstrap (Koehn 2004) and paired approximate
+    randomization (Riezler and Maxwell 2005). They are those of --paired-bs and --paired-ar of sacreBLEU. With more than
+    two systems, each pair of them is tested. The table then also has the p-values of randomization after Holm's
+    correction for the number of tests.
     """
     from quals_metric.files.compare import compare_score_files, read_comparable
 

@@ -35,7 +35,8 @@ AuthOption = Annotated[
 AllowedHostOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="Further host name that requests may be for, such as that of a proxy. Repeat the option for several names."
+        help="Host name that the server also answers for, for example the name of a proxy in front of it. "
+        "Repeat the option for several names."
     ),
 ]
 
