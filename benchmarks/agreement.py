@@ -421,7 +421,7 @@ def add_scorer_arguments(parser: argparse.ArgumentParser) -> None:
         "--per-answer", nargs="+", default=[None], type=lambda text: None if text == "any" else int(text),
         help="of QAGS: how many questions may ask for the same answer; any: as published",
     )  # fmt: skip
-    parser.add_argument("--tokens", nargs="+", default=["all", "answer"], choices=["all", "answer"])
+    parser.add_argument("--tokens", nargs="+", default=["all", "answer"], choices=["all", "answer", "balanced"])
     parser.add_argument("--groups", type=int, default=60, help="of QUALS")
     parser.add_argument("--by-sentence", action="store_true", help="of QUALS: search every sentence by itself")
     parser.add_argument("--gguf", help="of QUALS: a GGUF file in the model's folder")

@@ -65,10 +65,11 @@ class QualsConfig(ModelOptions):
         help="Search every sentence of a summary by itself. The published search reads the whole summary.",
         kind=bool,
     )
-    tokens: Literal["all", "answer"] = option(
+    tokens: Literal["all", "answer", "balanced"] = option(
         "all",
-        help="Tokens of a pair that are scored: all, or those of its answer.",
-        choices=("all", "answer"),
+        help="Tokens of a pair that are scored: all, or those of its answer. balanced: all, but the question and the "
+        "answer count the same.",
+        choices=("all", "answer", "balanced"),
         kind=str,
     )
     whole_answers: bool = option(

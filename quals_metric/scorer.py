@@ -315,8 +315,9 @@ class QualsScorer(QuestionScorer[QualsResult]):
 
     def _mean(self, pair: Candidate, log_probs: Array) -> float:
         """The mean log-probability of the tokens that count, in nats."""
-        start = pair.answer_start if self.config.tokens == "answer" else 0
-        return float(log_probs[start:].mean(dtype=np.float64))
+        question, answer = log_probs[: pair.answer_start], log_probs[pair.answer_start :]
+        parts = {"all": (log_probs,), "answer": (answer,), "balanced": (question, answer)}[self.config.tokens]
+        return sum(float(part.mean(dtype=np.float64)) for part in parts) / len(parts)
 
     def _pair_score(self, pair: Candidate, source_log_probs: Array) -> PairScore:
         """Step 3: `mean log p(token | source) - mean log p(token | summary)`."""

@@ -168,6 +168,7 @@ def signatures() -> dict[str, dict[str, str]]:
     quals: dict[str, dict[str, Any]] = {
         "default": {},
         "tokens answer": {"tokens": "answer"},
+        "tokens balanced": {"tokens": "balanced"},
         "max_pairs 3": {"max_pairs": 3},
         "preset fast": {"preset": "fast"},
         "another search": {"groups": 12, "strength": 0.25, "min_new_tokens": 2, "max_new_tokens": 30},

@@ -130,14 +130,18 @@ def test_a_pair_takes_its_best_window(folder: str, result: QualsResult) -> None:
         np.testing.assert_allclose(pair.source_log_probs, best, atol=1e-4)
 
 
-def test_answer_tokens_only(folder: str, result: QualsResult) -> None:
-    answers = _scorer(folder, tokens="answer").score(summaries=SUMMARIES[:4], sources=SOURCES[:4])
-    for summary, other in zip(answers.summaries, result.summaries, strict=False):
+@pytest.mark.parametrize(("tokens", "weight_of_question"), [("answer", 0.0), ("balanced", 0.5)])
+def test_question_and_answer_count_as_the_option_says(
+    folder: str, result: QualsResult, tokens: str, weight_of_question: float
+) -> None:
+    scored = _scorer(folder, tokens=tokens).score(summaries=SUMMARIES[:4], sources=SOURCES[:4])
+    for summary, other in zip(scored.summaries, result.summaries, strict=False):
         for pair, same in zip(summary.pairs, other.pairs, strict=True):
             start = pair.tokens.index("<sep>") + 1
-            expected = np.mean(same.source_log_probs[start:]) - np.mean(same.summary_log_probs[start:])
+            ratios = np.subtract(same.source_log_probs, same.summary_log_probs)
+            expected = weight_of_question * ratios[:start].mean() + (1 - weight_of_question) * ratios[start:].mean()
             assert pair.score == pytest.approx(expected, abs=1e-5)
-    assert "|tokens:answer|" in answers.signature
+    assert any(summary.pairs for summary in scored.summaries) and f"|tokens:{tokens}|" in scored.signature
 
 
 def test_undefined_is_nan_with_a_count_and_a_note(folder: str, result: QualsResult) -> None:
@@ -315,7 +319,7 @@ def test_a_format_that_does_not_fit_is_said(folder: str) -> None:
         ({"max_new_tokens": 5}, "min_new_tokens: must be less than max_new_tokens"),
         ({"strength": -1.0}, "strength: must be a finite number of at least 0; got -1.0"),
         ({"strength": math.nan}, "strength: must be a finite number"),
-        ({"tokens": "question"}, "tokens: must be one of all, answer; got 'question'"),
+        ({"tokens": "question"}, "tokens: must be one of all, answer, balanced; got 'question'"),
         ({"preset": "slow"}, "preset: must be one of default, fast; got 'slow'"),
         ({"preset": "fast", "groups": 30}, "preset: 'fast' stands for 20 groups; got groups=30 beside it"),
         ({"sharing": "no"}, "sharing: must be one of auto, shared, expanded; got 'no'"),
