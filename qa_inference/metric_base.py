@@ -388,7 +388,7 @@ class ScoredSummary:
         scores: dict[tuple[int, int], list[float]] = {}
         for item in self.items:
             scores.setdefault((item.start, item.end), []).append(item.score)
-        answers = [(mean_of_defined(of_answer), *place) for place, of_answer in scores.items()]
+        answers = [(mean_of_defined(of_answer), *bounds) for bounds, of_answer in scores.items()]
         # 2. Of those below the threshold, the lowest first, take those that overlap none that was taken.
         taken: list[tuple[int, int, float]] = []
         for score, start, end in sorted(answer for answer in answers if answer[0] < threshold):
@@ -523,8 +523,8 @@ class CorpusResult(Generic[Summary_co]):
     @property
     def probabilities(self) -> list[float] | None:
         """The probability of every summary by the scorer's calibration, NaN: undefined; None without a calibration."""
-        found = [summary.probability for summary in self.summaries if summary.probability is not None]
-        return found or None
+        probabilities = [summary.probability for summary in self.summaries if summary.probability is not None]
+        return probabilities or None
 
     @property
     def num_undefined(self) -> int:
@@ -667,7 +667,9 @@ class QuestionScorer(ABC, Generic[Result_co]):
         """The result with the probability of every score, if there is a calibration."""
         if (calibration := self.calibration) is None:
             return result
-        summaries = (replace(each, probability=calibration.probability(each.score)) for each in result.summaries)
+        summaries = (
+            replace(summary, probability=calibration.probability(summary.score)) for summary in result.summaries
+        )
         return replace(result, summaries=tuple(summaries), calibration=calibration.origin)
 
     def _best(self, read: Sequence[tuple[int, Any]]) -> Any:

@@ -42,16 +42,16 @@ def whole_sentences(text: str) -> list[tuple[int, int]]:
     Other than in `sentence_bounds`, a line break within a sentence does not end it, and what has fewer than
     `FEWEST_WORDS` words belongs to the sentence behind it, or at the end to the one before it.
     """
-    found: list[tuple[int, int]] = []
+    sentences: list[tuple[int, int]] = []
     for start, end in sentence_bounds(text):
-        if found and not _is_whole(text, *found[-1], start):
-            found[-1] = found[-1][0], end
+        if sentences and not _is_whole(text, *sentences[-1], start):
+            sentences[-1] = sentences[-1][0], end
         else:
-            found.append((start, end))
-    if len(found) > 1 and not _is_whole(text, *found[-1], len(text)):
-        *found, (start, _), (_, end) = found
-        found.append((start, end))
-    return found if len(found) > 1 else [(0, len(text))]
+            sentences.append((start, end))
+    if len(sentences) > 1 and not _is_whole(text, *sentences[-1], len(text)):
+        *sentences, (start, _), (_, end) = sentences
+        sentences.append((start, end))
+    return sentences if len(sentences) > 1 else [(0, len(text))]
 
 
 def _is_whole(text: str, start: int, end: int, next_start: int) -> bool:

@@ -41,9 +41,9 @@ def score(
         ValueError: if the lengths or the indexes differ, a value is not allowed, or there is no such metric.
     """
     refuse_unknown(metric, options, metric_spec(metric).options())
-    given = contexts if sources is None else sources
+    texts = contexts if sources is None else sources
     index = _index(summaries)
-    if index is not None and (other := _index(given)) is not None and not index.equals(other):
+    if index is not None and (texts_index := _index(texts)) is not None and not index.equals(texts_index):
         raise ValueError(
             "summaries and their texts: must have the same index; they differ. Take both from one DataFrame, or call "
             "reset_index(drop=True) on both"

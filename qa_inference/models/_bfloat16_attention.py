@@ -72,15 +72,15 @@ def one_query_attention(
     rows, heads, count, _ = key.shape
     attended = torch.empty_like(query)
     mask = None if visible is None else torch.where(visible, 0.0, -torch.inf)
-    biases = [each.expand(rows, heads, 1, count) for each in (bias, mask) if each is not None]
+    biases = [addend.expand(rows, heads, 1, count) for addend in (bias, mask) if addend is not None]
     size = max(1, min(NUMBERS_AT_ONCE // key[0].numel(), rows))
     memory = torch.empty(size, *key.shape[1:], dtype=torch.float32)  # of keys, then of values
     for start in range(0, rows, size):
         part = slice(start, min(start + size, rows))
         numbers = memory[: part.stop - start]
         scores = (scaling * query[part].float()) @ numbers.copy_(key[part]).mT
-        for each in biases:
-            scores += each[part]
+        for addend in biases:
+            scores += addend[part]
         attended[part] = scores.softmax(-1) @ numbers.copy_(value[part])
     return attended.transpose(1, 2)
 

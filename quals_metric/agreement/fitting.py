@@ -70,7 +70,7 @@ class Reliability:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict for JSON."""
-        bins = [asdict(each) for each in self.bins]
+        bins = [asdict(part) for part in self.bins]
         plain: dict[str, Any] = json_ready(vars(self) | {"brier": self.brier.to_dict(), "bins": bins})
         return plain
 
@@ -87,7 +87,7 @@ class Fit:
     def threshold(self) -> float:
         """The least score with a probability of at least .5; NaN if no score has one."""
         scores, probabilities = self.calibration.scores, self.calibration.probabilities
-        above = next((place for place, value in enumerate(probabilities) if value >= 0.5), None)
+        above = next((index for index, value in enumerate(probabilities) if value >= 0.5), None)
         if above is None:
             return math.nan
         points = slice(max(0, above - 1), above + 1)
@@ -129,7 +129,7 @@ def fit_calibration(sets: Sequence[ScoredSet], metric: str, settings: Mapping[st
                 f"{scored_set.labelled.name}: must have a summary with a score; none has. Leave the file out"
             )
     scores, good, weights = _joined(sets)
-    sources = [source for each in sets for source in each.sources]
+    sources = [source for scored_set in sets for source in scored_set.sources]
     if not 0 < good.sum() < len(good) or len(set(sources)) < 2:
         raise ValueError(
             f"the labelled summaries: must be of two sources or more, and some must be consistent and others not; of "
@@ -142,9 +142,9 @@ def fit_calibration(sets: Sequence[ScoredSet], metric: str, settings: Mapping[st
     left_out = [_left_out(sets, index) for index in range(len(sets))] if len(sets) > 1 else []
     thresholds, probabilities = _isotonic(scores, good, weights)
     about = {
-        "data": [_described(each) for each in sets],
+        "data": [_described(scored_set) for scored_set in sets],
         "cross_validated": cross_validated.to_dict(),
-        "left_out": [each.to_dict() for each in left_out],
+        "left_out": [reliability.to_dict() for reliability in left_out],
         "version": __version__,
     }
     calibration = Calibration(
@@ -162,10 +162,10 @@ def out_of_fold(scores: Floats, good: Flags, weights: Floats, documents: Places)
     from sklearn.model_selection import GroupKFold
 
     folds = GroupKFold(min(FOLDS, len(np.unique(documents))))
-    found = np.full(len(scores), math.nan)
+    probabilities = np.full(len(scores), math.nan)
     for seen, unseen in folds.split(scores, groups=documents):
-        found[unseen] = np.interp(scores[unseen], *_isotonic(scores[seen], good[seen], weights[seen]))
-    return found
+        probabilities[unseen] = np.interp(scores[unseen], *_isotonic(scores[seen], good[seen], weights[seen]))
+    return probabilities
 
 
 def measure_reliability(
@@ -199,7 +199,7 @@ def measure_reliability(
         mean=float(probabilities.mean()),
         brier=sample.mean((probabilities - labels) ** 2),
         brier_of_share=share * (1 - share),
-        calibration_error=sum(each.count * abs(each.probability - each.share) for each in bins) / len(labels),
+        calibration_error=sum(part.count * abs(part.probability - part.share) for part in bins) / len(labels),
         roc_auc=roc_auc(scores, good),
         bins=tuple(bins),
     )
@@ -217,7 +217,7 @@ def check_scikit_learn() -> None:
 
 def _left_out(sets: Sequence[ScoredSet], index: int) -> Reliability:
     """The reliability on one set of the map that is fitted to the others."""
-    left_out, others = sets[index], [each for number, each in enumerate(sets) if number != index]
+    left_out, others = sets[index], [scored_set for number, scored_set in enumerate(sets) if number != index]
     probabilities = np.interp(left_out.scores, *_isotonic(*_joined(others)))
     sample = DocumentSample(left_out.sources)
     return measure_reliability(left_out.labelled.name, probabilities, left_out.scores, left_out.good, sample)
@@ -225,8 +225,13 @@ def _left_out(sets: Sequence[ScoredSet], index: int) -> Reliability:
 
 def _joined(sets: Sequence[ScoredSet]) -> tuple[Floats, Flags, Floats]:
     """The scores and labels of all sets, and weights that give every set the same."""
-    scores, good = np.concatenate([each.scores for each in sets]), np.concatenate([each.good for each in sets])
-    weights = np.concatenate([np.full(len(each.scores), 1 / max(1, len(each.scores))) for each in sets])
+    scores, good = (
+        np.concatenate([scored_set.scores for scored_set in sets]),
+        np.concatenate([scored_set.good for scored_set in sets]),
+    )
+    weights = np.concatenate(
+        [np.full(len(scored_set.scores), 1 / max(1, len(scored_set.scores))) for scored_set in sets]
+    )
     return scores, good, weights * len(scores) / len(sets)
 
 

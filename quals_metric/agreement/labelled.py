@@ -170,8 +170,8 @@ def _pairs_of_documents(sources: Sequence[Source], labels: Floats) -> Places:
     of_source: dict[Source, list[int]] = {}
     for index, source in enumerate(sources):
         of_source.setdefault(source, []).append(index)
-    found = [np.empty((0, 2), int)]
+    pairs = [np.empty((0, 2), int)]
     for rows in map(np.array, of_source.values()):
         better, worse = np.nonzero(labels[rows][:, None] > labels[rows][None, :])
-        found.append(np.stack([rows[better], rows[worse]], axis=1))
-    return np.concatenate(found)
+        pairs.append(np.stack([rows[better], rows[worse]], axis=1))
+    return np.concatenate(pairs)

@@ -84,16 +84,16 @@ def reliability_table(reliabilities: Sequence[Reliability]) -> StatisticsTable:
     """How reliable probabilities are, one row for each set of summaries."""
     rows = [
         (
-            each.name,
-            f"{each.num_summaries:,}",
-            format_number(each.share),
-            format_number(each.mean),
-            interval_text(each.brier),
-            format_number(each.brier_of_share),
-            format_number(each.calibration_error),
-            format_number(each.roc_auc),
+            reliability.name,
+            f"{reliability.num_summaries:,}",
+            format_number(reliability.share),
+            format_number(reliability.mean),
+            interval_text(reliability.brier),
+            format_number(reliability.brier_of_share),
+            format_number(reliability.calibration_error),
+            format_number(reliability.roc_auc),
         )
-        for each in reliabilities
+        for reliability in reliabilities
     ]
     return StatisticsTable(
         "Reliability of the probabilities",
@@ -123,6 +123,9 @@ def agreement_html(
         reliabilities: of each, a plot is shown.
         intro: what the page is about, in paragraphs.
     """
-    plots = [(Markup(reliability_svg(each.bins, f"Reliability: {each.name}")), each) for each in reliabilities]
+    plots = [
+        (Markup(reliability_svg(reliability.bins, f"Reliability: {reliability.name}")), reliability)
+        for reliability in reliabilities
+    ]
     values = dict(title=title, intro=intro, facts=facts, tables=tables, plots=plots)
     return render_template("agreement.html.jinja", **PAGE, **values).encode()

@@ -65,7 +65,7 @@ def called_consistent(scores: Floats, good: Flags, documents: Places) -> Flags:
     There must be at least two documents, numbered from 0 on.
     """
     others = (documents != document for document in range(documents.max() + 1))
-    thresholds = np.array([best_threshold(scores[other], good[other]) for other in others])
+    thresholds = np.array([best_threshold(scores[is_other], good[is_other]) for is_other in others])
     return np.asarray(scores >= thresholds[documents])
 
 
@@ -133,7 +133,7 @@ class DocumentSample:
         documents = self.documents if rows is None else self.documents[rows]
         weights = np.ones(len(values)) if where is None else where.astype(float)
         count = len(self.of_document)
-        sums, counts = (np.bincount(documents, each, count) for each in (values * weights, weights))
+        sums, counts = (np.bincount(documents, amounts, count) for amounts in (values * weights, weights))
         with np.errstate(invalid="ignore"):
             resampled = sums[self.draws].sum(1) / counts[self.draws].sum(1)
             return Estimate(float(sums.sum() / counts.sum()), resampled)

@@ -114,8 +114,11 @@ def agree_command(
     if html is not None:
         _write_agreement_page(html, pairs, consistent_from)
     if as_json:
-        found = [each.to_dict() | {"reliability": [one.to_dict() for one in of_set]} for each, of_set in pairs]
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        described = [
+            agreement.to_dict() | {"reliability": [reliability.to_dict() for reliability in of_set]}
+            for agreement, of_set in pairs
+        ]
+        typer.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return
     typer.echo("\n\n".join(_agreement_text(*pair) for pair in pairs))
 
@@ -221,20 +224,20 @@ def _reliabilities(
 
     good = labelled.good[kept]
     sample = DocumentSample([source for source, is_kept in zip(labelled.sources, kept, strict=True) if is_kept])
-    found = []
+    measured = []
     for name in {**scores, **probabilities}:
         if name in probabilities:
             values = probabilities[name][kept]
-            found.append(measure_reliability(f"{name}, by the calibration", values, values, good, sample))
+            measured.append(measure_reliability(f"{name}, by the calibration", values, values, good, sample))
         elif len(sample.of_document) > 1:
             values = scores[name][kept]
             fitted = out_of_fold(values, good, np.ones(len(values)), sample.documents)
-            found.append(measure_reliability(f"{name}, cross-validated", fitted, values, good, sample))
-    return found
+            measured.append(measure_reliability(f"{name}, cross-validated", fitted, values, good, sample))
+    return measured
 
 
 def _warn_of_own_labels(calibration: Calibration | None, labelled: LabelledSet) -> None:
-    if calibration is not None and labelled.digest in {each["sha256"] for each in calibration.about.get("data", ())}:
+    if calibration is not None and labelled.digest in {data["sha256"] for data in calibration.about.get("data", ())}:
         warnings.warn(
             f"{labelled.name}: the calibration was made from this file, so it looks better here than it is. Measure it "
             f"on other labels",
@@ -261,11 +264,11 @@ def _warn_of_weak_fit(fit: Fit) -> None:
             UserWarning,
             stacklevel=2,
         )
-    for each in (reliability, *fit.left_out):
-        if each.brier.value >= each.brier_of_share:
+    for measured in (reliability, *fit.left_out):
+        if measured.brier.value >= measured.brier_of_share:
             warnings.warn(
-                f"{each.name}: the probabilities are no better than one probability for all: Brier score "
-                f"{format_number(each.brier.value)}, that of the share {format_number(each.brier_of_share)}",
+                f"{measured.name}: the probabilities are no better than one probability for all: Brier score "
+                f"{format_number(measured.brier.value)}, that of the share {format_number(measured.brier_of_share)}",
                 UserWarning,
                 stacklevel=2,
             )
@@ -330,7 +333,7 @@ def _write_agreement_page(
         tables += [
             replace(table, title=f"{table.title}: {agreement.name}") for table in _tables(agreement, reliabilities)
         ]
-        plots += [replace(each, name=f"{agreement.name}: {each.name}") for each in reliabilities]
+        plots += [replace(reliability, name=f"{agreement.name}: {reliability.name}") for reliability in reliabilities]
     signatures = {name: text for agreement, _ in pairs for name, text in agreement.signatures.items()}
     facts += [(f"Signature of {name}", text) for name, text in signatures.items()]
     durable.write_file(path, agreement_html("Agreement with people", facts, tables, plots, intro))

@@ -114,9 +114,9 @@ class LengthPenalty:
 def _check_penalty(penalty: Any) -> None:
     """Check the fields that the penalties share."""
     checks = {"weight": finite_from(0), "n": integer_from(1)}
-    for each in fields(penalty):
-        if each.name in checks:
-            checks[each.name](each.name, getattr(penalty, each.name))
+    for field in fields(penalty):
+        if field.name in checks:
+            checks[field.name](field.name, getattr(penalty, field.name))
 
 
 class QualsReward:

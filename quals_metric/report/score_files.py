@@ -55,10 +55,10 @@ def report_file(
         if spec is None or spec.summary_type().items_field not in row.columns:
             raise ValueError(f"{row.location}: must have the questions behind its score. Score with --pairs --keep")
         threshold = about.get("threshold", spec.threshold) if threshold is None else threshold
-        one = spec.summary_type().from_row(row.columns, row.summary)
+        scored_summary = spec.summary_type().from_row(row.columns, row.summary)
         names.append(row.group)
-        scored.append((one.score, one.score_01))
-        unsupported.append(bool(one.spans(threshold)))
+        scored.append((scored_summary.score, scored_summary.score_01))
+        unsupported.append(bool(scored_summary.spans(threshold)))
     if spec is None:
         raise ValueError(f"{path}: must hold at least one row; there is none")
     check_groups(set(names), by)

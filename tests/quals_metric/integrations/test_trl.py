@@ -168,16 +168,16 @@ def test_completions_of_a_prompt_share_their_source(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(
         scorer.model, "log_likelihood", lambda batch: read.append([r.source for r in batch]) or log_likelihood(batch)
     )
-    completions = ["Anthony Joshua won.", tiny.CORPUS[0], "Anthony Joshua won.", "The council approved a new bridge."]
+    completions = ["Anthony Joshua won.", tiny.CORPUS[0], "Anthony Joshua won.", ""]
     documents = [document for document in SOURCES for _ in completions]  # four completions of each of two prompts
     reward = QualsReward(scorer)
     rewards = reward([""] * 8, completions * 2, document=documents)
-    assert len(asked) == 3  # the distinct completions
+    assert len(asked) == 2  # the distinct completions with a text
     (batch,) = read
     assert len(batch) == 2  # the distinct sources, together
     scores = scorer.score(completions * 2, documents).scores
     assert rewards == [None if math.isnan(score) else pytest.approx(score) for score in scores]
-    assert sum(reward is not None for reward in rewards) == 6  # the toy asks nothing about the bridge
+    assert rewards[1] is not None and rewards[3] is None  # what the toy knows by heart, and no text
     again = pickle.loads(pickle.dumps(reward))
     assert again([""] * 8, completions * 2, document=documents) == rewards and again.__name__ == "quals"
 
