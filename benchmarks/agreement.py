@@ -430,9 +430,7 @@ def add_scorer_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--search-dtype", help="of QUALS: that of the search alone; default: --dtype")
-    parser.add_argument(
-        "--cache", help="a folder for what was generated and scored: both kinds of tokens then share it"
-    )
+    parser.add_argument("--cache", help="a folder for what was generated and scored: all kinds of tokens then share it")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -67,8 +67,7 @@ class QualsConfig(ModelOptions):
     )
     tokens: Literal["all", "answer", "balanced"] = option(
         "all",
-        help="Tokens of a pair that are scored: all, or those of its answer. balanced: all, but the question and the "
-        "answer count the same.",
+        help="Which tokens of a pair count: all, or those of its answer. balanced: question and answer count the same.",
         choices=("all", "answer", "balanced"),
         kind=str,
     )

@@ -138,7 +138,7 @@ METRICS: dict[str, MetricSpec] = {
             band_note="The bands were set on the embedded model and on summaries that keep to the source's words: of "
             "those that people call consistent, three in four pairs are in the highest band. Pairs of a summary in its "
             "own words score lower: on XSum two thirds of the pairs are in the two lowest bands, whether people call "
-            "the summary consistent or not. Another model has another scale.",
+            "the summary consistent or not. Another model has another scale, and so have other tokens of the pairs.",
             presets={"model": "qa_inference.presets:PRESETS"},
         ),
         MetricSpec(

@@ -527,8 +527,8 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
         return known[text]
 
     groups = load_groups(args.claims, load_pairs(args.pairs_files), cached)
-    check_set_names(args.set_weights, groups)
     kept = [group for group in groups if not claims.is_held_out(group.key)]
+    check_set_names(args.set_weights, kept)
     continuing = {i for token, i in tokenizer.get_vocab().items() if token[0].isalnum()}
     still = argparse.Namespace(**{**vars(args), "distractors": 0.0})
     held = [group for group in groups if claims.is_held_out(group.key)]
@@ -597,11 +597,13 @@ def set_weight(text: str) -> tuple[str, float]:
 
 
 def check_set_names(weights: Sequence[tuple[str, float]], groups: Sequence[Group]) -> None:
-    """Exit if a weight is for a set that no group belongs to."""
+    """Exit if a weight is for a set of which no group is trained on."""
     known = sorted({group.name for group in groups})
     unknown = sorted({name for name, _ in weights} - {*known})
     if unknown:
-        raise SystemExit(f"--set-weights: no claims of {', '.join(unknown)}; the sets are {', '.join(known)}")
+        raise SystemExit(
+            f"--set-weights: no claims with pairs of {', '.join(unknown)}; the sets are {', '.join(known)}"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -114,33 +114,44 @@ def test_every_distinct_text_is_encoded_once(folder: str) -> None:
     assert len(seen) == len(set(seen))
 
 
-def test_a_pair_takes_its_best_window(folder: str, result: QualsResult) -> None:
-    assert result.summaries[4].pairs, "the toy model must write a pair about the long source's summary"
-    scorer = _scorer(folder)
+WEIGHTS_OF_QUESTION = {"answer": 0.0, "balanced": 0.5}
+
+
+def _mean_by(tokens: str, values: Any, answer_start: int) -> float:
+    """The mean of a pair's values by the option `tokens`."""
+    if tokens == "all":
+        return float(np.mean(values))
+    weight = WEIGHTS_OF_QUESTION[tokens]
+    return float(weight * np.mean(values[:answer_start]) + (1 - weight) * np.mean(values[answer_start:]))
+
+
+@pytest.mark.parametrize("tokens", ["all", *WEIGHTS_OF_QUESTION])
+def test_a_pair_takes_its_best_window_by_the_tokens_that_count(folder: str, tokens: str) -> None:
+    scorer = _scorer(folder, tokens=tokens)
+    (summary,) = scorer.score(summaries=[SUMMARIES[4]], sources=[SOURCES[4]]).summaries
+    assert summary.pairs, "the toy model must write a pair about the long source's summary"
     encoded = scorer.model.text.encode(SOURCES[4])
     from qa_inference.models.shared_rows import ScoringRequest
     from qa_inference.tokenization import split_into_windows
 
     windows = split_into_windows(SOURCES[4], encoded.offsets, 64 - encoded.around)
     assert len(windows) > 3
-    for pair in result.summaries[4].pairs:
-        tokens = scorer.model.text.tokenizer.convert_tokens_to_ids(list(pair.tokens))
-        scores = scorer.model.log_likelihood([ScoringRequest(encoded.window(*window), [tokens]) for window in windows])
-        best = max((array for (array,) in scores), key=np.mean)
+    for pair in summary.pairs:
+        ids = scorer.model.text.tokenizer.convert_tokens_to_ids(list(pair.tokens))
+        scores = scorer.model.log_likelihood([ScoringRequest(encoded.window(*window), [ids]) for window in windows])
+        start = pair.tokens.index("<sep>") + 1
+        best = max((array for (array,) in scores), key=lambda array: _mean_by(tokens, array, start))
         np.testing.assert_allclose(pair.source_log_probs, best, atol=1e-4)
 
 
-@pytest.mark.parametrize(("tokens", "weight_of_question"), [("answer", 0.0), ("balanced", 0.5)])
-def test_question_and_answer_count_as_the_option_says(
-    folder: str, result: QualsResult, tokens: str, weight_of_question: float
-) -> None:
+@pytest.mark.parametrize("tokens", WEIGHTS_OF_QUESTION)
+def test_question_and_answer_count_as_the_option_says(folder: str, result: QualsResult, tokens: str) -> None:
     scored = _scorer(folder, tokens=tokens).score(summaries=SUMMARIES[:4], sources=SOURCES[:4])
     for summary, other in zip(scored.summaries, result.summaries, strict=False):
         for pair, same in zip(summary.pairs, other.pairs, strict=True):
             start = pair.tokens.index("<sep>") + 1
             ratios = np.subtract(same.source_log_probs, same.summary_log_probs)
-            expected = weight_of_question * ratios[:start].mean() + (1 - weight_of_question) * ratios[start:].mean()
-            assert pair.score == pytest.approx(expected, abs=1e-5)
+            assert pair.score == pytest.approx(_mean_by(tokens, ratios, start), abs=1e-5)
     assert any(summary.pairs for summary in scored.summaries) and f"|tokens:{tokens}|" in scored.signature
 
 

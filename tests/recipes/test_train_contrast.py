@@ -106,7 +106,7 @@ def test_a_set_has_the_share_of_the_visits_that_is_given(draw_visits: Callable[.
 
 def test_a_weight_for_a_set_without_claims_is_refused(files: tuple[str, str], t5: Path, tmp_path: Path) -> None:
     command = ["--init", str(t5), "--claims", files[0], "--pairs-files", files[1], "--out", str(tmp_path / "run")]
-    with pytest.raises(SystemExit, match="no claims of fewer, old; the sets are news, symmetric"):
+    with pytest.raises(SystemExit, match="no claims with pairs of fewer, old; the sets are news, symmetric"):
         recipe.main([*command, "--set-weights", "old=1", "news=2", "fewer=3"])
     assert not (tmp_path / "run").exists()
 
