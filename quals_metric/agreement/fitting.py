@@ -225,10 +225,8 @@ def _left_out(sets: Sequence[ScoredSet], index: int) -> Reliability:
 
 def _joined(sets: Sequence[ScoredSet]) -> tuple[Floats, Flags, Floats]:
     """The scores and labels of all sets, and weights that give every set the same."""
-    scores, good = (
-        np.concatenate([scored_set.scores for scored_set in sets]),
-        np.concatenate([scored_set.good for scored_set in sets]),
-    )
+    scores = np.concatenate([scored_set.scores for scored_set in sets])
+    good = np.concatenate([scored_set.good for scored_set in sets])
     weights = np.concatenate(
         [np.full(len(scored_set.scores), 1 / max(1, len(scored_set.scores))) for scored_set in sets]
     )

@@ -80,7 +80,7 @@ def check_options(metric: str | Sequence[str], options: Mapping[str, Any]) -> No
     """Raise typer.BadParameter for an option that is not None and that `metric`, or none of several, has."""
     metrics = [metric] if isinstance(metric, str) else list(metric)
     for name, value in options.items():
-        if value is not None and not any(name in metric_spec(candidate).options() for candidate in metrics):
+        if value is not None and not any(name in metric_spec(metric_name).options() for metric_name in metrics):
             owners = [spec.name for spec in METRICS.values() if name in spec.options()]
             does = "does" if len(owners) == 1 else "do"
             asked = f"--metric {' --metric '.join(metrics)}" if metrics else "a score column"
