@@ -404,7 +404,7 @@ def make_scorers(metric: str, args: argparse.Namespace) -> Any:
         limits = {"QAGS" if most is None else f"QAGS, {most} an answer": most for most in args.per_answer}
         return {name: QagsScorer(QagsConfig(**models, max_per_answer=most)) for name, most in limits.items()}
     shared = {"dtype": args.dtype, "cache": args.cache, "groups": args.groups, "gguf": args.gguf}
-    shared |= {"search_dtype": args.search_dtype, "by_sentence": args.by_sentence}
+    shared |= {"search_dtype": args.search_dtype, "by_sentence": args.by_sentence, "normalize": args.normalize}
     if args.prompt:
         shared["format"] = CausalFormat(Path(args.prompt).read_text(encoding="utf-8"))
     configs = {tokens: QualsConfig(args.model, tokens=tokens, **shared) for tokens in args.tokens}
@@ -424,6 +424,7 @@ def add_scorer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", nargs="+", default=["all", "answer"], choices=["all", "answer", "balanced"])
     parser.add_argument("--groups", type=int, default=60, help="of QUALS")
     parser.add_argument("--by-sentence", action="store_true", help="of QUALS: search every sentence by itself")
+    parser.add_argument("--normalize", action="store_true", help="of QUALS: relative to what a summary tells")
     parser.add_argument("--gguf", help="of QUALS: a GGUF file in the model's folder")
     parser.add_argument(
         "--prompt", help="of QUALS: a file with the template of a decoder-only model, {text} in it once"

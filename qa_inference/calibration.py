@@ -21,7 +21,7 @@ SHIPPED = "embedded"
 SHIPPED_FOLDER = Path(__file__).parent / "checkpoints" / "calibrations"
 
 # Settings of a signature that decide the scale of the scores: a calibration for other values is refused.
-DECISIVE = ("model", "reader", "format", "tokens")
+DECISIVE = ("model", "reader", "format", "tokens", "norm")
 # Settings that hardly change a score: other values are accepted in silence. Any other difference gives a warning.
 MINOR = ("attention", "dtype", "search", "device", "version", "finder")
 
@@ -134,15 +134,16 @@ def find_calibration(name: str | os.PathLike[str], metric: str, settings: Mappin
     """
     paths = sorted(SHIPPED_FOLDER.glob("*.json")) if name == SHIPPED else [Path(name)]
     calibrations = [read_calibration(path) for path in paths]
+    of_the_metric = [calibration for calibration in calibrations if calibration.metric == metric]
     problems = []
-    for calibration in calibrations:
-        if calibration.metric != metric:
-            problems.append(f"metric is {metric}, not {calibration.metric}")
-        elif differences := calibration.differences(settings, DECISIVE):
-            problems.append(" and ".join(differences))
-        else:
+    for calibration in of_the_metric:
+        differences = calibration.differences(settings, DECISIVE)
+        if not differences:
             break
+        problems.append(" and ".join(differences))
     else:
+        if not of_the_metric:
+            problems = [f"metric is {metric}, not {calibration.metric}" for calibration in calibrations]
         raise ValueError(
             f"calibration {os.fspath(name)!r}: must be made for the scores that it is used on; here "
             f"{'; or '.join(problems) or 'none ships with this package'}. Make one for them: quals calibrate"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from qa_inference.metric_base import (
     LOADING,
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
     from qa_inference.presets import Preset
 
 DEFAULT_GROUPS = 60
-FAST_GROUPS = 20  # a third of the search; `benchmarks/RESULTS.md` has what it costs
+PresetName = Literal["default", "fast", "agreement"]
+PRESET_SETTINGS: Mapping[PresetName, Mapping[str, Any]] = {
+    "default": {},
+    "fast": {"groups": 20},
+    "agreement": {"groups": 20, "by_sentence": True, "tokens": "balanced", "normalize": True},
+}
+"""What each value of the option `preset` stands for. `benchmarks/RESULTS.md` has what they cost and gain."""
+
 DEFAULT_CACHE_SIZE = 2**30  # bytes
 LEAST_CACHE_SIZE = 2**20  # bytes; an empty cache takes about 40,000
 
@@ -40,10 +48,10 @@ class QualsConfig(ModelOptions):
         default_help="the preset's",
         kw_only=False,
     )
-    preset: Literal["default", "fast"] = option(
+    preset: PresetName = option(
         "default",
-        help=f"Named settings: fast searches with {FAST_GROUPS} groups instead of `groups`. Scores are less sure.",
-        choices=("default", "fast"),
+        help="Named settings. fast: a search with 20 groups. agreement: agrees best with people.",
+        choices=get_args(PresetName),
         kind=str,
     )
     groups: int = option(
@@ -70,6 +78,11 @@ class QualsConfig(ModelOptions):
         help="Which tokens of a pair count: all, or those of its answer. balanced: question and answer count the same.",
         choices=("all", "answer", "balanced"),
         kind=str,
+    )
+    normalize: bool = option(
+        False,
+        help="Divide the scores of a summary by how much more it tells about its pairs than an unrelated text does.",
+        kind=bool,
     )
     whole_answers: bool = option(
         False,
@@ -117,15 +130,18 @@ class QualsConfig(ModelOptions):
                 f"and {self.max_new_tokens}"
             )
 
-        if self.preset == "fast" and self.groups not in (DEFAULT_GROUPS, FAST_GROUPS):
-            raise ValueError(
-                f"preset: 'fast' stands for {FAST_GROUPS} groups; got groups={self.groups} beside it. Give one of both"
-            )
+        defaults = {config_field.name: config_field.default for config_field in fields(self)}
+        for name, value in PRESET_SETTINGS[self.preset].items():
+            if getattr(self, name) not in (defaults[name], value):
+                raise ValueError(
+                    f"preset: {self.preset!r} stands for {name}={value!r}; got {name}={getattr(self, name)!r} beside "
+                    f"it. Give one of both"
+                )
 
     @property
-    def search_groups(self) -> int:
-        """The groups of the search: `groups`, or those of the preset."""
-        return FAST_GROUPS if self.preset == "fast" else self.groups
+    def settings(self) -> QualsConfig:
+        """The configuration without its preset, with the options that the preset stands for."""
+        return replace(self, preset="default", **PRESET_SETTINGS[self.preset])
 
     def model_preset(self) -> Preset[PairFormat]:
         """The preset that `model` names, by its own name or its checkpoint's; a new preset for any other checkpoint.

@@ -42,8 +42,33 @@ if TYPE_CHECKING:
 
 TOKENS_PER_ROW = 8  # the cost of one hypothesis of a search, in tokens, in addition to its source
 
+UNRELATED_TEXT = (
+    "The library will stay open longer in the evening from next month, after readers asked for more time to study. "
+    "Staff said that most visitors come when the shops have closed, and that the reading room is often full. The doors "
+    "will be locked later on two days of the week, and a small café will serve tea and cake. "
+    '"We have wanted this for years," a librarian said. The change costs little, because volunteers will help at the '
+    "desk. If it goes well, the hours will be the same in summer. "
+    "Bread needs only flour, water, salt and yeast. Mix them in a large bowl until no dry flour is left, cover the "
+    "bowl with a cloth and let it stand in a warm place. When the dough has doubled in size, fold it a few times and "
+    "shape it into a round loaf. Heat the oven with a heavy pot inside. Put the loaf into the hot pot, close the lid, "
+    "and bake it until the crust is dark. Let it cool before you cut it, or the crumb will be wet. "
+    "A river wears away the rock on the outside of its bends, where the water is fast, and leaves sand and stones on "
+    "the inside, where it is slow. So the bends move down the valley and grow wider. In a flood the water may cut "
+    "through the narrow neck of land between two bends. The old bend then becomes a lake in the shape of a bow, which "
+    "slowly fills with mud and plants. Such lakes are home to frogs, herons and many kinds of insects."
+)
+"""A text that hardly a summary is about, as long as a short source. `normalize` compares with it."""
+
+USUAL_INFORMATION = 5.0
+"""The information of a normalized summary, in nats per token: about the mean of the embedded model's summaries."""
+
+LEAST_INFORMATION = 0.5
+"""A summary of less information, in nats per token, has no normalized score: it would be noise."""
+
+TARGETS_PER_REQUEST = 32  # pairs that share one encoding of `UNRELATED_TEXT`
+
 # Settings that a log-probability of the model does not depend on: those of the search and of the choice among results.
-NOT_OF_THE_MODEL = frozenset({"groups", "strength", "length", "by", "tokens", "pairs", "answers", "search"})
+NOT_OF_THE_MODEL = frozenset({"groups", "strength", "length", "by", "tokens", "norm", "pairs", "answers", "search"})
 
 
 @dataclass(frozen=True)
@@ -110,6 +135,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
         self, config: QualsConfig | str | None = None, *, model: Model | None = None, searcher: Model | None = None
     ) -> None:
         self.config = as_config(config, QualsConfig)
+        self._settings = self.config.settings
         preset = self.config.model_preset()
         self._cache = _open_cache(self.config)  # first: a wrong folder shows before a model is loaded
         self._model_is_given = model is not None
@@ -123,7 +149,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
         self.window = self.format.window or self.model.window or DEFAULT_WINDOW
         self._map = partial(map_batches, token_budget=self.config.token_budget or DEFAULT_TOKEN_BUDGET)
         self._search = DiverseBeamSearch(
-            self.config.search_groups, self.config.strength, self.config.min_new_tokens, self.config.max_new_tokens
+            self._settings.groups, self.config.strength, self.config.min_new_tokens, self.config.max_new_tokens
         )
         self._use_calibration(self.config.calibration)
 
@@ -150,14 +176,19 @@ class QualsScorer(QuestionScorer[QualsResult]):
         for index in scorable:
             pairs_of_source.setdefault(sources[index], []).extend(kept_pairs[summaries[index]])
         source_log_probs = self._source_log_probs(pairs_of_source, source_texts, spread, progress)
+        scales = self._scales(kept_pairs, spread)
         scored = []
         for summary, source, blank in zip(summaries, sources, is_blank, strict=True):
             if blank:
                 scored.append(SummaryScore(math.nan, (), "blank summary" if not summary.strip() else "blank source"))
                 continue
-            pairs = tuple(self._pair_score(pair, source_log_probs[source, _key(pair)]) for pair in kept_pairs[summary])
-            score = mean_of_defined(pair.score for pair in pairs)
-            scored.append(SummaryScore(score, pairs, "" if pairs else "no pair kept"))
+            of_summary, scale = kept_pairs[summary], scales[summary]
+            if not of_summary or scale is None:
+                note = "its pairs are as likely by an unrelated text" if of_summary else "no pair kept"
+                scored.append(SummaryScore(math.nan, (), note))
+                continue
+            pairs = tuple(self._pair_score(pair, source_log_probs[source, _key(pair)], scale) for pair in of_summary)
+            scored.append(SummaryScore(mean_of_defined(pair.score for pair in pairs), pairs))
         windowed_summaries = sum(
             any(len(part_texts[part].windows) > 1 for _, part in parts) for parts in searched_parts.values()
         )
@@ -170,15 +201,16 @@ class QualsScorer(QuestionScorer[QualsResult]):
     @cached_property
     def key(self) -> ResultKey:  # type: ignore[override]  # cached
         """Everything that a score depends on, by name."""
-        config, model = self.config, self.model.model
+        config, model = self._settings, self.model.model
         settings = {
             "model": f"{self._name}@{checkpoint_version(self._checkpoint, model, self._gguf)}",
             "format": short_digest(self.format),
-            "groups": config.search_groups,
+            "groups": config.groups,
             "strength": config.strength,
             "tokens": config.tokens,
             "length": f"{config.min_new_tokens}-{config.max_new_tokens}",
             "pairs": config.max_pairs,
+            **({"norm": short_digest((UNRELATED_TEXT, USUAL_INFORMATION))} if config.normalize else {}),
             **({"answers": "whole"} if config.whole_answers else {}),
             **({"by": "sentence"} if config.by_sentence else {}),
             "window": self.window,
@@ -222,7 +254,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
         """
         searched_parts = {}
         for summary in dict.fromkeys(summaries):
-            bounds = whole_sentences(summary) if self.config.by_sentence else [(0, len(summary))]
+            bounds = whole_sentences(summary) if self._settings.by_sentence else [(0, len(summary))]
             first_starts: dict[str, int] = {}
             for start, end in bounds:
                 first_starts.setdefault(summary[start:end], start)
@@ -256,7 +288,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
             self._map(
                 lambda batch: self._cached_searcher.generate(batch, self._search, end_ids=self._end_ids),
                 inputs,
-                lambda ids: len(ids) + TOKENS_PER_ROW * self.config.search_groups,
+                lambda ids: len(ids) + TOKENS_PER_ROW * self._settings.groups,
                 spread=spread,
                 on_batch=progress.stage(0),
             )
@@ -271,7 +303,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
             kept_pairs[text] = select_pairs(candidates, self.config.max_pairs)
         if texts and not num_well_formed:
             warnings.warn(
-                f"model {self._name!r}: none of {len(inputs) * self.config.search_groups} hypotheses is a question, "
+                f"model {self._name!r}: none of {len(inputs) * self._settings.groups} hypotheses is a question, "
                 f"the separator {self.format.separator!r} and an answer; every score is undefined. Does its format "
                 f"fit?",
                 stacklevel=3,
@@ -313,15 +345,49 @@ class QualsScorer(QuestionScorer[QualsResult]):
                     best[key] = log_probs
         return best
 
+    def _scales(self, pairs_of_summary: dict[str, list[Candidate]], spread: bool) -> dict[str, float | None]:
+        """The factor for the scores of every summary; 1 unless they are normalized; None: too little information.
+
+        A summary's information is how much more probable it makes its pairs than `UNRELATED_TEXT` does, as the
+        difference of the mean log-probabilities. The difference between source and summary grows with it. So the scores
+        are divided by it, as in the Shannon score (Egan et al. 2022, arXiv 2103.10918). Times `USUAL_INFORMATION`, they
+        keep their unit.
+        """
+        if not self._settings.normalize:
+            return dict.fromkeys(pairs_of_summary, 1.0)
+        distinct_pairs = list({_key(pair): pair for pairs in pairs_of_summary.values() for pair in pairs}.values())
+        window = self.tokenize([UNRELATED_TEXT])[UNRELATED_TEXT].inputs()[0]
+        groups = [
+            distinct_pairs[start : start + TARGETS_PER_REQUEST]
+            for start in range(0, len(distinct_pairs), TARGETS_PER_REQUEST)
+        ]
+        likelihoods = self._map(
+            self._cached_model.log_likelihood,
+            [ScoringRequest(window, [pair.tokens for pair in group]) for group in groups],
+            lambda request: len(request.source) + sum(map(len, request.targets)),
+            spread=spread,
+        )
+        unrelated = {
+            _key(pair): log_probs
+            for pair, log_probs in zip(distinct_pairs, chain.from_iterable(likelihoods), strict=True)
+        }
+        scales: dict[str, float | None] = {}
+        for summary, pairs in pairs_of_summary.items():
+            information = mean_of_defined(
+                self._mean(pair, pair.log_probs) - self._mean(pair, unrelated[_key(pair)]) for pair in pairs
+            )
+            scales[summary] = USUAL_INFORMATION / information if information >= LEAST_INFORMATION else None
+        return scales
+
     def _mean(self, pair: Candidate, log_probs: Array) -> float:
         """The mean log-probability of the tokens that count, in nats."""
         question, answer = log_probs[: pair.answer_start], log_probs[pair.answer_start :]
-        parts = {"all": (log_probs,), "answer": (answer,), "balanced": (question, answer)}[self.config.tokens]
+        parts = {"all": (log_probs,), "answer": (answer,), "balanced": (question, answer)}[self._settings.tokens]
         return sum(float(part.mean(dtype=np.float64)) for part in parts) / len(parts)
 
-    def _pair_score(self, pair: Candidate, source_log_probs: Array) -> PairScore:
-        """Step 3: `mean log p(token | source) - mean log p(token | summary)`."""
-        score = self._mean(pair, source_log_probs) - self._mean(pair, pair.log_probs)
+    def _pair_score(self, pair: Candidate, source_log_probs: Array, scale: float) -> PairScore:
+        """Step 3: `mean log p(token | source) - mean log p(token | summary)`, times the scale of the summary."""
+        score = (self._mean(pair, source_log_probs) - self._mean(pair, pair.log_probs)) * scale
         pieces = self.model.text.pieces(pair.tokens)
         lists = tuple(map(float, pair.log_probs)), tuple(map(float, source_log_probs))
         return PairScore(pair.question, pair.answer, pair.start, pair.end, score, pieces, *lists)

@@ -26,7 +26,7 @@ class Candidate:
     end: int
     tokens: Array
     log_probs: Array
-    answer_start: int = 0
+    answer_start: int
 
     @property
     def total(self) -> float:

@@ -68,7 +68,7 @@ CONFIGURATIONS = ("QualsConfig", "QagsConfig")
 
 # Members of public classes that no document names. They may be replaced.
 UNDOCUMENTED = {
-    "asked", "asked_as", "columns", "kind", "metric", "model_preset", "reader_preset", "row", "search_groups",
+    "asked", "asked_as", "columns", "kind", "metric", "model_preset", "reader_preset", "row", "settings",
     "short_signature",
 }  # fmt: skip
 
@@ -171,6 +171,8 @@ def signatures() -> dict[str, dict[str, str]]:
         "tokens balanced": {"tokens": "balanced"},
         "max_pairs 3": {"max_pairs": 3},
         "preset fast": {"preset": "fast"},
+        "normalize": {"normalize": True},
+        "preset agreement": {"preset": "agreement"},
         "another search": {"groups": 12, "strength": 0.25, "min_new_tokens": 2, "max_new_tokens": 30},
         "expanded": {"sharing": "expanded"},
         "float32": {"dtype": "float32"},

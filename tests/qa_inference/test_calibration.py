@@ -85,7 +85,8 @@ def test_the_one_that_ships_is_chosen_by_its_settings(monkeypatch: pytest.Monkey
         (tmp_path / f"quals-{name}.json").write_text(made.to_json())
     assert find_calibration("embedded", "quals", SETTINGS) == MADE
     assert find_calibration("embedded", "quals", SETTINGS | {"tokens": "answer"}) == answer
-    with pytest.raises(ValueError, match="model is new@1, not embedded@0123456789ab; or model is new@1"):
+    (tmp_path / "qags.json").write_text(replace(MADE, metric="qags").to_json())  # not named: it is another metric's
+    with pytest.raises(ValueError, match="here model is new@1, not embedded@0123456789ab; or model is new@1"):
         find_calibration("embedded", "quals", SETTINGS | {"model": "new@1"})
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from qa_inference.formats import PairFormat
 from qa_inference.metric_base import with_options
+from qa_inference.models.shared_rows import ScoringRequest
 from qa_inference.sentences import whole_sentences
-from quals_metric.config import QualsConfig
-from quals_metric.result import QualsResult
-from quals_metric.scorer import QualsScorer
+from qa_inference.tokenization import split_into_windows
+from quals_metric.config import PRESET_SETTINGS, PresetName, QualsConfig
+from quals_metric.result import PairScore, QualsResult
+from quals_metric.scorer import LEAST_INFORMATION, UNRELATED_TEXT, USUAL_INFORMATION, QualsScorer
 from quals_metric.selection import is_whole
 from tests import device, tiny
 
@@ -131,9 +134,6 @@ def test_a_pair_takes_its_best_window_by_the_tokens_that_count(folder: str, toke
     (summary,) = scorer.score(summaries=[SUMMARIES[4]], sources=[SOURCES[4]]).summaries
     assert summary.pairs, "the toy model must write a pair about the long source's summary"
     encoded = scorer.model.text.encode(SOURCES[4])
-    from qa_inference.models.shared_rows import ScoringRequest
-    from qa_inference.tokenization import split_into_windows
-
     windows = split_into_windows(SOURCES[4], encoded.offsets, 64 - encoded.around)
     assert len(windows) > 3
     for pair in summary.pairs:
@@ -153,6 +153,58 @@ def test_question_and_answer_count_as_the_option_says(folder: str, result: Quals
             ratios = np.subtract(same.source_log_probs, same.summary_log_probs)
             assert pair.score == pytest.approx(_mean_by(tokens, ratios, start), abs=1e-5)
     assert any(summary.pairs for summary in scored.summaries) and f"|tokens:{tokens}|" in scored.signature
+
+
+def _information(scorer: QualsScorer, pair: PairScore) -> float:
+    """How much more the summary tells about a pair than the unrelated text does, by the option `tokens`."""
+    ids = scorer.model.text.tokenizer.convert_tokens_to_ids(list(pair.tokens))
+    encoded = scorer.model.text.encode(UNRELATED_TEXT)
+    (window, *_) = split_into_windows(UNRELATED_TEXT, encoded.offsets, 64 - encoded.around)
+    ((log_probs,),) = scorer.model.log_likelihood([ScoringRequest(encoded.window(*window), [ids])])
+    start, tokens = pair.tokens.index("<sep>") + 1, scorer.config.tokens
+    return _mean_by(tokens, pair.summary_log_probs, start) - _mean_by(tokens, log_probs, start)
+
+
+@pytest.mark.parametrize("tokens", ["all", *WEIGHTS_OF_QUESTION])
+def test_normalized_scores_are_divided_by_what_the_summary_tells(folder: str, tokens: str) -> None:
+    plain, normalized = _scorer(folder, tokens=tokens), _scorer(folder, tokens=tokens, normalize=True)
+    before, after = (scorer.score(SUMMARIES, SOURCES) for scorer in (plain, normalized))
+    assert sum(len(summary.pairs) for summary in after.summaries) >= 5
+    for summary, scored in zip(before.summaries, after.summaries, strict=True):
+        information = np.mean([_information(plain, pair) for pair in summary.pairs]) if summary.pairs else math.nan
+        if not information >= LEAST_INFORMATION:
+            assert scored.note == ("its pairs are as likely by an unrelated text" if summary.pairs else "no pair kept")
+            continue
+        expected = [pair.score * USUAL_INFORMATION / information for pair in summary.pairs]
+        np.testing.assert_allclose([pair.score for pair in scored.pairs], expected, atol=1e-4)
+        assert scored.score == pytest.approx(np.mean(expected), abs=1e-4)
+        assert [pair.source_log_probs for pair in scored.pairs] == [pair.source_log_probs for pair in summary.pairs]
+    assert "|norm:" in after.signature and "|norm:" not in before.signature
+    alone = [normalized.score([s], [t]).score for s, t in zip(SUMMARIES, SOURCES, strict=True)]
+    np.testing.assert_allclose(alone, after.scores, rtol=1e-5, atol=1e-5)
+
+
+def test_normalized_a_pair_of_two_summaries_counts_as_in_each(folder: str) -> None:
+    scorer = _scorer(folder, normalize=True)
+    (pairs,) = scorer.generate_pairs([SUMMARIES[0]]).values()
+    shared = {f"{more} nats more": [replace(p, log_probs=p.log_probs + more) for p in pairs] for more in (5, 6)}
+    less, more = (USUAL_INFORMATION / scale for scale in scorer._scales(shared, spread=False).values() if scale)
+    assert more - less == pytest.approx(1)
+
+
+def test_normalized_passages_take_each_pair_from_its_best(folder: str) -> None:
+    normalized, (summary, source, other) = _scorer(folder, normalize=True), (SUMMARIES[0], SOURCES[0], SOURCES[1])
+    ((both,), *single) = (normalized.score([summary], contexts=[passages]).summaries for passages in
+                          ([other, source], [other], [source]))  # fmt: skip
+    pairs = zip(*([pair.score for pair in of_one.pairs] for (of_one,) in single), strict=True)
+    assert [pair.score for pair in both.pairs] == pytest.approx([max(scores) for scores in pairs], abs=1e-5)
+
+
+def test_normalized_a_summary_that_tells_nothing_is_undefined(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quals_metric.scorer.UNRELATED_TEXT", SUMMARIES[0])  # so it tells what the summary tells
+    scored = _scorer(folder, normalize=True).score([SUMMARIES[0], SUMMARIES[4]], [SOURCES[0], SOURCES[4]])
+    assert math.isnan(scored.scores[0]) and scored.summaries[0].note == "its pairs are as likely by an unrelated text"
+    assert not math.isnan(scored.scores[1]) and scored.num_undefined == 1
 
 
 def test_undefined_is_nan_with_a_count_and_a_note(folder: str, result: QualsResult) -> None:
@@ -331,8 +383,12 @@ def test_a_format_that_does_not_fit_is_said(folder: str) -> None:
         ({"strength": -1.0}, "strength: must be a finite number of at least 0; got -1.0"),
         ({"strength": math.nan}, "strength: must be a finite number"),
         ({"tokens": "question"}, "tokens: must be one of all, answer, balanced; got 'question'"),
-        ({"preset": "slow"}, "preset: must be one of default, fast; got 'slow'"),
-        ({"preset": "fast", "groups": 30}, "preset: 'fast' stands for 20 groups; got groups=30 beside it"),
+        ({"preset": "slow"}, "preset: must be one of default, fast, agreement; got 'slow'"),
+        ({"preset": "fast", "groups": 30}, "preset: 'fast' stands for groups=20; got groups=30 beside it"),
+        (
+            {"preset": "agreement", "tokens": "answer"},
+            "preset: 'agreement' stands for tokens='balanced'; got tokens='answer' beside it. Give one of both",
+        ),
         ({"sharing": "no"}, "sharing: must be one of auto, shared, expanded; got 'no'"),
         ({"token_budget": 0}, "token_budget: must be an integer of at least 1; got 0"),
     ],
@@ -353,6 +409,16 @@ def test_the_fast_preset_is_a_search_with_fewer_groups(folder: str) -> None:
     texts = ([tiny.CORPUS[0], tiny.CORPUS[3]], [tiny.CORPUS[0], tiny.CORPUS[2]])
     assert fast.score(*texts).to_dict() == same.score(*texts).to_dict() != default.score(*texts).to_dict()
     assert with_options(QualsConfig(preset="fast"), {"preset": "default"}) == QualsConfig()
+
+
+def test_a_preset_is_the_options_that_it_stands_for(folder: str) -> None:
+    model = QualsScorer(QualsConfig(folder, device="cpu")).model
+    assert {*PRESET_SETTINGS} == {*get_args(PresetName)}
+    for name, settings in PRESET_SETTINGS.items():
+        preset, given = QualsConfig(folder, preset=name), QualsConfig(folder, **settings)
+        assert preset.settings == given == given.settings
+        assert replace(preset, **settings) == replace(given, preset=name)  # both may be given if they agree
+        assert QualsScorer(preset, model=model).signature == QualsScorer(given, model=model).signature
 
 
 @pytest.mark.parametrize(

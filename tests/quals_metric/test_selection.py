@@ -47,7 +47,7 @@ def test_golden_selection(case: dict[str, Any], kind: str) -> None:
 
 
 def _pair(question: str, answer: str, total: float) -> Candidate:
-    return Candidate(question, answer, 0, len(answer), np.arange(1), np.array([total]))
+    return Candidate(question, answer, 0, len(answer), np.arange(1), np.array([total]), 0)
 
 
 @pytest.mark.parametrize(
