@@ -50,7 +50,7 @@ class QualsConfig(ModelOptions):
     )
     preset: PresetName = option(
         "default",
-        help="Named settings. fast: a search with 20 groups. agreement: agrees best with people.",
+        help="Sets other options. fast: 20 groups. agreement: by sentence, 20 groups, balanced tokens, normalized.",
         choices=get_args(PresetName),
         kind=str,
     )
@@ -81,7 +81,7 @@ class QualsConfig(ModelOptions):
     )
     normalize: bool = option(
         False,
-        help="Divide the scores of a summary by how much more it tells about its pairs than an unrelated text does.",
+        help="Divide the scores of a summary by how much likelier it makes its own pairs than an unrelated text does.",
         kind=bool,
     )
     whole_answers: bool = option(
@@ -135,7 +135,7 @@ class QualsConfig(ModelOptions):
             if getattr(self, name) not in (defaults[name], value):
                 raise ValueError(
                     f"preset: {self.preset!r} stands for {name}={value!r}; got {name}={getattr(self, name)!r} beside "
-                    f"it. Give one of both"
+                    f"it. Give one of the two"
                 )
 
     @property

@@ -31,7 +31,7 @@ _CITATION = """\
 _RETURNS = """\
     quals (float): the mean over summaries whose score is defined; NaN if there is none.
     quals_01 (float): the mean of exp(min(score, 0)), between 0 and 1.
-    scores (list of float): one per summary; NaN where no pair was kept.
+    scores (list of float): one per summary; NaN where it is undefined, for example if no pair was kept.
     num_pairs (list of int): how many pairs each score is the mean of.
     num_undefined (int): how many scores are NaN.
     num_windowed_summaries, num_windowed_sources (int): how many texts were longer than the model's window.

@@ -12,9 +12,11 @@ class PairScore:
     """One kept question-answer pair.
 
     `answer` is the summary's own characters [start, end). `score` is in nats per token: 0 if the source supports the
-    pair as well as the summary does. `tokens` [L] are the pair's tokens: question, separator, answer, end.
-    `summary_log_probs` [L] are the tokens' log-probabilities in nats given the summary, and `source_log_probs` [L]
-    those given the source. `passage` is the number of the passage that supports the pair best, from 0.
+    pair as well as the summary does. It is the mean difference of the log-probabilities of the tokens that count; with
+    `normalize`, times 5 and divided by the information of the summary. `tokens` [L] are the pair's tokens: question,
+    separator, answer, end. `summary_log_probs` [L] are the tokens' log-probabilities in nats given the summary, and
+    `source_log_probs` [L] those given the source. `passage` is the number of the passage that supports the pair best,
+    from 0.
     """
 
     question: str
@@ -30,7 +32,7 @@ class PairScore:
 
 @dataclass(frozen=True, repr=False)
 class SummaryScore(ScoredSummary):
-    """QUALS of one summary: the mean over its pairs. Without a pair it is NaN, with the reason in `note`.
+    """QUALS of one summary: the mean over its pairs. An undefined score is NaN, with the reason in `note`.
 
     `probability` is that of the scorer's calibration; None without one.
     """

@@ -57,7 +57,7 @@ UNRELATED_TEXT = (
     "through the narrow neck of land between two bends. The old bend then becomes a lake in the shape of a bow, which "
     "slowly fills with mud and plants. Such lakes are home to frogs, herons and many kinds of insects."
 )
-"""A text that hardly a summary is about, as long as a short source. `normalize` compares with it."""
+"""A text that hardly any summary is about, as long as a short source. `normalize` compares with it."""
 
 USUAL_INFORMATION = 5.0
 """The information of a normalized summary, in nats per token: about the mean of the embedded model's summaries."""
@@ -184,7 +184,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
                 continue
             of_summary, scale = kept_pairs[summary], scales[summary]
             if not of_summary or scale is None:
-                note = "its pairs are as likely by an unrelated text" if of_summary else "no pair kept"
+                note = "its pairs are nearly as likely given an unrelated text" if of_summary else "no pair kept"
                 scored.append(SummaryScore(math.nan, (), note))
                 continue
             pairs = tuple(self._pair_score(pair, source_log_probs[source, _key(pair)], scale) for pair in of_summary)
@@ -210,7 +210,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
             "tokens": config.tokens,
             "length": f"{config.min_new_tokens}-{config.max_new_tokens}",
             "pairs": config.max_pairs,
-            **({"norm": short_digest((UNRELATED_TEXT, USUAL_INFORMATION))} if config.normalize else {}),
+            **({"norm": short_digest((UNRELATED_TEXT, USUAL_INFORMATION, LEAST_INFORMATION))} if config.normalize else {}),
             **({"answers": "whole"} if config.whole_answers else {}),
             **({"by": "sentence"} if config.by_sentence else {}),
             "window": self.window,
@@ -348,10 +348,10 @@ class QualsScorer(QuestionScorer[QualsResult]):
     def _scales(self, pairs_of_summary: dict[str, list[Candidate]], spread: bool) -> dict[str, float | None]:
         """The factor for the scores of every summary; 1 unless they are normalized; None: too little information.
 
-        A summary's information is how much more probable it makes its pairs than `UNRELATED_TEXT` does, as the
-        difference of the mean log-probabilities. The difference between source and summary grows with it. So the scores
-        are divided by it, as in the Shannon score (Egan et al. 2022, arXiv 2103.10918). Times `USUAL_INFORMATION`, they
-        keep their unit.
+        A summary's information is how much likelier it makes its pairs than `UNRELATED_TEXT` does, as the difference of
+        the mean log-probabilities. The difference between source and summary grows with it. So the scores are divided
+        by it, as in the Shannon score (Egan et al. 2022, arXiv 2103.10918). Times `USUAL_INFORMATION`, they keep their
+        usual size.
         """
         if not self._settings.normalize:
             return dict.fromkeys(pairs_of_summary, 1.0)

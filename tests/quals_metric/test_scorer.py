@@ -173,7 +173,7 @@ def test_normalized_scores_are_divided_by_what_the_summary_tells(folder: str, to
     for summary, scored in zip(before.summaries, after.summaries, strict=True):
         information = np.mean([_information(plain, pair) for pair in summary.pairs]) if summary.pairs else math.nan
         if not information >= LEAST_INFORMATION:
-            assert scored.note == ("its pairs are as likely by an unrelated text" if summary.pairs else "no pair kept")
+            assert scored.note == ("its pairs are nearly as likely given an unrelated text" if summary.pairs else "no pair kept")
             continue
         expected = [pair.score * USUAL_INFORMATION / information for pair in summary.pairs]
         np.testing.assert_allclose([pair.score for pair in scored.pairs], expected, atol=1e-4)
@@ -203,7 +203,7 @@ def test_normalized_passages_take_each_pair_from_its_best(folder: str) -> None:
 def test_normalized_a_summary_that_tells_nothing_is_undefined(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quals_metric.scorer.UNRELATED_TEXT", SUMMARIES[0])  # so it tells what the summary tells
     scored = _scorer(folder, normalize=True).score([SUMMARIES[0], SUMMARIES[4]], [SOURCES[0], SOURCES[4]])
-    assert math.isnan(scored.scores[0]) and scored.summaries[0].note == "its pairs are as likely by an unrelated text"
+    assert math.isnan(scored.scores[0]) and scored.summaries[0].note == "its pairs are nearly as likely given an unrelated text"
     assert not math.isnan(scored.scores[1]) and scored.num_undefined == 1
 
 
@@ -387,7 +387,7 @@ def test_a_format_that_does_not_fit_is_said(folder: str) -> None:
         ({"preset": "fast", "groups": 30}, "preset: 'fast' stands for groups=20; got groups=30 beside it"),
         (
             {"preset": "agreement", "tokens": "answer"},
-            "preset: 'agreement' stands for tokens='balanced'; got tokens='answer' beside it. Give one of both",
+            "preset: 'agreement' stands for tokens='balanced'; got tokens='answer' beside it. Give one of the two",
         ),
         ({"sharing": "no"}, "sharing: must be one of auto, shared, expanded; got 'no'"),
         ({"token_budget": 0}, "token_budget: must be an integer of at least 1; got 0"),
