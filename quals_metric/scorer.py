@@ -67,6 +67,8 @@ LEAST_INFORMATION = 0.5
 
 TARGETS_PER_REQUEST = 32  # pairs that share one encoding of `UNRELATED_TEXT`
 
+NORMALIZATION = short_digest((UNRELATED_TEXT, USUAL_INFORMATION, LEAST_INFORMATION))  # in the signature
+
 # Settings that a log-probability of the model does not depend on: those of the search and of the choice among results.
 NOT_OF_THE_MODEL = frozenset({"groups", "strength", "length", "by", "tokens", "norm", "pairs", "answers", "search"})
 
@@ -210,7 +212,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
             "tokens": config.tokens,
             "length": f"{config.min_new_tokens}-{config.max_new_tokens}",
             "pairs": config.max_pairs,
-            **({"norm": short_digest((UNRELATED_TEXT, USUAL_INFORMATION, LEAST_INFORMATION))} if config.normalize else {}),
+            **({"norm": NORMALIZATION} if config.normalize else {}),
             **({"answers": "whole"} if config.whole_answers else {}),
             **({"by": "sentence"} if config.by_sentence else {}),
             "window": self.window,

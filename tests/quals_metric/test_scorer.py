@@ -155,6 +155,9 @@ def test_question_and_answer_count_as_the_option_says(folder: str, result: Quals
     assert any(summary.pairs for summary in scored.summaries) and f"|tokens:{tokens}|" in scored.signature
 
 
+TOO_LITTLE = "its pairs are nearly as likely given an unrelated text"
+
+
 def _information(scorer: QualsScorer, pair: PairScore) -> float:
     """How much more the summary tells about a pair than the unrelated text does, by the option `tokens`."""
     ids = scorer.model.text.tokenizer.convert_tokens_to_ids(list(pair.tokens))
@@ -173,7 +176,7 @@ def test_normalized_scores_are_divided_by_what_the_summary_tells(folder: str, to
     for summary, scored in zip(before.summaries, after.summaries, strict=True):
         information = np.mean([_information(plain, pair) for pair in summary.pairs]) if summary.pairs else math.nan
         if not information >= LEAST_INFORMATION:
-            assert scored.note == ("its pairs are nearly as likely given an unrelated text" if summary.pairs else "no pair kept")
+            assert scored.note == (TOO_LITTLE if summary.pairs else "no pair kept")
             continue
         expected = [pair.score * USUAL_INFORMATION / information for pair in summary.pairs]
         np.testing.assert_allclose([pair.score for pair in scored.pairs], expected, atol=1e-4)
@@ -203,7 +206,7 @@ def test_normalized_passages_take_each_pair_from_its_best(folder: str) -> None:
 def test_normalized_a_summary_that_tells_nothing_is_undefined(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quals_metric.scorer.UNRELATED_TEXT", SUMMARIES[0])  # so it tells what the summary tells
     scored = _scorer(folder, normalize=True).score([SUMMARIES[0], SUMMARIES[4]], [SOURCES[0], SOURCES[4]])
-    assert math.isnan(scored.scores[0]) and scored.summaries[0].note == "its pairs are nearly as likely given an unrelated text"
+    assert math.isnan(scored.scores[0]) and scored.summaries[0].note == TOO_LITTLE
     assert not math.isnan(scored.scores[1]) and scored.num_undefined == 1
 
 
