@@ -151,7 +151,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
         self.window = self.format.window or self.model.window or DEFAULT_WINDOW
         self._map = partial(map_batches, token_budget=self.config.token_budget or DEFAULT_TOKEN_BUDGET)
         self._search = DiverseBeamSearch(
-            self._settings.groups, self.config.strength, self.config.min_new_tokens, self.config.max_new_tokens
+            self._settings.groups, self._settings.strength, self._settings.min_new_tokens, self._settings.max_new_tokens
         )
         self._use_calibration(self.config.calibration)
 
@@ -173,12 +173,12 @@ class QualsScorer(QuestionScorer[QualsResult]):
         progress = _WindowProgress(on_batch, num_windows)
         # 1. and 2. Generate pairs from every distinct part of a summary, and keep some.
         kept_pairs = _pairs_of_summaries(searched_parts, self._kept_pairs(part_texts, spread, progress))
+        scales = self._scales(kept_pairs, spread)
         # 3. Read every distinct source once, with the pairs of all its summaries.
         pairs_of_source: dict[str, list[Candidate]] = {}
         for index in scorable:
             pairs_of_source.setdefault(sources[index], []).extend(kept_pairs[summaries[index]])
         source_log_probs = self._source_log_probs(pairs_of_source, source_texts, spread, progress)
-        scales = self._scales(kept_pairs, spread)
         scored = []
         for summary, source, blank in zip(summaries, sources, is_blank, strict=True):
             if blank:
@@ -301,8 +301,8 @@ class QualsScorer(QuestionScorer[QualsResult]):
             parsed = parse_pairs(hypotheses, self.format, self.model.text)
             num_well_formed += len(parsed)
             summary = SummaryText(text, tokenized.encoded, self.model.text)
-            candidates = locate_answers(parsed, summary, whole_only=self.config.whole_answers)
-            kept_pairs[text] = select_pairs(candidates, self.config.max_pairs)
+            candidates = locate_answers(parsed, summary, whole_only=self._settings.whole_answers)
+            kept_pairs[text] = select_pairs(candidates, self._settings.max_pairs)
         if texts and not num_well_formed:
             warnings.warn(
                 f"model {self._name!r}: none of {len(inputs) * self._settings.groups} hypotheses is a question, "

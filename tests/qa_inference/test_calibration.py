@@ -59,6 +59,7 @@ def test_one_for_these_scores_is_taken(path: Path) -> None:
         ({"tokens": "answer"}, "tokens is answer, not all"),
         ({"format": "other", "tokens": "answer"}, "format is other, not 55a1347a and tokens is answer, not all"),
         ({"reader": "embedded@0123456789ab"}, "reader is embedded@0123456789ab, not unset"),
+        ({"norm": "038eb9cf"}, "norm is 038eb9cf, not unset"),
     ],
 )
 def test_one_for_another_model_is_refused(changes: dict[str, Any], message: str, path: Path) -> None:

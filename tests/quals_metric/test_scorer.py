@@ -19,7 +19,7 @@ from qa_inference.sentences import whole_sentences
 from qa_inference.tokenization import split_into_windows
 from quals_metric.config import PRESET_SETTINGS, PresetName, QualsConfig
 from quals_metric.result import PairScore, QualsResult
-from quals_metric.scorer import LEAST_INFORMATION, UNRELATED_TEXT, USUAL_INFORMATION, QualsScorer
+from quals_metric.scorer import UNRELATED_TEXT, USUAL_INFORMATION, QualsScorer
 from quals_metric.selection import is_whole
 from tests import device, tiny
 
@@ -169,30 +169,36 @@ def _information(scorer: QualsScorer, pair: PairScore) -> float:
 
 
 @pytest.mark.parametrize("tokens", ["all", *WEIGHTS_OF_QUESTION])
-def test_normalized_scores_are_divided_by_what_the_summary_tells(folder: str, tokens: str) -> None:
+def test_normalized_scores_are_divided_by_the_information(
+    folder: str, tokens: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quals_metric.scorer.LEAST_INFORMATION", -math.inf)  # the toy's summaries have little
+    monkeypatch.setattr("quals_metric.scorer.TARGETS_PER_REQUEST", 3)
     plain, normalized = _scorer(folder, tokens=tokens), _scorer(folder, tokens=tokens, normalize=True)
     before, after = (scorer.score(SUMMARIES, SOURCES) for scorer in (plain, normalized))
-    assert sum(len(summary.pairs) for summary in after.summaries) >= 5
+    assert sum(bool(summary.pairs) for summary in after.summaries) >= 3
     for summary, scored in zip(before.summaries, after.summaries, strict=True):
-        information = np.mean([_information(plain, pair) for pair in summary.pairs]) if summary.pairs else math.nan
-        if not information >= LEAST_INFORMATION:
-            assert scored.note == (TOO_LITTLE if summary.pairs else "no pair kept")
+        if not summary.pairs:
+            assert math.isnan(scored.score) and scored.note == "no pair kept"
             continue
+        information = np.mean([_information(plain, pair) for pair in summary.pairs])
         expected = [pair.score * USUAL_INFORMATION / information for pair in summary.pairs]
-        np.testing.assert_allclose([pair.score for pair in scored.pairs], expected, atol=1e-4)
-        assert scored.score == pytest.approx(np.mean(expected), abs=1e-4)
+        np.testing.assert_allclose([pair.score for pair in scored.pairs], expected, rtol=1e-3, atol=1e-3)
+        assert scored.score == pytest.approx(np.mean(expected), rel=1e-3, abs=1e-3)
         assert [pair.source_log_probs for pair in scored.pairs] == [pair.source_log_probs for pair in summary.pairs]
     assert "|norm:" in after.signature and "|norm:" not in before.signature
+    assert normalized.key.model_part() == plain.key.model_part()  # so they share what a cache keeps
     alone = [normalized.score([s], [t]).score for s, t in zip(SUMMARIES, SOURCES, strict=True)]
-    np.testing.assert_allclose(alone, after.scores, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(alone, after.scores, rtol=1e-3, atol=1e-3)
 
 
 def test_normalized_a_pair_of_two_summaries_counts_as_in_each(folder: str) -> None:
     scorer = _scorer(folder, normalize=True)
     (pairs,) = scorer.generate_pairs([SUMMARIES[0]]).values()
-    shared = {f"{more} nats more": [replace(p, log_probs=p.log_probs + more) for p in pairs] for more in (5, 6)}
-    less, more = (USUAL_INFORMATION / scale for scale in scorer._scales(shared, spread=False).values() if scale)
-    assert more - less == pytest.approx(1)
+    shared = {f"{more} nats more": [replace(p, log_probs=p.log_probs + more) for p in pairs] for more in (5, 6, -50)}
+    *defined, negative = scorer._scales(shared, spread=False).values()
+    less, more = (USUAL_INFORMATION / scale for scale in defined if scale)
+    assert more - less == pytest.approx(1) and negative is None
 
 
 def test_normalized_passages_take_each_pair_from_its_best(folder: str) -> None:
@@ -414,14 +420,19 @@ def test_the_fast_preset_is_a_search_with_fewer_groups(folder: str) -> None:
     assert with_options(QualsConfig(preset="fast"), {"preset": "default"}) == QualsConfig()
 
 
-def test_a_preset_is_the_options_that_it_stands_for(folder: str) -> None:
+def test_a_preset_is_the_options_that_it_stands_for(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quals_metric.scorer.LEAST_INFORMATION", -math.inf)  # the toy's summaries have little
     model = QualsScorer(QualsConfig(folder, device="cpu")).model
+    texts = [f"{tiny.CORPUS[0]} {tiny.CORPUS[3]}"], [tiny.CORPUS[2]]
     assert {*PRESET_SETTINGS} == {*get_args(PresetName)}
     for name, settings in PRESET_SETTINGS.items():
         preset, given = QualsConfig(folder, preset=name), QualsConfig(folder, **settings)
         assert preset.settings == given == given.settings
         assert replace(preset, **settings) == replace(given, preset=name)  # both may be given if they agree
-        assert QualsScorer(preset, model=model).signature == QualsScorer(given, model=model).signature
+        same = [QualsScorer(config, model=model) for config in (preset, given)]
+        assert same[0].signature == same[1].signature
+        (scored, expected) = (scorer.score(*texts) for scorer in same)
+        assert scored.to_dict() == expected.to_dict() and scored.num_undefined == 0
 
 
 @pytest.mark.parametrize(
