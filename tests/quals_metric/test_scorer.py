@@ -423,7 +423,7 @@ def test_the_fast_preset_is_a_search_with_fewer_groups(folder: str) -> None:
 def test_a_preset_is_the_options_that_it_stands_for(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quals_metric.scorer.LEAST_INFORMATION", -math.inf)  # the toy's summaries have little
     model = QualsScorer(QualsConfig(folder, device="cpu")).model
-    texts = [f"{tiny.CORPUS[0]} {tiny.CORPUS[3]}"], [tiny.CORPUS[2]]
+    texts = [f"{SUMMARIES[0]} {SUMMARIES[4]}"], [SOURCES[0]]
     assert {*PRESET_SETTINGS} == {*get_args(PresetName)}
     for name, settings in PRESET_SETTINGS.items():
         preset, given = QualsConfig(folder, preset=name), QualsConfig(folder, **settings)
