@@ -18,7 +18,7 @@ from qa_inference.sentences import sentence_bounds
 PASSAGES = 2  # the most sentences shown for a question
 LENGTH = 500  # the most characters of a passage
 
-_SOURCE_WORD = re.compile(r"\w+(?:[.,]\d+)*+")
+_SOURCE_WORD = re.compile(r"\w+(?:[.,]\d+)*")
 _ANSWER_WEIGHT = 2.0  # a word of the answer points to a sentence better than a word of the question
 
 # Words of every question and of most sentences.
