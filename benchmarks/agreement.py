@@ -424,7 +424,7 @@ def add_scorer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", nargs="+", default=["all", "answer"], choices=["all", "answer", "balanced"])
     parser.add_argument("--groups", type=int, default=60, help="of QUALS")
     parser.add_argument("--by-sentence", action="store_true", help="of QUALS: search every sentence by itself")
-    parser.add_argument("--normalize", action="store_true", help="of QUALS: relative to what a summary tells")
+    parser.add_argument("--normalize", action="store_true", help="of QUALS: divide by the information of a summary")
     parser.add_argument("--gguf", help="of QUALS: a GGUF file in the model's folder")
     parser.add_argument(
         "--prompt", help="of QUALS: a file with the template of a decoder-only model, {text} in it once"
