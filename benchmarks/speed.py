@@ -298,7 +298,7 @@ class PublishedQuals(Contender):
         from transformers.modeling_outputs import BaseModelOutput
 
         config, vocabulary = self.parts.config, self.parts.model.vocabulary
-        groups, ends = config.settings.groups, list(vocabulary.ends)
+        groups, ends = config.groups, list(vocabulary.ends)
         with torch.inference_mode():
             encoded, mask = self.parts.model.encode(inputs)
             encoded, mask = encoded.repeat_interleave(groups, 0), mask.repeat_interleave(groups, 0)

@@ -136,8 +136,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
     def __init__(
         self, config: QualsConfig | str | None = None, *, model: Model | None = None, searcher: Model | None = None
     ) -> None:
-        self.config = as_config(config, QualsConfig)
-        self._settings = self.config.settings
+        self.config = as_config(config, QualsConfig).settings  # from here on, nothing asks for the preset
         preset = self.config.model_preset()
         self._cache = _open_cache(self.config)  # first: a wrong folder shows before a model is loaded
         self._model_is_given = model is not None
@@ -151,7 +150,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
         self.window = self.format.window or self.model.window or DEFAULT_WINDOW
         self._map = partial(map_batches, token_budget=self.config.token_budget or DEFAULT_TOKEN_BUDGET)
         self._search = DiverseBeamSearch(
-            self._settings.groups, self._settings.strength, self._settings.min_new_tokens, self._settings.max_new_tokens
+            self.config.groups, self.config.strength, self.config.min_new_tokens, self.config.max_new_tokens
         )
         self._use_calibration(self.config.calibration)
 
@@ -203,7 +202,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
     @cached_property
     def key(self) -> ResultKey:  # type: ignore[override]  # cached
         """Everything that a score depends on, by name."""
-        config, model = self._settings, self.model.model
+        config, model = self.config, self.model.model
         settings = {
             "model": f"{self._name}@{checkpoint_version(self._checkpoint, model, self._gguf)}",
             "format": short_digest(self.format),
@@ -256,7 +255,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
         """
         searched_parts = {}
         for summary in dict.fromkeys(summaries):
-            bounds = whole_sentences(summary) if self._settings.by_sentence else [(0, len(summary))]
+            bounds = whole_sentences(summary) if self.config.by_sentence else [(0, len(summary))]
             first_starts: dict[str, int] = {}
             for start, end in bounds:
                 first_starts.setdefault(summary[start:end], start)
@@ -290,7 +289,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
             self._map(
                 lambda batch: self._cached_searcher.generate(batch, self._search, end_ids=self._end_ids),
                 inputs,
-                lambda ids: len(ids) + TOKENS_PER_ROW * self._settings.groups,
+                lambda ids: len(ids) + TOKENS_PER_ROW * self.config.groups,
                 spread=spread,
                 on_batch=progress.stage(0),
             )
@@ -301,11 +300,11 @@ class QualsScorer(QuestionScorer[QualsResult]):
             parsed = parse_pairs(hypotheses, self.format, self.model.text)
             num_well_formed += len(parsed)
             summary = SummaryText(text, tokenized.encoded, self.model.text)
-            candidates = locate_answers(parsed, summary, whole_only=self._settings.whole_answers)
-            kept_pairs[text] = select_pairs(candidates, self._settings.max_pairs)
+            candidates = locate_answers(parsed, summary, whole_only=self.config.whole_answers)
+            kept_pairs[text] = select_pairs(candidates, self.config.max_pairs)
         if texts and not num_well_formed:
             warnings.warn(
-                f"model {self._name!r}: none of {len(inputs) * self._settings.groups} hypotheses is a question, "
+                f"model {self._name!r}: none of {len(inputs) * self.config.groups} hypotheses is a question, "
                 f"the separator {self.format.separator!r} and an answer; every score is undefined. Does its format "
                 f"fit?",
                 stacklevel=3,
@@ -326,18 +325,13 @@ class QualsScorer(QuestionScorer[QualsResult]):
         # 1. One request for each window of each source, with all distinct pairs that are asked of the source.
         requests, owners = [], []
         for source, pairs in pairs_of_source.items():
-            distinct_pairs = list({_key(pair): pair for pair in pairs}.values())
+            distinct_pairs = _distinct_pairs(pairs)
             for window in texts[source].inputs() if distinct_pairs else ():
                 requests.append(ScoringRequest(window, [pair.tokens for pair in distinct_pairs]))
                 owners.append((source, distinct_pairs))
         # 2. Their likelihoods, in batches.
-        likelihoods = self._map(
-            self._cached_model.log_likelihood,
-            requests,
-            lambda request: len(request.source) + sum(map(len, request.targets)),
-            spread=spread,
-            on_batch=progress.stage(progress.total - len(requests)),  # sources without a pair need no reading
-        )
+        on_batch = progress.stage(progress.total - len(requests))  # sources without a pair need no reading
+        likelihoods = self._log_likelihoods(requests, spread, on_batch)
         # 3. The window with the highest mean counts.
         best: dict[tuple[str, bytes], Array] = {}
         for (source, pairs), arrays in zip(owners, likelihoods, strict=True):
@@ -355,20 +349,16 @@ class QualsScorer(QuestionScorer[QualsResult]):
         by it, as in the Shannon score (Egan et al. 2022, arXiv 2103.10918). Times `USUAL_INFORMATION`, they keep their
         usual size.
         """
-        if not self._settings.normalize:
+        if not self.config.normalize:
             return dict.fromkeys(pairs_of_summary, 1.0)
-        distinct_pairs = list({_key(pair): pair for pairs in pairs_of_summary.values() for pair in pairs}.values())
+        distinct_pairs = _distinct_pairs(chain.from_iterable(pairs_of_summary.values()))
         window = self.tokenize([UNRELATED_TEXT])[UNRELATED_TEXT].inputs()[0]
         groups = [
             distinct_pairs[start : start + TARGETS_PER_REQUEST]
             for start in range(0, len(distinct_pairs), TARGETS_PER_REQUEST)
         ]
-        likelihoods = self._map(
-            self._cached_model.log_likelihood,
-            [ScoringRequest(window, [pair.tokens for pair in group]) for group in groups],
-            lambda request: len(request.source) + sum(map(len, request.targets)),
-            spread=spread,
-        )
+        requests = [ScoringRequest(window, [pair.tokens for pair in group]) for group in groups]
+        likelihoods = self._log_likelihoods(requests, spread)
         unrelated = {
             _key(pair): log_probs
             for pair, log_probs in zip(distinct_pairs, chain.from_iterable(likelihoods), strict=True)
@@ -381,10 +371,22 @@ class QualsScorer(QuestionScorer[QualsResult]):
             scales[summary] = USUAL_INFORMATION / information if information >= LEAST_INFORMATION else None
         return scales
 
+    def _log_likelihoods(
+        self, requests: list[ScoringRequest], spread: bool, on_batch: OnBatch | None = None
+    ) -> list[list[Array]]:
+        """For every request, the log-probabilities [L] of its targets' tokens, in batches."""
+        return self._map(
+            self._cached_model.log_likelihood,
+            requests,
+            lambda request: len(request.source) + sum(map(len, request.targets)),
+            spread=spread,
+            on_batch=on_batch,
+        )
+
     def _mean(self, pair: Candidate, log_probs: Array) -> float:
         """The mean log-probability of the tokens that count, in nats."""
         question, answer = log_probs[: pair.answer_start], log_probs[pair.answer_start :]
-        parts = {"all": (log_probs,), "answer": (answer,), "balanced": (question, answer)}[self._settings.tokens]
+        parts = {"all": (log_probs,), "answer": (answer,), "balanced": (question, answer)}[self.config.tokens]
         return sum(float(part.mean(dtype=np.float64)) for part in parts) / len(parts)
 
     def _pair_score(self, pair: Candidate, source_log_probs: Array, scale: float) -> PairScore:
@@ -425,6 +427,11 @@ def _pairs_of_summaries(
         ]
         for summary, parts in searched_parts.items()
     }
+
+
+def _distinct_pairs(pairs: Iterable[Candidate]) -> list[Candidate]:
+    """One pair of every sequence of tokens, in the order of their first."""
+    return list({_key(pair): pair for pair in pairs}.values())
 
 
 def _key(pair: Candidate) -> bytes:
