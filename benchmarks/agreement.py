@@ -45,7 +45,7 @@ from typing import Any
 import numpy as np
 
 from qa_inference.formats import CausalFormat
-from qa_inference.metric_base import json_ready
+from qa_inference.metric_base.results import json_ready
 from qa_inference.overlap import copied_share
 from qa_inference.significance import RESAMPLES
 from qags_metric import QagsConfig, QagsScorer

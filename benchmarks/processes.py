@@ -60,7 +60,7 @@ def child(args: argparse.Namespace) -> None:
     import torch
     from accelerate import PartialState
 
-    from qa_inference.metric_base import json_ready
+    from qa_inference.metric_base.results import json_ready
     from quals_metric import QualsConfig, QualsScorer
 
     torch.set_num_threads(1)

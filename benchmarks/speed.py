@@ -164,7 +164,7 @@ class PublishedQags(Contender):
 
     def compare(self, summaries: Texts, sources: Texts, asked: list[list[Any]]) -> list[float]:
         """Filter by the answers from the summary; F1 of the answers from both, read once more."""
-        from qa_inference.metric_base import mean_of_defined as mean
+        from qa_inference.metric_base.results import mean_of_defined as mean
         from qags_metric.selection import select_questions, token_f1
 
         config = self.parts.config
@@ -243,7 +243,7 @@ class PublishedQuals(Contender):
 
     def score(self, summaries: Texts, sources: Texts) -> list[float]:
         """One score per summary."""
-        from qa_inference.metric_base import mean_of_defined as mean
+        from qa_inference.metric_base.results import mean_of_defined as mean
 
         texts = self.parts.tokenize(summaries)
         scores: list[float] = []

@@ -10,7 +10,7 @@
 - `language`: a guess whether texts are English
 - `overlap`: the share of copied n-grams
 - `significance`: bootstrap and randomization tests
-- `metric_base`: the options, results, key and signature that all metrics have
+- `metric_base/`: the options, results, key and signature that all metrics have
 - `evaluate_metric`: the class for evaluate that all metrics extend
 - `lazy`: names of a package that are imported when they are first used
 - `checkpoints/`: the embedded models

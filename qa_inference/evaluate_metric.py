@@ -15,17 +15,16 @@ from typing import Any, ClassVar, TypeVar
 import datasets
 import evaluate
 
-from qa_inference.metric_base import (
-    CorpusResult,
+from qa_inference.metric_base.options import (
     ModelOptions,
     Option,
-    check_passages,
     default_text,
     options_of,
     refuse_unknown,
-    texts_of_scorer,
     with_options,
 )
+from qa_inference.metric_base.results import CorpusResult
+from qa_inference.metric_base.texts import check_passages, texts_of_scorer
 from qa_inference.tokenization import without_surrogates
 
 Loaded = TypeVar("Loaded")

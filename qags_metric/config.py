@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qa_inference.metric_base import LOADING, ModelOptions, check_bool, integer_from, option
+from qa_inference.metric_base.options import LOADING, ModelOptions, check_bool, integer_from, option
 
 if TYPE_CHECKING:
     from qa_inference.formats import QuestionFormat

@@ -14,15 +14,10 @@ from qa_inference.answer_candidates import AnswerCandidate, AnswerFinder
 from qa_inference.batching import DEFAULT_TOKEN_BUDGET, map_batches
 from qa_inference.decoding import BeamSearch
 from qa_inference.distributed import OnBatch
-from qa_inference.metric_base import (
-    DEFAULT_WINDOW,
-    QuestionScorer,
-    ResultKey,
-    as_config,
-    checkpoint_version,
-    mean_of_defined,
-    short_digest,
-)
+from qa_inference.metric_base.key import ResultKey, checkpoint_version, short_digest
+from qa_inference.metric_base.options import as_config
+from qa_inference.metric_base.question_scorer import DEFAULT_WINDOW, QuestionScorer
+from qa_inference.metric_base.results import mean_of_defined
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.models.loading import LoadingOptions, dtype_name
 from qa_inference.models.reader import Reader, ReaderAnswer, Window

@@ -8,14 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from qa_inference.metric_base import (
-    LOADING,
-    ModelOptions,
-    check_folder_name,
-    finite_from,
-    integer_from,
-    option,
-)
+from qa_inference.metric_base.options import LOADING, ModelOptions, check_folder_name, finite_from, integer_from, option
 
 if TYPE_CHECKING:
     from qa_inference.formats import PairFormat

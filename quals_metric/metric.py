@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qa_inference.evaluate_metric import QuestionMetric, loaded
-from qa_inference.metric_base import CorpusResult
+from qa_inference.metric_base.results import CorpusResult
 from qa_inference.presets import PRESETS
 from quals_metric.config import QualsConfig
 from quals_metric.scorer import QualsScorer, load_model, load_searcher

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from qa_inference.metric_base import ModelOptions, Option, ScoredSummary, options_of
+from qa_inference.metric_base.options import ModelOptions, Option, options_of
+from qa_inference.metric_base.results import ScoredSummary
 
 BANDS = ("lowest", "low", "high", "highest")
 """Names of the bands of scores, from the lowest. They order the scores of questions and judge no summary."""

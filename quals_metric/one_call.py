@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sized
 from functools import lru_cache
 from typing import Any
 
-from qa_inference.metric_base import refuse_unknown
+from qa_inference.metric_base.options import refuse_unknown
 from quals_metric.metrics import metric_spec
 
 

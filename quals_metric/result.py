@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from qa_inference.metric_base import CorpusResult, ScoredSummary
+from qa_inference.metric_base.results import CorpusResult, ScoredSummary
 
 
 @dataclass(frozen=True)

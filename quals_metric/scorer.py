@@ -17,15 +17,10 @@ from qa_inference.batching import DEFAULT_TOKEN_BUDGET, map_batches
 from qa_inference.decoding import Array, DiverseBeamSearch
 from qa_inference.distributed import OnBatch
 from qa_inference.formats import CausalFormat
-from qa_inference.metric_base import (
-    DEFAULT_WINDOW,
-    QuestionScorer,
-    ResultKey,
-    as_config,
-    checkpoint_version,
-    mean_of_defined,
-    short_digest,
-)
+from qa_inference.metric_base.key import ResultKey, checkpoint_version, short_digest
+from qa_inference.metric_base.options import as_config
+from qa_inference.metric_base.question_scorer import DEFAULT_WINDOW, QuestionScorer
+from qa_inference.metric_base.results import mean_of_defined
 from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.models.loading import LoadingOptions, dtype_name

@@ -55,7 +55,7 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from qa_inference.metric_base import json_ready, mean_of_defined
+from qa_inference.metric_base.results import json_ready, mean_of_defined
 from qa_inference.models.loading import LoadingOptions, load_pretrained
 from qa_inference.overlap import copied_share
 from qa_inference.presets import PRESETS

@@ -21,7 +21,7 @@ ROOMS = (
      "qa_inference.calibration", "qa_inference.sentences"),
     ("qa_inference.models.*", "qa_inference.batching", "qa_inference.distributed", "qa_inference.cache",
      "qa_inference.answer_candidates"),
-    ("qa_inference.metric_base",),
+    ("qa_inference.metric_base.*",),
     ("quals_metric.config", "quals_metric.selection", "quals_metric.result", "quals_metric.scorer",
      "qags_metric.config", "qags_metric.selection", "qags_metric.result", "qags_metric.scorer"),
     ("qa_inference.evaluate_metric", "quals_metric.metric", "qags_metric.metric"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qa_inference.metric_base import json_ready
+from qa_inference.metric_base.results import json_ready
 from qa_inference.significance import RESAMPLES
 from quals_metric.agreement.labelled import LabelledSet
 from quals_metric.agreement.statistics import (

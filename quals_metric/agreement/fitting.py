@@ -18,7 +18,7 @@ import numpy as np
 
 from qa_inference import __version__
 from qa_inference.calibration import Calibration
-from qa_inference.metric_base import json_ready
+from qa_inference.metric_base.results import json_ready
 from quals_metric.agreement.labelled import LabelledSet
 from quals_metric.agreement.statistics import DocumentSample, Estimate, Flags, Floats, Places, roc_auc
 from quals_metric.files.tables import Source

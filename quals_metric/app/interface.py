@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qa_inference.metric_base import CorpusResult
+from qa_inference.metric_base.results import CorpusResult
 from quals_metric.app.limits import Limits, RefusedError, ShowProgress
 from quals_metric.app.scoring_queue import ChosenModels, LoadScorer, ScoringQueue
 from quals_metric.app.server import CLEAN_AGE, CLEAN_EVERY, HOST, PORT, Page, load_gradio, on_event, serve_page

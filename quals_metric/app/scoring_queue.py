@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qa_inference.metric_base import CorpusResult
+from qa_inference.metric_base.results import CorpusResult
 from quals_metric.app.limits import Deadline, RefusedError, ShowProgress
 from quals_metric.metrics import metric_spec
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qa_inference.metric_base import CorpusResult
+from qa_inference.metric_base.results import CorpusResult
 from quals_metric.app.limits import Limits, RefusedError
 from quals_metric.files.scored_rows import JsonLines, scored_row
 from quals_metric.files.tables import Row, records

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 from markupsafe import Markup
 
-from qa_inference.metric_base import CorpusResult, ScoredSummary
+from qa_inference.metric_base.results import CorpusResult, ScoredSummary
 from quals_metric.metrics import metric_spec
 from quals_metric.report.figures import STYLE, environment, figure_svg, marked_summary_html
 from quals_metric.report.html import legend_html, places_html

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qa_inference.metric_base import json_ready, texts_of_scorer
+from qa_inference.metric_base.results import json_ready
+from qa_inference.metric_base.texts import texts_of_scorer
 from quals_metric.cli.file_commands import check_page, warnings_as_lines
 from quals_metric.cli.options import JsonOption, MetricOption, check_options, load_scorer
 from quals_metric.cli.terminal import printable, statistics_text
@@ -20,7 +21,7 @@ from quals_metric.metrics import format_number, metric_spec
 
 if TYPE_CHECKING:
     from qa_inference.calibration import Calibration
-    from qa_inference.metric_base import CorpusResult, ScoredSummary
+    from qa_inference.metric_base.results import CorpusResult, ScoredSummary
     from quals_metric.agreement.agreement import Agreement
     from quals_metric.agreement.fitting import Fit, Reliability
     from quals_metric.agreement.labelled import LabelledSet

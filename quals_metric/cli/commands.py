@@ -31,7 +31,7 @@ from quals_metric.cli.terminal import printable
 from quals_metric.metrics import METRICS, metric_spec
 
 if TYPE_CHECKING:
-    from qa_inference.metric_base import CorpusResult, ScoredSummary
+    from qa_inference.metric_base.results import CorpusResult, ScoredSummary
 
 
 def main() -> None:
@@ -117,7 +117,7 @@ def explain_command(
     several, and the unsupported answers. If there are several passages, each question names the one that supports it
     best.
     """
-    from qa_inference.metric_base import texts_of_scorer
+    from qa_inference.metric_base.texts import texts_of_scorer
 
     passages = _source_passages(source or [], source_file or [])
     if len(summary) > 2:

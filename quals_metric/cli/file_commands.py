@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qa_inference.metric_base import progress_bar
+from qa_inference.metric_base.question_scorer import progress_bar
 from quals_metric.cli.options import JsonOption, MetricOption, ThresholdOption, load_scorer
 from quals_metric.cli.terminal import comparison_text, file_scores_text, printable, systems_text
 from quals_metric.metrics import metric_spec

@@ -13,7 +13,7 @@ from quals_metric.metrics import format_number, format_share, metric_spec
 from quals_metric.report.spelling import natural_question
 
 if TYPE_CHECKING:
-    from qa_inference.metric_base import ScoredSummary
+    from qa_inference.metric_base.results import ScoredSummary
     from quals_metric.agreement.page import StatisticsTable
     from quals_metric.files.compare import Comparison, SystemsComparison, SystemScore
     from quals_metric.files.scoring import FileScores

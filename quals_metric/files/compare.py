@@ -12,7 +12,7 @@ from itertools import combinations, zip_longest
 from pathlib import Path
 from typing import Any
 
-from qa_inference.metric_base import json_ready, mean_of_defined
+from qa_inference.metric_base.results import json_ready, mean_of_defined
 from qa_inference.significance import (
     RESAMPLES,
     SEED,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qa_inference.metric_base import mean_of_defined
+from qa_inference.metric_base.results import mean_of_defined
 from qa_inference.significance import bootstrap_interval
 
 MOST_GROUPS = 100

@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, get_args, get_origin, get_type_hints
 
-from qa_inference.metric_base import ScoredSummary, json_ready
+from qa_inference.metric_base.results import ScoredSummary, json_ready
 from quals_metric.files.tables import Row, ending
 
 if TYPE_CHECKING:

@@ -28,15 +28,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from qa_inference.metric_base import (
-    CorpusResult,
-    ScoredSummary,
-    check_threshold,
-    json_ready,
-    mean_of_defined,
-    of_passages,
-    texts_of_scorer,
-)
+from qa_inference.metric_base.key import of_passages
+from qa_inference.metric_base.results import CorpusResult, ScoredSummary, check_threshold, json_ready, mean_of_defined
+from qa_inference.metric_base.texts import texts_of_scorer
 from qa_inference.significance import bootstrap_interval
 from quals_metric.files import durable
 from quals_metric.files.groups import GroupScores, groups_of, score_groups, share_of

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
-from qa_inference.metric_base import CorpusResult, ScoredSummary, mean_of_defined, refuse_unknown
+from qa_inference.metric_base.options import refuse_unknown
+from qa_inference.metric_base.results import CorpusResult, ScoredSummary, mean_of_defined
 from quals_metric.metrics import format_number, metric_spec
 
 

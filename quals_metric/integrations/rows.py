@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qa_inference import __version__
-from qa_inference.metric_base import ModelOptions, as_config, check_texts, fingerprint
+from qa_inference.metric_base.key import fingerprint
+from qa_inference.metric_base.options import ModelOptions, as_config
+from qa_inference.metric_base.texts import check_texts
 from quals_metric.metrics import metric_spec
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from qa_inference.metric_base import QuestionScorer
+from qa_inference.metric_base.question_scorer import QuestionScorer
 from quals_metric.integrations._harness import mean_and_undefined
 
 try:

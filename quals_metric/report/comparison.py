@@ -14,7 +14,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from qa_inference.metric_base import is_calibrated
+from qa_inference.metric_base.key import is_calibrated
 from quals_metric.files import durable
 from quals_metric.files.compare import ScoreFile, SystemsComparison
 from quals_metric.files.tables import as_source, records

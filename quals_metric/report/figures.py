@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from qa_inference.metric_base import ScoredSummary
+from qa_inference.metric_base.results import ScoredSummary
 from quals_metric.metrics import format_number, format_share, metric_spec
 
 STYLE = (files("quals_metric.report") / "templates" / "figures.css").read_text(encoding="utf-8")

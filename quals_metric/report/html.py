@@ -14,7 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from qa_inference.metric_base import ScoredSummary
+from qa_inference.metric_base.results import ScoredSummary
 from quals_metric.metrics import BANDS, MetricSpec, format_number, format_share
 from quals_metric.report.figures import STYLE, figure_svg, histogram_svg, marked_summary_html, render_template
 from quals_metric.report.passages import Passage, SourcePassages

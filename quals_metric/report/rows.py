@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from qa_inference.metric_base import ScoredSummary
+from qa_inference.metric_base.results import ScoredSummary
 
 SHOWN_TEXT = 20_000  # the most characters shown of a text
 MOST_BARS = 24

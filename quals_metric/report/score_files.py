@@ -6,7 +6,8 @@ import math
 import os
 from pathlib import Path
 
-from qa_inference.metric_base import is_calibrated, mean_of_defined
+from qa_inference.metric_base.key import is_calibrated
+from qa_inference.metric_base.results import mean_of_defined
 from qa_inference.significance import bootstrap_interval
 from quals_metric.files.groups import check_groups, score_groups, share_of
 from quals_metric.files.shards import read_sidecar

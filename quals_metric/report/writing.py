@@ -14,7 +14,8 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from qa_inference.metric_base import CorpusResult, ScoredSummary, check_passages
+from qa_inference.metric_base.results import CorpusResult, ScoredSummary
+from qa_inference.metric_base.texts import check_passages
 from quals_metric.files import durable
 from quals_metric.metrics import MetricSpec, metric_of_row, metric_spec
 from quals_metric.report.html import report_html

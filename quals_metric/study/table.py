@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from qa_inference.metric_base import json_ready
+from qa_inference.metric_base.results import json_ready
 from quals_metric.metrics import format_number
 from quals_metric.study.judgments import QUESTIONS, Judgment, StudyJudgments
 from quals_metric.study.summary_pairs import Study

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from datasets import Dataset, Features, List, Value, load_from_disk
 
 from qa_inference.distributed import hash_tensors, on_first_rank
-from qa_inference.metric_base import check_texts
+from qa_inference.metric_base.texts import check_texts
 from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.models.shared_rows import Sharing

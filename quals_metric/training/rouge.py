@@ -9,7 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from qa_inference.batching import map_batches
-from qa_inference.metric_base import check_texts, installed_version, mean_of_defined
+from qa_inference.metric_base.key import installed_version
+from qa_inference.metric_base.results import mean_of_defined
+from qa_inference.metric_base.texts import check_texts
 
 KINDS = ("rouge1", "rouge2", "rougeL")
 CHARACTERS_PER_BATCH = 1 << 16  # batches are needed only to share the work among processes

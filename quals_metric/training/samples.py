@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from qa_inference.metric_base import json_ready
+from qa_inference.metric_base.results import json_ready
 from quals_metric.files import durable
 from quals_metric.training.measuring import Sample
 

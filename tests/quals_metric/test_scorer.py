@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from qa_inference.formats import PairFormat
-from qa_inference.metric_base import with_options
+from qa_inference.metric_base.options import with_options
 from qa_inference.models.shared_rows import ScoringRequest
 from qa_inference.sentences import whole_sentences
 from qa_inference.tokenization import split_into_windows

@@ -11,7 +11,7 @@ import pytest
 
 from qa_inference.decoding import Hypothesis
 from qa_inference.formats import PairFormat
-from qa_inference.metric_base import mean_of_defined as mean
+from qa_inference.metric_base.results import mean_of_defined as mean
 from qa_inference.tokenization import TextTokenizer
 from quals_metric.selection import Candidate, SummaryText, is_whole, locate_answers, parse_pairs, select_pairs
 from tests import tiny

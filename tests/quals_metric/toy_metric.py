@@ -6,15 +6,10 @@ import math
 from dataclasses import dataclass
 
 from qa_inference.distributed import OnBatch
-from qa_inference.metric_base import (
-    CorpusResult,
-    ModelOptions,
-    QuestionScorer,
-    ResultKey,
-    ScoredSummary,
-    integer_from,
-    option,
-)
+from qa_inference.metric_base.key import ResultKey
+from qa_inference.metric_base.options import ModelOptions, integer_from, option
+from qa_inference.metric_base.question_scorer import QuestionScorer
+from qa_inference.metric_base.results import CorpusResult, ScoredSummary
 from quals_metric.config import QualsConfig
 from quals_metric.metrics import MetricSpec
 

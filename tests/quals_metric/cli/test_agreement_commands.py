@@ -13,7 +13,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from qa_inference.calibration import read_calibration
-from qa_inference.metric_base import CorpusResult, QuestionScorer, ResultKey
+from qa_inference.metric_base.key import ResultKey
+from qa_inference.metric_base.question_scorer import QuestionScorer
+from qa_inference.metric_base.results import CorpusResult
 from quals_metric.cli import agreement_commands
 from quals_metric.cli.options import with_metrics
 from quals_metric.result import QualsResult, SummaryScore

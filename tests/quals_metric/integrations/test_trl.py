@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from qa_inference.metric_base import ResultKey
+from qa_inference.metric_base.key import ResultKey
 from quals_metric import PairScore, QualsConfig, QualsResult, QualsScorer, SummaryScore
 from quals_metric.integrations import CopyPenalty, LengthPenalty, QualsReward, RepetitionPenalty, to_preferences
 from quals_metric.integrations.trl import completion_text

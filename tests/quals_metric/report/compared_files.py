@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qa_inference.metric_base import json_ready
+from qa_inference.metric_base.results import json_ready
 from quals_metric.result import PairScore, SummaryScore
 
 
