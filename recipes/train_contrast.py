@@ -23,6 +23,9 @@ QUALS. The loss of a visit to a group; the claim's side is learned only where th
 Beside it the usual likelihood, so that the model stays a generator: of the claims' own pairs by the claims, and in a
 share of the steps of people's questions (`recipes.train_t5`).
 
+With `--normalize`, the scores are those of the option `normalize`: divided by the information of the claim. So a claim
+that tells little is not called true for that, nor one that tells much false. No gradient passes through the divisor.
+
 Sources are encoded once for all their pairs; short ones stand between other groups' sources in a share of the visits.
 Groups are held out by their keys, one in twenty; the figures of these are logged, by set: `pairs`: how often a
 supported claim has a higher score than one that is not, by the same source; `auc`: the same over all the set.
@@ -44,6 +47,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from quals_metric.scorer import LEAST_INFORMATION, UNRELATED_TEXT, USUAL_INFORMATION
 from recipes import annotated, claims, t5_training, train_t5
 from recipes.annotated import WINDOW
 from recipes.claims import Row
@@ -367,13 +371,29 @@ def means(model, examples: Sequence[Example], special: dict[str, int]) -> dict[i
     return found
 
 
-def item_scores(item: Item, by_source: dict[int, Means], by_claim: dict[int, Means]) -> tuple[Tensor, Tensor]:
-    """The scores [N] of an item's pairs, over all tokens and over the answers'."""
-    found = [
-        torch.stack([by_source[id(t)][kind] for t in item.targets])
-        - torch.stack([by_claim[id(t)][kind] for t in item.own])
-        for kind in (0, 1)
-    ]
+@torch.no_grad()
+def means_by_unrelated(
+    model, visits: Sequence[Visit], unrelated: Sequence[int], special: dict[str, int]
+) -> dict[int, Means]:
+    """The mean log-probabilities of the claims' own targets given an unrelated text; of none if that is empty."""
+    if not unrelated:
+        return {}
+    own = [Example([*unrelated], [target for e in visit.claims for target in e.targets]) for visit in visits]
+    return means(model, own, special)
+
+
+def item_scores(
+    item: Item, by_source: dict[int, Means], by_claim: dict[int, Means], by_unrelated: dict[int, Means]
+) -> tuple[Tensor, Tensor]:
+    """The scores [N] of an item's pairs, over all tokens and over the answers'; normalized with `by_unrelated`."""
+    found = []
+    for kind in (0, 1):
+        own = torch.stack([by_claim[id(t)][kind] for t in item.own])
+        scores = torch.stack([by_source[id(t)][kind] for t in item.targets]) - own
+        if by_unrelated:
+            information = (own.detach() - torch.stack([by_unrelated[id(t)][kind] for t in item.own])).mean()
+            scores = scores * USUAL_INFORMATION / information.clamp(min=LEAST_INFORMATION)
+        found.append(scores)
     return found[0], found[1]
 
 
@@ -389,6 +409,7 @@ def contrast_losses(
     visits: Sequence[Visit],
     by_source: dict[int, Means],
     by_claim: dict[int, Means],
+    by_unrelated: dict[int, Means],
     thresholds: Score,
     args: argparse.Namespace,
 ) -> dict[str, list[Tensor]]:
@@ -401,7 +422,7 @@ def contrast_losses(
     for visit in visits:
         scored = []
         for item in visit.items:
-            live, fixed = item_scores(item, by_source, by_claim), item_scores(item, by_source, without_gradient)
+            live, fixed = (item_scores(item, by_source, side, by_unrelated) for side in (by_claim, without_gradient))
             every, answers = fixed if item.label else live
             scored.append((item, every.mean(), answers.mean()))
             sign = 1 if item.label else -1
@@ -423,13 +444,15 @@ def contrast_losses(
 
 
 def visit_loss(
-    model, visits: Sequence[Visit], special: dict[str, int], thresholds: Score, args: argparse.Namespace
-) -> tuple[Tensor, dict[str, float]]:
-    """The loss of a batch of visits, and its terms."""
+    model, visits: Sequence[Visit], unrelated: Sequence[int], special: dict[str, int], thresholds: Score,
+    args: argparse.Namespace,
+) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
+    """The loss of a batch of visits, and its terms; of normalized scores unless the unrelated text is empty."""
     by_source = means(model, [e for v in visits for e in v.sources], special)
     by_claim = means(model, [e for v in visits for e in v.claims], special)
+    by_unrelated = means_by_unrelated(model, visits, unrelated, special)
     terms = {key: torch.stack(each).mean() for key, each in
-             contrast_losses(visits, by_source, by_claim, thresholds, args).items()}  # fmt: skip
+             contrast_losses(visits, by_source, by_claim, by_unrelated, thresholds, args).items()}  # fmt: skip
     terms["anchor"] = -torch.stack([each.all for each in by_claim.values()]).mean()
     weights = {
         "contrast": args.contrast_weight, "answer": args.answer_weight, "label": args.label_weight,
@@ -454,7 +477,9 @@ def plain_visits(groups: Sequence[Group], visits: Visits) -> list[tuple[str, Vis
 
 
 @torch.no_grad()
-def evaluate(model, held: Sequence[tuple[str, Visit]], special: dict[str, int]) -> dict[str, Any]:
+def evaluate(
+    model, held: Sequence[tuple[str, Visit]], unrelated: Sequence[int], special: dict[str, int]
+) -> dict[str, Any]:
     """By set: `pairs`, how often the supported claim is higher by the same source (or source by claim), and `auc`."""
     scores: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
     wins: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -463,8 +488,12 @@ def evaluate(model, held: Sequence[tuple[str, Visit]], special: dict[str, int]) 
         batch = held[start : start + 8]
         by_source = means(model, [e for _, v in batch for e in v.sources], special)
         by_claim = means(model, [e for _, v in batch for e in v.claims], special)
+        by_unrelated = means_by_unrelated(model, [v for _, v in batch], unrelated, special)
         for name, visit in batch:
-            found = [(item, *(x.mean().item() for x in item_scores(item, by_source, by_claim))) for item in visit.items]
+            found = [
+                (item, *(x.mean().item() for x in item_scores(item, by_source, by_claim, by_unrelated)))
+                for item in visit.items
+            ]
             scores[name] += [(item.label, s, a) for item, s, a in found]
             for a, true, true_answer in found:
                 for b, false, false_answer in found:
@@ -526,6 +555,7 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
             known[text] = encode(text)
         return known[text]
 
+    unrelated = [*cached(UNRELATED_TEXT)[:ROOM], special["eos"]] if args.normalize else []
     groups = load_groups(args.claims, load_pairs(args.pairs_files), cached)
     kept = [group for group in groups if not claims.is_held_out(group.key)]
     check_set_names(args.set_weights, kept)
@@ -553,7 +583,8 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
 
     run = Run(
         model, optimizer, out, args.minutes, args.save_minutes, args.warmup, write,
-        evaluate=lambda final: evaluate(model, held_visits, special), max_steps=args.max_steps, every=args.log_steps,
+        evaluate=lambda final: evaluate(model, held_visits, unrelated, special),
+        max_steps=args.max_steps, every=args.log_steps,
     )  # fmt: skip
     run.resume()
     if (out / "thresholds.pt").exists():
@@ -561,7 +592,7 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
     run.log(settings=vars(args), groups=len(kept), held_out=len(some))
     if run.step == 0 and args.evaluated:
         model.eval()
-        run.log(before=evaluate(model, held_visits, special))
+        run.log(before=evaluate(model, held_visits, unrelated, special))
     draw = random.Random(args.seed + run.step)
     visits = Visits(kept, cached, special, continuing, args, args.seed + run.step).batches(args.tokens)
     usual = iter(())
@@ -576,7 +607,7 @@ def train(model, tokenizer, special: dict[str, int], args: argparse.Namespace) -
     def losses(step: tuple[list[list[Visit]], list[list[Example]]]) -> tuple[Tensor, float, int]:
         total, count = torch.zeros((), device=model.device), 0
         for batch in step[0]:
-            loss, terms = visit_loss(model, batch, special, thresholds, args)
+            loss, terms = visit_loss(model, batch, unrelated, special, thresholds, args)
             total, count = total + loss / len(step[0]), count + sum(len(v.items) for v in batch)
             recorder.add(terms)
         if step[1]:
@@ -630,6 +661,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--synonyms", type=float, default=0.1, help="share of edits that leave the claim true")
     parser.add_argument("--mirrored", type=float, default=0.6, help="share of edits that edit the source too")
     parser.add_argument("--distractors", type=float, default=0.3, help="share of short sources between others")
+    parser.add_argument("--normalize", action="store_true", help="train on normalized scores")
     parser.add_argument("--beta", type=float, default=5.0)
     parser.add_argument("--beta-answer", type=float, default=2.0)
     parser.add_argument("--beta-label", type=float, default=2.5)

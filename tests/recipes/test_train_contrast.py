@@ -132,7 +132,7 @@ def test_the_loss_falls_when_what_is_supported_is_likelier(draw_visits: Callable
         for item in visit.items:
             for target in item.targets if item.label else ():
                 sources[id(target)] = recipe.Means(torch.tensor(-3.0 + gap), torch.tensor(-3.0 + gap))
-        found = recipe.contrast_losses([visit], sources, own, recipe.Score(), options)
+        found = recipe.contrast_losses([visit], sources, own, {}, recipe.Score(), options)
         return {key: torch.stack(each).mean().item() for key, each in found.items()}
 
     even, better = terms(0.0), terms(1.0)
@@ -140,12 +140,31 @@ def test_the_loss_falls_when_what_is_supported_is_likelier(draw_visits: Callable
     assert all(better[key] < even[key] for key in ("contrast", "answer", "label", "likelihood"))
 
 
-def test_it_trains_logs_and_resumes(files: tuple[str, str], t5: Path, data: list[str], tmp_path: Path) -> None:
+def test_normalized_scores_are_divided_by_the_information_of_the_claim(
+    draw_visits: Callable[..., recipe.Visits],
+) -> None:
+    visit = draw_visits("symmetric").draw()
+    assert visit is not None
+    y = torch.tensor(-1.0, requires_grad=True)
+    own = {id(t): recipe.Means(y, y) for e in visit.claims for t in e.targets}
+    sources = {id(t): recipe.Means(torch.tensor(-3.0), torch.tensor(-2.0)) for e in visit.sources for t in e.targets}
+    unrelated = {key: recipe.Means(torch.tensor(-5.0), torch.tensor(-1.0)) for key in own}
+    every, answers = recipe.item_scores(visit.items[0], sources, own, unrelated)
+    assert every.tolist() == pytest.approx([5.0 * -2.0 / 4.0] * 3)
+    assert answers.tolist() == pytest.approx([5.0 * -1.0 / 0.5] * 3)  # of less information than is divided by
+    every.sum().backward()
+    assert y.grad is not None and y.grad.item() == pytest.approx(3 * -5.0 / 4.0)  # none through the divisor
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_it_trains_logs_and_resumes(
+    files: tuple[str, str], t5: Path, data: list[str], tmp_path: Path, normalized: bool
+) -> None:
     out = tmp_path / "run"
     command = ["--claims", files[0], "--pairs-files", files[1], "--init", str(t5), "--out", str(out),
                "--threads", "1",
                "--device", "cpu", "--tokens", "300", "--usual-tokens", "200", "--usual", "1", "--log-steps", "1",
-               "--usual-options=--shortest 2", "--data", *data]  # fmt: skip
+               "--usual-options=--shortest 2", "--data", *data, *["--normalize"] * normalized]  # fmt: skip
     recipe.main([*command, "--max-steps", "2"])
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["final"] and {"contrast", "label", "pair", "anchor", "usual"} <= {
