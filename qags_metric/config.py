@@ -71,7 +71,7 @@ class QagsConfig(ModelOptions):
     max_per_answer: int | None = option(
         None,
         help="The most questions kept for the same answer.",
-        check=integer_from(1, or_none=True),
+        check=integer_from(1),
         kind=int,
         default_help="any number",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from qa_inference.formats import PairFormat
     from qa_inference.presets import Preset
 
-DEFAULT_GROUPS = 60
 PresetName = Literal["default", "fast", "agreement"]
-PRESET_SETTINGS: Mapping[PresetName, Mapping[str, Any]] = {
-    "default": {},
+PRESET_SETTINGS: Mapping[PresetName, dict[str, Any]] = {
+    "default": {"groups": 60, "by_sentence": False, "tokens": "all", "normalize": False},
     "fast": {"groups": 20},
     "agreement": {"groups": 20, "by_sentence": True, "tokens": "balanced", "normalize": True},
 }
-"""What each value of the option `preset` stands for. `benchmarks/RESULTS.md` has what they cost and gain."""
+"""What each value of the option `preset` stands for; the first, also for options that another one does not name.
+
+`benchmarks/RESULTS.md` has what they cost and gain.
+"""
 
 DEFAULT_CACHE_SIZE = 2**30  # bytes
 LEAST_CACHE_SIZE = 2**20  # bytes; an empty cache takes about 40,000
@@ -31,7 +33,8 @@ LEAST_CACHE_SIZE = 2**20  # bytes; an empty cache takes about 40,000
 class QualsConfig(ModelOptions):
     """Options of QUALS. The defaults are the paper's where it gives them; the others are the published code's.
 
-    `model` is a preset's name (`qa_inference.presets.PRESETS`), a Hub name (`owner/name`) or a folder.
+    `model` is a preset's name (`qa_inference.presets.PRESETS`), a Hub name (`owner/name`) or a folder. An option that
+    `preset` can set (`groups`, `by_sentence`, `tokens`, `normalize`) is None if it was not given; see `settings`.
     """
 
     format: PairFormat | None = option(
@@ -48,9 +51,10 @@ class QualsConfig(ModelOptions):
         kind=str,
     )
     groups: int = option(
-        DEFAULT_GROUPS,
+        None,
         help="Groups of the diverse beam search: pairs generated per searched text.",
         check=integer_from(1),
+        default_help="60",
     )
     strength: float = option(0.5, help="Diversity strength of the search.", check=finite_from(0))
     min_new_tokens: int = option(8, help="The fewest tokens of a pair before its end.", check=integer_from(0))
@@ -62,20 +66,23 @@ class QualsConfig(ModelOptions):
         kind=int,
     )
     by_sentence: bool = option(
-        False,
+        None,
         help="Search every sentence of a summary by itself. The published search reads the whole summary.",
         kind=bool,
+        default_help="False",
     )
     tokens: Literal["all", "answer", "balanced"] = option(
-        "all",
+        None,
         help="Which tokens of a pair count: all, or those of its answer. balanced: question and answer count the same.",
         choices=("all", "answer", "balanced"),
         kind=str,
+        default_help="all",
     )
     normalize: bool = option(
-        False,
+        None,
         help="Divide the scores of a summary by how much likelier it makes its own pairs than an unrelated text does.",
         kind=bool,
+        default_help="False",
     )
     whole_answers: bool = option(
         False,
@@ -122,10 +129,9 @@ class QualsConfig(ModelOptions):
                 f"min_new_tokens: must be less than max_new_tokens, or no pair could end; got {self.min_new_tokens} "
                 f"and {self.max_new_tokens}"
             )
-
-        defaults = {config_field.name: config_field.default for config_field in fields(self)}
-        for name, value in PRESET_SETTINGS[self.preset].items():
-            if getattr(self, name) not in (defaults[name], value):
+        own_settings = PRESET_SETTINGS[self.preset] if self.preset != "default" else {}
+        for name, value in own_settings.items():
+            if getattr(self, name) not in (None, value):
                 raise ValueError(
                     f"preset: {self.preset!r} stands for {name}={value!r}; got {name}={getattr(self, name)!r} beside "
                     f"it. Give one of the two"
@@ -133,8 +139,10 @@ class QualsConfig(ModelOptions):
 
     @property
     def settings(self) -> QualsConfig:
-        """The configuration without its preset, with the options that the preset stands for."""
-        return replace(self, preset="default", **PRESET_SETTINGS[self.preset])
+        """The configuration without its preset: options that are None have the values that the preset stands for."""
+        of_preset = PRESET_SETTINGS["default"] | PRESET_SETTINGS[self.preset]
+        values = {name: value for name, value in of_preset.items() if getattr(self, name) is None}
+        return replace(self, preset="default", **values)
 
     def model_preset(self) -> Preset[PairFormat]:
         """The preset that `model` names, by its own name or its checkpoint's; a new preset for any other checkpoint.

@@ -23,7 +23,7 @@ class Option:
 
     Attributes:
         help: one or two sentences.
-        checks: run when a configuration is made.
+        checks: run when a configuration is made; not for None where that is the default.
         kind: the type of its value on the command line; None: the command line does not have the option.
         choices: all values that it may have; empty: any.
         models: the loaded models that depend on it; empty: none does, and every call of `compute` may change it.
@@ -180,7 +180,7 @@ class ModelOptions:
     token_budget: int | None = option(
         None,
         help="The most tokens in a batch: fewer take less memory and more time.",
-        check=integer_from(1, or_none=True),
+        check=integer_from(1),
         kind=int,
         models=LOADING,
         default_help="8192",
@@ -194,8 +194,9 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         for config_field, about in options_of(type(self)):
-            for check in about.checks:
-                check(config_field.name, getattr(self, config_field.name))
+            value = getattr(self, config_field.name)
+            for check in about.checks if value is not None or config_field.default is not None else ():
+                check(config_field.name, value)
 
     def model_options(self, part: str = "generator") -> Self:
         """A copy in which only the options of one loaded model are set: the key of that model.

@@ -10,7 +10,7 @@ set left out in turn. The second says more about a user's own summaries, which a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -128,13 +128,8 @@ def fit_calibration(sets: Sequence[ScoredSet], metric: str, settings: Mapping[st
             raise ValueError(
                 f"{scored_set.labelled.name}: must have a summary with a score; none has. Leave the file out"
             )
+    sources = check_can_be_fitted((scored_set.good, scored_set.sources) for scored_set in sets)
     scores, good, weights = _joined(sets)
-    sources = [source for scored_set in sets for source in scored_set.sources]
-    if not 0 < good.sum() < len(good) or len(set(sources)) < 2:
-        raise ValueError(
-            f"the labelled summaries: must be of two sources or more, and some must be consistent and others not; of "
-            f"{len(good)} with a score, {int(good.sum())} are consistent, of {len(set(sources))} sources. Label more"
-        )
     sample = DocumentSample(sources)
     cross_validated = measure_reliability(
         "all, cross-validated", out_of_fold(scores, good, weights, sample.documents), scores, good, sample
@@ -155,6 +150,24 @@ def fit_calibration(sets: Sequence[ScoredSet], metric: str, settings: Mapping[st
         about,
     )
     return Fit(calibration, cross_validated, tuple(left_out))
+
+
+def check_can_be_fitted(sets: Iterable[tuple[Flags, Sequence[Source]]]) -> list[Source]:
+    """The sources of all labelled summaries. Raises ValueError unless a calibration can be fitted to them.
+
+    Args:
+        sets: for each data set, whether each summary is consistent, and its source.
+    """
+    labels, sources = [], list[Source]()
+    for good, of_set in sets:
+        labels += list(good)
+        sources += of_set
+    if not 0 < sum(labels) < len(labels) or len(set(sources)) < 2:
+        raise ValueError(
+            f"the labelled summaries: must be of two sources or more, and some must be consistent and others not; of "
+            f"{len(labels)}, {int(sum(labels))} are consistent, of {len(set(sources))} sources. Label more"
+        )
+    return sources
 
 
 def out_of_fold(scores: Floats, good: Flags, weights: Floats, documents: Places) -> Floats:

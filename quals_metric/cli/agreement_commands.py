@@ -112,16 +112,14 @@ def agree_command(
             plotted = {**scores, **labelled.columns} if html is not None else {}
             reliabilities.append(_reliabilities(labelled, kept, plotted, probabilities))
     pairs = list(zip(agreements, reliabilities, strict=True))
-    if html is not None:
+    described = [
+        agreement.to_dict() | {"reliability": [reliability.to_dict() for reliability in of_set]}
+        for agreement, of_set in pairs
+    ]
+    as_text = json.dumps(described, indent=2, ensure_ascii=False) if as_json else None
+    typer.echo(as_text or "\n\n".join(_agreement_text(*pair) for pair in pairs))
+    if html is not None:  # last: a disk that is full must not take the numbers
         _write_agreement_page(html, pairs, consistent_from)
-    if as_json:
-        described = [
-            agreement.to_dict() | {"reliability": [reliability.to_dict() for reliability in of_set]}
-            for agreement, of_set in pairs
-        ]
-        typer.echo(json.dumps(described, indent=2, ensure_ascii=False))
-        return
-    typer.echo("\n\n".join(_agreement_text(*pair) for pair in pairs))
 
 
 def calibrate_command(
@@ -144,7 +142,7 @@ def calibrate_command(
     a data set, and all data sets have the same weight. With several files, each is left out once, to measure how well a
     map from the others fits it. Needs the extra `calibrate`.
     """
-    from quals_metric.agreement.fitting import ScoredSet, check_scikit_learn, fit_calibration
+    from quals_metric.agreement.fitting import ScoredSet, check_can_be_fitted, check_scikit_learn, fit_calibration
     from quals_metric.files import durable
 
     check_scikit_learn()
@@ -159,6 +157,7 @@ def calibrate_command(
         check_page(html, "--html")
     columns = dict(summary=summary_column, source=source_column, label=label_column)
     sets = _read_sets(inputs, consistent_from, **columns)
+    check_can_be_fitted([(labelled.good, labelled.sources) for labelled in sets])
     with warnings_as_lines():
         scorer = load_scorer(metric, **options)
         results = [_scored(scorer, labelled) for labelled in sets]
@@ -166,8 +165,6 @@ def calibrate_command(
         fit = fit_calibration(scored, metric, scorer.key.settings)
         _warn_of_weak_fit(fit)
     durable.write_file(output, fit.calibration.to_json().encode())
-    if html is not None:
-        _write_calibration_page(html, fit, scorer.signature)
     about = {
         "output": str(output),
         "digest": fit.calibration.digest,
@@ -177,6 +174,8 @@ def calibrate_command(
     }
     as_text = json.dumps(json_ready(about), indent=2, ensure_ascii=False)
     typer.echo(as_text if as_json else _fit_text(fit, output, scorer.signature))
+    if html is not None:
+        _write_calibration_page(html, fit, scorer.signature)
 
 
 def _read_sets(inputs: list[str], consistent_from: float, **columns: Any) -> list[LabelledSet]:
@@ -191,10 +190,12 @@ def _score(
     sets: Sequence[LabelledSet], metrics: Sequence[str], options: dict[str, Any]
 ) -> list[dict[str, CorpusResult[ScoredSummary]]]:
     """For every set, its result by every metric. A metric gets those options that it has."""
-    results: list[dict[str, CorpusResult[ScoredSummary]]] = [{} for _ in sets]
+    scorers = {}  # all are loaded first: an error of the last one must not come after the work of the others
     for name in dict.fromkeys(metrics):
         known = metric_spec(name).options()
-        scorer = load_scorer(name, **{option: value for option, value in options.items() if option in known})
+        scorers[name] = load_scorer(name, **{option: value for option, value in options.items() if option in known})
+    results: list[dict[str, CorpusResult[ScoredSummary]]] = [{} for _ in sets]
+    for name, scorer in scorers.items():
         for labelled, of_metrics in zip(sets, results, strict=True):
             _warn_of_own_labels(scorer.calibration, labelled)
             of_metrics[name] = _scored(scorer, labelled)
@@ -238,7 +239,9 @@ def _reliabilities(
 
 
 def _warn_of_own_labels(calibration: Calibration | None, labelled: LabelledSet) -> None:
-    if calibration is not None and labelled.digest in {data["sha256"] for data in calibration.about.get("data", ())}:
+    if calibration is None:
+        return
+    if labelled.digest in {data.get("sha256") for data in calibration.about.get("data", ())}:
         warnings.warn(
             f"{labelled.name}: the calibration was made from this file, so it looks better here than it is. Measure it "
             f"on other labels",

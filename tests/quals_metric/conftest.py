@@ -25,7 +25,7 @@ class FakeScorer:
     def __init__(self, config: QualsConfig | None = None, *, model: object = None, searcher: object = None) -> None:
         config = config or QualsConfig()
         FakeScorer.made.append(config)
-        self.config = config
+        self.config = config.settings
 
     @classmethod
     def load(cls, config: QualsConfig) -> SimpleNamespace:

@@ -398,6 +398,16 @@ def test_a_format_that_does_not_fit_is_said(folder: str) -> None:
             {"preset": "agreement", "tokens": "answer"},
             "preset: 'agreement' stands for tokens='balanced'; got tokens='answer' beside it. Give one of the two",
         ),
+        # A value that is the default is an option that was given, too.
+        (
+            {"preset": "agreement", "tokens": "all"},
+            "preset: 'agreement' stands for tokens='balanced'; got tokens='all'",
+        ),
+        (
+            {"preset": "agreement", "normalize": False},
+            "preset: 'agreement' stands for normalize=True; got normalize=Fal",
+        ),
+        ({"preset": "fast", "groups": 60}, "preset: 'fast' stands for groups=20; got groups=60 beside it"),
         ({"sharing": "no"}, "sharing: must be one of auto, shared, expanded; got 'no'"),
         ({"token_budget": 0}, "token_budget: must be an integer of at least 1; got 0"),
     ],
@@ -427,7 +437,8 @@ def test_a_preset_is_the_options_that_it_stands_for(folder: str, monkeypatch: py
     assert {*PRESET_SETTINGS} == {*get_args(PresetName)}
     for name, settings in PRESET_SETTINGS.items():
         preset, given = QualsConfig(folder, preset=name), QualsConfig(folder, **settings)
-        assert preset.settings == given == given.settings
+        assert preset.settings == given.settings == given.settings.settings
+        assert None not in [getattr(preset.settings, option) for option in PRESET_SETTINGS["default"]]
         assert replace(preset, **settings) == replace(given, preset=name)  # both may be given if they agree
         same = [QualsScorer(config, model=model) for config in (preset, given)]
         assert same[0].signature == same[1].signature

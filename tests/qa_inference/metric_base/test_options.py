@@ -52,7 +52,7 @@ class ToyMetric(QuestionMetric):
 
 @pytest.mark.parametrize("value", ["no", 1, None])
 def test_an_option_that_is_true_or_false_takes_nothing_else(value: object) -> None:
-    for name in ("by_sentence", "whole_answers", "local_files_only"):
+    for name in ("whole_answers", "local_files_only"):
         with pytest.raises(ValueError, match=f"{name}: must be True or False; got {value!r}"):
             QualsConfig(**{name: value})
     with pytest.raises(ValueError, match=f"exact: must be True or False; got {value!r}"):

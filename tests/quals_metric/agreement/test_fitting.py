@@ -118,7 +118,7 @@ def test_one_source_or_one_kind_is_too_little() -> None:
     pair = LabelledSet("pair", "", ["same", "same"], ["x", "y"], labels, labels >= 1, np.array([[0, 1]]))
     with pytest.raises(ValueError, match=r"must be of two sources or more, .* 1 are consistent, of 1 sources"):
         fit_calibration([ScoredSet.of(pair, np.array([1.0, 0.0]))], "quals", SETTINGS)
-    with pytest.raises(ValueError, match="of 1 with a score, 1 are consistent"):
+    with pytest.raises(ValueError, match="of 1, 1 are consistent"):
         fit_calibration([ScoredSet.of(pair, np.array([1.0, np.nan]))], "quals", SETTINGS)
 
 

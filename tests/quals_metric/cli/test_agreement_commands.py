@@ -187,6 +187,42 @@ def test_what_is_wrong_is_said_before_the_work(quals: Quals) -> None:
     assert loaded == []
 
 
+def test_all_scorers_load_before_one_scores(quals: Quals, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert quals("calibrate", "labelled.jsonl", "-o", "c.json").exit_code == 0
+    monkeypatch.setattr(LengthScorer, "_score", lambda *_: pytest.fail("scored before the last scorer was loaded"))
+    result = quals("agree", "labelled.jsonl", "--metric", "quals", "--metric", "qags", "--calibration", "c.json")
+    assert "here metric is qags, not quals" in str(result.exception)
+
+
+def test_labels_of_one_source_are_refused_before_the_work(quals: Quals) -> None:
+    rewrite("one.jsonl", source="the source")
+    result = quals("calibrate", "one.jsonl", "-o", "c.json")
+    assert "must be of two sources or more, and some must be consistent and others not" in str(result.exception)
+    assert loaded == [] and not Path("c.json").exists()
+
+
+@pytest.mark.parametrize("command", [["agree", "labelled.jsonl"], ["calibrate", "labelled.jsonl", "-o", "c.json"]])
+def test_the_numbers_are_printed_before_the_page(
+    quals: Quals, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    for name in ("_write_agreement_page", "_write_calibration_page"):
+        monkeypatch.setattr(agreement_commands, name, full)
+    result = quals(*command, "--html", "page.html")
+    assert "no space left" in str(result.exception) and "cross-validated" in result.stdout
+
+
+def test_a_calibration_without_digests_of_its_data_can_be_measured(quals: Quals) -> None:
+    assert quals("calibrate", "labelled.jsonl", "-o", "c.json").exit_code == 0
+    shortened = json.loads(Path("c.json").read_text())
+    for described in shortened["about"]["data"]:
+        del described["sha256"]
+    Path("short.json").write_text(json.dumps(shortened))
+    assert quals("agree", "labelled.jsonl", "--calibration", "short.json").exit_code == 0
+
+
 def rewrite(name: str, count: int | None = None, **columns: Any) -> None:
     """The first rows of the labels, with other columns; a function makes a value from the number of the row."""
     rows = [json.loads(row) for row in Path("labelled.jsonl").read_text().splitlines()][:count]
