@@ -168,7 +168,7 @@ class ModelOptions:
         help="Floating-point type: float32, bfloat16 or float16.",
         kind=str,
         models=EVERY_MODEL,
-        default_help="the device's",
+        default_help="bfloat16 on a GPU that computes in it, else float32",
     )
     sharing: Literal["auto", "shared", "expanded"] = option(
         "auto",
@@ -187,7 +187,7 @@ class ModelOptions:
     )
     calibration: str | os.PathLike[str] | None = option(
         None,
-        help="File of `quals calibrate`, which adds a probability to every score; `embedded` is the one that ships.",
+        help="File of `quals calibrate`, which adds a probability to every score; `embedded` is the fitting one of those that ship.",
         check=check_calibration,
         kind=str,
     )

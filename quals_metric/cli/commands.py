@@ -160,7 +160,7 @@ def serve_command(
 
 
 def models_command(as_json: JsonOption = False) -> None:
-    """List the presets: checkpoints known to work.
+    """List the presets: checkpoints whose format is known.
 
     For every preset, the list has the option that takes it and its licence. "tried" is "yes" if this package was tested
     with these weights. If not, the format comes from the model's card.

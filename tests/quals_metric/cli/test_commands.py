@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +11,20 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
+from qa_inference import significance
 from qa_inference.presets import PRESETS, QUESTION_PRESETS, READERS
 from quals_metric import __version__
+from quals_metric.app import server
 from quals_metric.cli import commands as cli
+from quals_metric.cli import file_commands, study
 from quals_metric.cli.terminal import WIDTH, printable, rows_block, summary_block
+from quals_metric.files import scoring
 from quals_metric.files.tables import records
 from quals_metric.metrics import METRICS
+from quals_metric.report import writing
 from quals_metric.report.examples import EXAMPLES
 from quals_metric.result import PairScore, SummaryScore
+from quals_metric.study import summary_pairs
 from tests.qags_metric.conftest import FakeScorer as FakeQags
 from tests.quals_metric.toy_metric import TOY
 
@@ -25,6 +32,27 @@ from tests.quals_metric.toy_metric import TOY
 @pytest.fixture
 def quals(fake_scorer: Any) -> Callable[..., Result]:
     return lambda *arguments: CliRunner().invoke(cli.app, list(arguments))
+
+
+@pytest.mark.parametrize(
+    ("command", "constants"),
+    [
+        (file_commands.score_command, {"shard_rows": scoring.SHARD_ROWS, "details": writing.DETAILS}),
+        (file_commands.report_command, {"details": writing.DETAILS}),
+        (
+            file_commands.compare_command,
+            {"resamples": significance.RESAMPLES, "trials": significance.TRIALS, "seed": significance.SEED,
+             "details": writing.DETAILS},
+        ),
+        (cli.serve_command, {"host": server.HOST, "port": server.PORT}),
+        (study.prepare_study, {"size": summary_pairs.SIZE, "seed": summary_pairs.SEED}),
+        (study.serve_study, {"host": server.HOST, "port": server.PORT}),
+    ],
+)  # fmt: skip
+def test_defaults_are_those_of_the_functions(command: Callable[..., None], constants: dict[str, Any]) -> None:
+    """The command line states them again: its start must not import the files that have them."""
+    parameters = inspect.signature(command).parameters
+    assert {name: parameters[name].default for name in constants} == constants
 
 
 def test_demo(quals: Callable[..., Result]) -> None:
@@ -373,7 +401,9 @@ def test_what_computes_nothing_imports_nothing_heavy(
 ) -> None:
     code = f"""
 import sys
+from quals_metric.app import server
 from quals_metric.cli import commands as cli
+from quals_metric.cli import file_commands, study
 try:
     cli.app([{command!r}])
 except SystemExit as ended:
