@@ -46,11 +46,6 @@ def of_passages(signature: str) -> str:
     return f"{signature}|passages:best"
 
 
-def is_calibrated(signature: str) -> bool:
-    """Whether scores with this signature have probabilities: whether their scorer had a calibration."""
-    return "|calibration:" in signature
-
-
 def installed_version(distribution: str) -> str:
     """The installed version of a distribution; "unknown" in a source tree that is not installed."""
     try:

@@ -74,7 +74,6 @@ def score_command(
     from quals_metric.files.scoring import rank_and_size, score_files
 
     rows = _input_rows(inputs or [], summaries, sources, summary_column, source_column, keep, by)
-    calibrated = options.get("calibration") is not None
     if report is not None:
         _check_report(report, rows, output)
     title = metric_spec(metric).title
@@ -85,7 +84,7 @@ def score_command(
             lambda: load_scorer(metric, **options),
             metric=metric,
             pairs=pairs or report is not None,
-            calibrated=calibrated,
+            calibrated=options.get("calibration") is not None,
             spans=spans,
             threshold=threshold,
             shard_rows=shard_rows,
@@ -95,7 +94,7 @@ def score_command(
         )
     if scores is not None:
         if report is not None:
-            _write_report(scores, report, rows, details, calibrated)
+            _write_report(scores, report, rows, details)
         as_text = json.dumps(scores.to_dict(), indent=2, ensure_ascii=False)
         typer.echo(as_text if as_json else file_scores_text(scores, spans))
 
@@ -219,7 +218,7 @@ def _check_report(report: Path, rows: Rows, output: Path) -> None:
         raise typer.BadParameter("standard input is read once only: add --keep", param_hint="--report")
 
 
-def _write_report(scores: FileScores, report: Path, rows: Rows, details: int, calibrated: bool) -> None:
+def _write_report(scores: FileScores, report: Path, rows: Rows, details: int) -> None:
     """Write the page of a score file: the scores are read from the output, the texts from the input."""
     from dataclasses import replace
 
@@ -236,7 +235,7 @@ def _write_report(scores: FileScores, report: Path, rows: Rows, details: int, ca
         _with_columns(written, columns),
         ((row.summary, row.source) for row in texts),
         report,
-        about={**vars(scores), "calibrated": calibrated},
+        about=vars(scores),
         details=details,
     )
 

@@ -47,7 +47,10 @@ OnShard = Callable[[int, int], None]
 
 
 class Scorer(Protocol):
-    """A scorer of any metric: `QualsScorer`, `QagsScorer`, or another that has a signature and gives such results."""
+    """A scorer of any metric: `QualsScorer`, `QagsScorer`, or another that has a signature and gives such results.
+
+    One whose summaries have a probability has a `calibration` with an `origin`.
+    """
 
     @property
     def signature(self) -> str:
@@ -120,7 +123,8 @@ def score_files(
         load: makes the scorer, for example `QualsScorer`; called after the input has been read and is valid.
         metric: the metric that the scorer computes, a name in `METRICS`.
         pairs: whether the pairs or questions behind each score are written.
-        calibrated: whether the scorer has a calibration. Each row then has a `probability`, after `score_01`.
+        calibrated: whether the scorer that is loaded has a calibration. Each row then has a `probability`, after
+            `score_01`.
         spans: whether the sentences and the unsupported spans of each summary are written.
         threshold: the score below which an answer is unsupported; None: the metric's (`MetricSpec.threshold`).
         shard_rows: how many rows are scored and written at once; a killed process loses at most these.
@@ -135,8 +139,8 @@ def score_files(
     Raises:
         FileExistsError: if the output exists, and neither `overwrite` nor `accept_finished` allows that.
         TypeError: if a summary or source is not text; it names line and column.
-        ValueError: if a line is invalid, the input changes meanwhile, there is unfinished work of another job, or the
-            threshold is NaN.
+        ValueError: if a line is invalid, the input changes meanwhile, there is unfinished work of another job, the
+            threshold is NaN, or `calibrated` is wrong.
         OSError: if something cannot be read or written; finished shards stay.
 
     Warns:
@@ -161,6 +165,7 @@ def score_files(
             plan = make_plan(kept, shard_rows, form.learn, spec.summary_type().columns(True, spans, calibrated))
             form.check()
             scorer = load()
+            calibration = _calibration_of(scorer, calibrated)
             settings = {
                 "metric": metric,
                 "signature": of_passages(scorer.signature) if plan.has_contexts else scorer.signature,
@@ -179,10 +184,7 @@ def score_files(
                     return _published_scores(output) if rank == 0 else None
             if not work.claim(job, joins=rank == 0):
                 return None
-            calibration = getattr(scorer, "calibration", None)
-            run = _ScoringRun(
-                job, work, form, pairs, spans, threshold, "" if calibration is None else calibration.origin
-            )
+            run = _ScoringRun(job, work, form, pairs, spans, threshold, calibration)
             with work.advised():
                 for _ in range(_ATTEMPTS):
                     for shard, part in run.missing(ShardReader(kept, plan), rank, size, on_shard):
@@ -216,6 +218,18 @@ def rank_and_size() -> tuple[int, int]:
             f"A launcher sets both; without one, unset them"
         )
     return int(rank), int(size)
+
+
+def _calibration_of(scorer: Scorer, calibrated: bool) -> str:
+    """What the scorer's probabilities were made from; "": it gives none. Raises ValueError if `calibrated` is wrong."""
+    calibration = getattr(scorer, "calibration", None)
+    if (calibration is not None) != calibrated:
+        has = "has none" if calibration is None else "has one"
+        raise ValueError(
+            f"calibrated: must say whether the scorer has a calibration; got {calibrated}, and the scorer {has}. Pass "
+            f"calibrated={not calibrated}, or load another scorer"
+        )
+    return "" if calibration is None else str(calibration.origin)
 
 
 @contextlib.contextmanager

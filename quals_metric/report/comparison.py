@@ -14,7 +14,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from qa_inference.metric_base.key import is_calibrated
 from quals_metric.files import durable
 from quals_metric.files.compare import ScoreFile, SystemsComparison
 from quals_metric.files.tables import as_source, records
@@ -120,7 +119,7 @@ def _entries(
     file: ScoreFile, spec: MetricSpec, numbers: Collection[int], summary: str, source: str
 ) -> dict[int, Entry]:
     """The rows of a score file that are shown, by number."""
-    entries, calibrated = {}, is_calibrated(str(file.about.get("signature")))
+    entries, calibrated = {}, bool(file.about.get("calibration"))
     for number, (location, row) in enumerate(records(file.path), 1):
         if number in numbers:
             text, texts = row.get(summary), as_source(row.get(source))

@@ -6,7 +6,6 @@ import math
 import os
 from pathlib import Path
 
-from qa_inference.metric_base.key import is_calibrated
 from qa_inference.metric_base.results import mean_of_defined
 from qa_inference.significance import bootstrap_interval
 from quals_metric.files.groups import check_groups, score_groups, share_of
@@ -70,7 +69,6 @@ def report_file(
     facts = {name: about[name] for name in _KEPT if name in about}
     facts |= {
         "metric": spec.name,
-        "calibrated": is_calibrated(str(about.get("signature"))),
         "score": mean_of_defined(defined),
         "low": low,
         "high": high,

@@ -89,7 +89,7 @@ def write_rows(
         texts: the summary of each, and its source: a text, or several passages.
         path: the file to write; an existing file is replaced.
         about: facts of the whole: metric, score, low, high, score_01, num_windowed_summaries, num_windowed_sources,
-            signature, calibrated (whether the rows have a probability), calibration (what it was made from), threshold,
+            signature, calibration (what the probabilities were made from; "": the rows have none), threshold,
             unsupported_rate, by, groups. Those that are missing are not shown; without the metric, the rows' questions
             show it, and without the threshold, it is the metric's.
         details: as in `write`.
@@ -104,7 +104,7 @@ def write_rows(
     spec = metric_spec(about["metric"]) if "metric" in about else metric_of_row(first)
     if spec is None or spec.summary_type().items_field not in first:
         raise ValueError("rows: must hold scores with their questions and answers. Score with --pairs")
-    read = _read_rows(spec, chain([first], stream), texts, bool(about.get("calibrated")))
+    read = _read_rows(spec, chain([first], stream), texts, bool(about.get("calibration")))
     _write_page(spec, read, about, Path(path), details, max_bytes)
 
 

@@ -6,6 +6,7 @@ import datetime
 import errno
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,24 @@ def _stopped(source: Path, output: Path, after: int = 3, **options: Any) -> None
 
     with pytest.raises(RuntimeError, match="stopped"):
         _score(source, output, Stops, **options)
+
+
+@pytest.mark.parametrize(("calibrated", "calibration"), [(True, None), (False, "made from labels")])
+def test_a_wrong_word_on_the_calibration_stops_before_the_first_shard(
+    calibrated: bool, calibration: str | None, source: Path, tmp_path: Path
+) -> None:
+    class Scorer(QuickScorer):
+        def __init__(self) -> None:
+            self.calibration = calibration
+
+        def score(self, **texts: Any) -> Any:
+            pytest.fail("a shard was scored")
+
+    has = "has none" if calibration is None else "has one"
+    message = f"calibrated: must say whether the scorer has a calibration; got {calibrated}, and the scorer {has}. Pass"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        _score(source, tmp_path / "out.jsonl", Scorer, calibrated=calibrated)
+    assert os.listdir(tmp_path) == ["in.jsonl"]
 
 
 # --- A4: damaged shards

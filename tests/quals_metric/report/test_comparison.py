@@ -83,10 +83,13 @@ def test_a_probability_is_shown_as_one(tmp_path: Path) -> None:
     """Where the sidecar says that the scores are calibrated; another column of that name is the user's."""
     for name, scores, probability in (("x", A, 0.7071), ("y", B, 0.125)):
         path = write_system(tmp_path / f"{name}.jsonl", scores, probability=probability)
-        about = {"rows": len(scores), "metric": "quals", "signature": f"quals|calibration:{name}|torch:1"}
-        sidecar(path).write_text(json.dumps(about | {"calibration": f"Calibration {name} was made <somewhere>."}))
-    write_system(tmp_path / "z.jsonl", C, probability=0.5)
-    sidecar(write_system(tmp_path / "v.jsonl", C)).write_text(json.dumps(about))  # its column was taken out
+        about = {"rows": len(scores), "metric": "quals", "signature": "quals|torch:1"}
+        calibrated = about | {"calibration": f"Calibration {name} was made <somewhere>."}
+        sidecar(path).write_text(json.dumps(calibrated))
+    # z has a signature that only looks like one of calibrated scores, as a folder of that name may make it.
+    looks_calibrated = about | {"signature": "quals|model:a|calibration:b", "calibration": ""}
+    sidecar(write_system(tmp_path / "z.jsonl", C, probability=0.5)).write_text(json.dumps(looks_calibrated))
+    sidecar(write_system(tmp_path / "v.jsonl", C)).write_text(json.dumps(calibrated))  # its column was taken out
     files = [read_scores(tmp_path / f"{name}.jsonl") for name in "xyzv"]
     write_comparison(files, compare_score_files(files), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
