@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import string
 import warnings
@@ -22,7 +21,7 @@ from qa_inference.significance import (
     paired_bootstrap,
     paired_randomization,
 )
-from quals_metric.files.shards import sidecar
+from quals_metric.files.shards import read_sidecar, sidecar
 from quals_metric.files.tables import Source, as_source, records
 
 # With fewer rows the paired bootstrap finds a difference (p < .05) where there is none in one case of five.
@@ -290,7 +289,7 @@ def read_scores(path: str | Path, source: str = "source") -> ScoreFile:
         scores.append(number_in(columns, "score", location, is_text=is_text, remedy="Is it of `quals score`?"))
         sources.append(as_source(columns.get(source)))
     kept = [text for text in sources if text is not None]
-    about = _about(path, len(scores))
+    about = read_sidecar(path, len(scores))
     return ScoreFile(path, tuple(scores), tuple(kept) if kept and len(kept) == len(scores) else None, about)
 
 
@@ -358,17 +357,6 @@ def _check_signatures(a: ScoreFile, b: ScoreFile) -> None:
             f"the signatures differ, so the scores may not be comparable: {signatures[0]} of {a.path}, "
             f"{signatures[1]} of {b.path}"
         )
-
-
-def _about(path: Path, rows: int) -> Mapping[str, Any]:
-    """A file's sidecar; empty if there is none, or if it describes another number of rows."""
-    try:
-        about = json.loads(sidecar(path).read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{sidecar(path)}: must be JSON; {error}. Delete it, or score {path} again") from error
-    return about if isinstance(about, dict) and about.get("rows") == rows else {}
 
 
 def _warn(message: str) -> None:

@@ -35,8 +35,8 @@ from qa_inference.significance import bootstrap_interval
 from quals_metric.files import durable
 from quals_metric.files.groups import GroupScores, groups_of, score_groups, share_of
 from quals_metric.files.scored_rows import Format, format_of, scored_row
-from quals_metric.files.shards import Job, ShardReader, WorkFolder, make_plan, published, sidecar
-from quals_metric.files.tables import STANDARD_INPUT, Row, Rows, Table
+from quals_metric.files.shards import Job, ShardReader, WorkFolder, make_plan, published, read_sidecar, sidecar
+from quals_metric.files.tables import STANDARD_INPUT, Row, Rows, Table, count_rows
 from quals_metric.metrics import metric_spec
 
 SHARD_ROWS = 128
@@ -181,7 +181,7 @@ def score_files(
                 if published(output) != job.key:
                     raise FileExistsError(_exists(output))
                 if not work.is_open:  # another process has published it since this one began
-                    return _published_scores(output) if rank == 0 else None
+                    return _published_scores(job, output) if rank == 0 else None
             if not work.claim(job, joins=rank == 0):
                 return None
             run = _ScoringRun(job, work, form, pairs, spans, threshold, calibration)
@@ -199,7 +199,7 @@ def score_files(
                             raise
                         if published(output) != job.key:
                             raise FileNotFoundError(f"{work.path}: was removed while its shards were scored") from None
-                        return _published_scores(output)  # a process of another launch was faster
+                        return _published_scores(job, output)  # a process of another launch was faster
                 raise OSError(f"{work.path}: its shards are damaged whenever they are written. Check the disk")
     finally:
         work.leave()
@@ -414,9 +414,14 @@ def _numbers_digest(numbers: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
-def _published_scores(output: Path) -> FileScores:
-    """The summary of a published output, from its sidecar."""
-    about = json.loads(sidecar(output).read_bytes())
+def _published_scores(job: Job, output: Path) -> FileScores:
+    """The summary of a job's published output, from its sidecar.
+
+    Raises FileExistsError if the output was edited since, so that the sidecar does not describe it.
+    """
+    about = read_sidecar(output, count_rows(output))
+    if about.get("key") != job.key:
+        raise FileExistsError(_exists(output))
     names = [field.name for field in fields(FileScores) if field.name != "output" and field.name in about]
     values: dict[str, Any] = {name: math.nan if about[name] is None else about[name] for name in names}
     values["groups"] = groups_of(about)

@@ -238,18 +238,32 @@ def sidecar(output: Path) -> Path:
     return output.with_name(output.name + SIDECAR)
 
 
-def read_sidecar(output: Path) -> Mapping[str, Any]:
-    """The content of the sidecar beside an output; empty if there is none, or it cannot be read."""
+def read_sidecar(output: Path, rows: int | None = None) -> Mapping[str, Any]:
+    """The content of the sidecar beside an output; empty if there is none, or if it describes another output.
+
+    `rows` is the number of rows that the output has. A sidecar of another number is of the file that was there before
+    it was edited. None: the number is not compared.
+
+    Raises:
+        ValueError: if the sidecar is not JSON.
+        OSError: if it cannot be read.
+    """
     try:
         about = json.loads(sidecar(output).read_bytes())
-    except (OSError, ValueError, RecursionError):
+    except FileNotFoundError:
         return {}
-    return about if isinstance(about, dict) else {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{sidecar(output)}: must be JSON; {error}. Delete it, or score {output} again") from error
+    if not isinstance(about, dict) or (rows is not None and about.get("rows") != rows):
+        return {}
+    return about
 
 
 def published(output: Path) -> str | None:
     """The key of the job whose sidecar is beside an output; None if no sidecar can be read."""
-    return read_sidecar(output).get("key")
+    with contextlib.suppress(OSError, ValueError):
+        return read_sidecar(output).get("key")
+    return None
 
 
 def _read_manifest(path: Path) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from qa_inference.metric_base.results import mean_of_defined
 from qa_inference.significance import bootstrap_interval
 from quals_metric.files.groups import check_groups, score_groups, share_of
 from quals_metric.files.shards import read_sidecar
-from quals_metric.files.tables import Table, records
+from quals_metric.files.tables import Table, count_rows, records
 from quals_metric.metrics import METRICS, metric_of_row
 from quals_metric.report.writing import DETAILS, write_rows
 
@@ -41,11 +41,11 @@ def report_file(
 
     Raises:
         TypeError: if a text is none, or rows cannot be grouped by their value.
-        ValueError: if the file lacks the texts or the questions, or has too many groups.
+        ValueError: if the file lacks the texts or the questions, has too many groups, or its sidecar is not JSON.
         OSError: if a file cannot be read or written.
     """
     path = Path(scores)
-    about = read_sidecar(path)
+    about = read_sidecar(path, count_rows(path))
     rows = Table((path,), summary, source, keep=True, by=by)
     # 1. The score of every row, its group, and whether it has an unsupported answer.
     spec = METRICS.get(about.get("metric", ""))

@@ -24,6 +24,7 @@ from quals_metric import report
 from quals_metric.cli import commands as cli
 from quals_metric.cli import file_commands
 from quals_metric.cli.options import with_metrics
+from quals_metric.files.shards import sidecar
 from quals_metric.report.figures import STYLE, figure_svg, histogram_svg, marked_summary_html, readable
 from quals_metric.report.passages import LENGTH, SourcePassages
 from quals_metric.report.rows import MOST_BARS, Entry, Histogram, ShownRows
@@ -31,6 +32,7 @@ from quals_metric.report.spelling import natural_question
 from quals_metric.report.writing import MAX_BYTES
 from quals_metric.result import PairScore, QualsResult, SummaryScore
 from tests.quals_metric.files.score_program import QuickScorer
+from tests.quals_metric.report.compared_files import write_system
 
 SUMMARY = "Ann Lee won 5 million pounds in Perth."
 SOURCE = "On Monday it rained. Ann Lee, a nurse, won 5.5 million pounds. She lives in the town of Perth, says Bob."
@@ -539,6 +541,30 @@ def test_21_b9_a_run_killed_before_its_report_is_finished_by_the_same_command(
     assert "there is a file of that name" in str(score("in.jsonl", "-o", "out.jsonl", "--pairs").exception)
     Path("in.jsonl").write_text('{"summary": "a", "source": "b"}\n')
     assert "there is a file of that name" in str(score(*arguments).exception)
+
+
+def test_an_edited_output_is_not_reported_as_it_was(score: Any) -> None:
+    arguments = ("in.jsonl", "-o", "out.jsonl", "--report", "out.html")
+    assert score(*arguments).exit_code == 0
+    lines = Path("out.jsonl").read_text().splitlines(keepends=True)
+    Path("out.jsonl").write_text("".join(lines[:-1]))
+    assert "there is a file of that name" in str(score(*arguments).exception)
+
+
+def test_a_page_has_nothing_of_another_files_sidecar(tmp_path: Path) -> None:
+    """A file that was shortened after its scoring has another number of rows than its sidecar says."""
+    path, page = write_system(tmp_path / "a.jsonl", [-1.0, -2.0, -3.0]), tmp_path / "page.html"
+    about = {"rows": 3, "metric": "quals", "signature": "quals|of:three", "threshold": -0.5, "num_windowed_sources": 7}
+    sidecar(path).write_text(json.dumps(about | {"calibration": "Made from labels."}))
+    facts = ("quals|of:three", "Made from labels.", "longer than the model", "below -0.5")
+    report.report_file(path, page)
+    assert all(fact in page.read_text() for fact in facts)
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    report.report_file(path, page)
+    assert not any(fact in page.read_text() for fact in facts)
+    sidecar(path).write_text("{")
+    with pytest.raises(ValueError, match=r"a\.jsonl\.meta\.json: must be JSON; .*Delete it"):
+        report.report_file(path, page)
 
 
 @pytest.mark.parametrize("keep", [(), ("--keep",)])
