@@ -1,11 +1,11 @@
-"""The scores of groups of rows, such as those of each model or domain."""
+"""The scores of all rows of a file, and of groups of them, such as those of each model or domain."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from qa_inference.metric_base.results import mean_of_defined
 from qa_inference.significance import bootstrap_interval
@@ -31,31 +31,54 @@ class GroupScores:
     unsupported_rate: float
 
 
-def score_groups(names: Sequence[str], scores: Sequence[float], unsupported: Sequence[bool]) -> tuple[GroupScores, ...]:
-    """The scores of every group, in the order in which the groups appear.
+class ScoreFacts(TypedDict):
+    """The facts of all rows of a score file, under the names that they have in `FileScores`."""
+
+    score: float
+    low: float
+    high: float
+    score_01: float
+    unsupported_rate: float
+    by: str
+    groups: tuple[GroupScores, ...]
+
+
+def facts_of_scores(
+    scores: Sequence[float], scores_01: Sequence[float], unsupported: Sequence[bool], names: Sequence[str], by: str
+) -> ScoreFacts:
+    """The means, the interval and the groups of the rows of a score file.
 
     Args:
-        names: the group of every row.
         scores: the score of every row; NaN: undefined.
+        scores_01: its view between 0 and 1.
         unsupported: whether a row has an unsupported answer.
+        names: the group of every row.
+        by: the column that rows are grouped by; "": they are not.
     """
-    rows_of: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        rows_of.setdefault(name, []).append(row)
-    groups = []
-    for name, rows in rows_of.items():
-        defined = [row for row in rows if not math.isnan(scores[row])]
-        values = [scores[row] for row in defined]
-        undefined_rate, rate = 1 - len(defined) / len(rows), share_of(unsupported[row] for row in defined)
-        groups.append(
-            GroupScores(name, len(rows), mean_of_defined(values), *bootstrap_interval(values), undefined_rate, rate)
-        )
-    return tuple(groups)
+    whole = _scores_of("", range(len(scores)), scores, unsupported)
+    rows_of: dict[str, list[int]] = {}  # in the order in which the groups appear
+    if by:
+        for row, name in enumerate(names):
+            rows_of.setdefault(name, []).append(row)
+    return {
+        "score": whole.score,
+        "low": whole.low,
+        "high": whole.high,
+        "score_01": mean_of_defined(scores_01),
+        "unsupported_rate": whole.unsupported_rate,
+        "by": by,
+        "groups": tuple(_scores_of(name, rows, scores, unsupported) for name, rows in rows_of.items()),
+    }
 
 
-def share_of(flags: Iterable[bool]) -> float:
-    """The share of the flags that are set; NaN of none."""
-    return mean_of_defined(map(float, flags))
+def _scores_of(name: str, rows: Sequence[int], scores: Sequence[float], unsupported: Sequence[bool]) -> GroupScores:
+    """The scores of one or more rows, given by their indices."""
+    defined = [row for row in rows if not math.isnan(scores[row])]
+    values = [scores[row] for row in defined]
+    undefined_rate = 1 - len(defined) / len(rows)
+    unsupported_rate = mean_of_defined(float(unsupported[row]) for row in defined)
+    low, high = bootstrap_interval(values)
+    return GroupScores(name, len(rows), mean_of_defined(values), low, high, undefined_rate, unsupported_rate)
 
 
 def group_of(value: Any, location: str, column: str) -> str:

@@ -29,11 +29,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qa_inference.metric_base.key import of_passages
-from qa_inference.metric_base.results import CorpusResult, ScoredSummary, check_threshold, json_ready, mean_of_defined
+from qa_inference.metric_base.results import CorpusResult, ScoredSummary, check_threshold, json_ready
 from qa_inference.metric_base.texts import texts_of_scorer
-from qa_inference.significance import bootstrap_interval
 from quals_metric.files import durable
-from quals_metric.files.groups import GroupScores, groups_of, score_groups, share_of
+from quals_metric.files.groups import GroupScores, facts_of_scores, groups_of
 from quals_metric.files.scored_rows import Format, format_of, scored_row
 from quals_metric.files.shards import Job, ShardReader, WorkFolder, make_plan, published, read_sidecar, sidecar
 from quals_metric.files.tables import STANDARD_INPUT, Row, Rows, Table, count_rows
@@ -362,28 +361,18 @@ class _ScoringRun:
         """Put the shards together as the output, with its sidecar, and remove the folder."""
         shards = range(len(self.job.plan.shards))
         numbers = [json.loads(self._path(shard, ".json").read_bytes()) for shard in shards]
-        scores = _floats(numbers, "scores")
-        defined = [score for score in scores if not math.isnan(score)]
+        scores, scores_01 = _floats(numbers, "scores"), _floats(numbers, "scores_01")
         unsupported, names = ([value for part in numbers for value in part[key]] for key in ("unsupported", "groups"))
-        low, high = bootstrap_interval(defined)
         summary = FileScores(
             output=self.work.output,
             metric=self.job.settings["metric"],
             rows=len(scores),
-            score=mean_of_defined(defined),
-            low=low,
-            high=high,
-            score_01=mean_of_defined(_floats(numbers, "scores_01")),
-            num_undefined=len(scores) - len(defined),
+            **facts_of_scores(scores, scores_01, unsupported, names, self.job.settings["by"]),
+            num_undefined=sum(map(math.isnan, scores)),
             num_windowed_summaries=sum(part["num_windowed_summaries"] for part in numbers),
             num_windowed_sources=sum(part["num_windowed_sources"] for part in numbers),
             signature=self.job.settings["signature"],
             threshold=self.threshold,
-            unsupported_rate=share_of(
-                flag for flag, score in zip(unsupported, scores, strict=True) if not math.isnan(score)
-            ),
-            by=self.job.settings["by"],
-            groups=score_groups(names, scores, unsupported) if self.job.settings["by"] else (),
             calibration=self.calibration,
         )
         about = {name: value for name, value in summary.to_dict().items() if name != "output"}

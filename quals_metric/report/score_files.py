@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
-from qa_inference.metric_base.results import mean_of_defined
-from qa_inference.significance import bootstrap_interval
-from quals_metric.files.groups import check_groups, score_groups, share_of
+from quals_metric.files.groups import check_groups, facts_of_scores
 from quals_metric.files.shards import read_sidecar
 from quals_metric.files.tables import Table, count_rows, records
 from quals_metric.metrics import METRICS, metric_of_row
@@ -49,36 +46,26 @@ def report_file(
     rows = Table((path,), summary, source, keep=True, by=by)
     # 1. The score of every row, its group, and whether it has an unsupported answer.
     spec = METRICS.get(about.get("metric", ""))
-    names, scored, unsupported = [], [], []
+    scored, scored_01, unsupported, names = [], [], [], []
     for row in rows.read():
         spec = spec or metric_of_row(row.columns)
         if spec is None or spec.summary_type().items_field not in row.columns:
             raise ValueError(f"{row.location}: must have the questions behind its score. Score with --pairs --keep")
         threshold = about.get("threshold", spec.threshold) if threshold is None else threshold
         scored_summary = spec.summary_type().from_row(row.columns, row.summary)
-        names.append(row.group)
-        scored.append((scored_summary.score, scored_summary.score_01))
+        scored.append(scored_summary.score)
+        scored_01.append(scored_summary.score_01)
         unsupported.append(bool(scored_summary.spans(threshold)))
+        names.append(row.group)
     if spec is None:
         raise ValueError(f"{path}: must hold at least one row; there is none")
     check_groups(set(names), by)
     # 2. The facts of the whole.
-    values, values_01 = zip(*scored, strict=True)
-    defined = [value for value in values if not math.isnan(value)]
-    low, high = bootstrap_interval(defined)
-    facts = {name: about[name] for name in _KEPT if name in about}
-    facts |= {
+    facts = {
+        **{name: about[name] for name in _KEPT if name in about},
+        **facts_of_scores(scored, scored_01, unsupported, names, by),
         "metric": spec.name,
-        "score": mean_of_defined(defined),
-        "low": low,
-        "high": high,
-        "score_01": mean_of_defined(values_01),
         "threshold": threshold,
-        "unsupported_rate": share_of(
-            flag for flag, value in zip(unsupported, values, strict=True) if not math.isnan(value)
-        ),
-        "by": by,
-        "groups": score_groups(names, values, unsupported) if by else (),
     }
     # 3. The page.
     texts = ((row.summary, row.source) for row in rows.read())

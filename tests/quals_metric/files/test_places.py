@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from qa_inference.significance import bootstrap_interval
 from quals_metric.cli import commands
-from quals_metric.files.groups import score_groups
+from quals_metric.files.groups import facts_of_scores
 from quals_metric.files.tables import records
 from quals_metric.metrics import METRICS
 from tests.quals_metric.toy_metric import TOY
@@ -151,5 +151,9 @@ def test_too_many_groups(quals: Quals) -> None:
 
 
 def test_a_group_without_a_score() -> None:
-    (group,) = score_groups(["x", "x"], [math.nan, math.nan], [False, False])
+    undefined = [math.nan, math.nan]
+    facts = facts_of_scores(undefined, undefined, [False, False], ["x", "x"], "id")
+    assert all(math.isnan(facts[name]) for name in ("score", "low", "high", "score_01", "unsupported_rate"))
+    (group,) = facts["groups"]
     assert group.undefined_rate == 1 and all(map(math.isnan, (group.score, group.low, group.unsupported_rate)))
+    assert facts_of_scores([0.5], [0.5], [True], [""], "")["groups"] == ()
