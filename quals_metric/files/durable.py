@@ -1,14 +1,19 @@
-"""Files that appear whole or not at all: written under another name, flushed to the disk, then renamed."""
+"""Files that appear whole or not at all: written under another name, flushed to the disk, then renamed.
+
+A sealed file also has its own digest, so that whoever reads it knows that it is as it was written.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # of a folder, on some network file systems
 
@@ -42,6 +47,25 @@ def write_file(path: Path, data: bytes, drafts: Path | None = None) -> None:
     """Write a whole file, as `replacing` does."""
     with replacing(path, drafts) as file:
         file.write(data)
+
+
+def write_sealed(path: Path, values: Sequence[Any]) -> None:
+    """Write JSON values, one per line, after a first line with their number and their digest."""
+    body = "".join(f"{json.dumps(value)}\n" for value in values).encode()
+    write_file(path, json.dumps(_seal_of(body)).encode() + b"\n" + body)
+
+
+def read_sealed(path: Path, count: int) -> list[Any]:
+    """The values that `write_sealed` wrote. Raises ValueError if the file is damaged or has not `count` values."""
+    seal, _, body = path.read_bytes().partition(b"\n")
+    try:
+        is_whole = json.loads(seal) == _seal_of(body)
+        values = [json.loads(line) for line in body.splitlines()]
+    except (ValueError, RecursionError):
+        is_whole, values = False, []
+    if not is_whole or len(values) != count:
+        raise ValueError(f"{path}: must hold {count} lines with their digest; it is damaged or of an earlier version")
+    return values
 
 
 def check_writable(path: Path) -> None:
@@ -85,6 +109,10 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _seal_of(body: bytes) -> dict[str, Any]:
+    return {"lines": body.count(b"\n"), "sha256": hashlib.sha256(body).hexdigest()}
 
 
 def _draft(path: Path, folder: Path) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, get_args, get_origin, get_type_hints
 
 from qa_inference.metric_base.results import ScoredSummary, json_ready
-from quals_metric.files.tables import Row, ending
+from quals_metric.files.tables import Row, ending, reading_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -245,17 +245,10 @@ def _type_of(rows: Sequence[Row], name: str) -> pa.DataType:
 
 def _parquet_schema(path: Path) -> pa.Schema:
     """The columns of a Parquet file. Raises ValueError if it is none."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with reading_parquet(str(path)):
         return pq.read_schema(path).remove_metadata()
-    except pa.ArrowException as error:
-        raise ValueError(f"{path}: must be a Parquet file; {error}") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise ValueError(f"{path}: must be a Parquet file; {error}") from error  # so Arrow calls a damaged footer
 
 
 def _arrow_type(hint: Any) -> pa.DataType:

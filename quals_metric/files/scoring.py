@@ -23,7 +23,7 @@ import shutil
 import sys
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -298,7 +298,7 @@ class _ScoringRun:
     def finish(self, shard: int, rows: Sequence[Row], result: CorpusResult[ScoredSummary]) -> None:
         """Write a shard: first the numbers that the mean and the counts need, then the rows, which mark it as done.
 
-        The numbers hold a digest of the rows' file, and one of themselves.
+        The numbers are sealed, and hold a digest of the rows' file.
         """
         scored = [summary.with_text(row.summary) for row, summary in zip(rows, result.summaries, strict=True)]
         numbers = {
@@ -316,9 +316,8 @@ class _ScoringRun:
         content = io.BytesIO()
         self.form.shard(written, content)
         numbers = json_ready(numbers) | {"rows": len(rows), "digest": hashlib.sha256(content.getvalue()).hexdigest()}
-        numbers["own_digest"] = _numbers_digest(numbers)
         try:
-            durable.write_file(self._path(shard, ".json"), json.dumps(numbers).encode())
+            durable.write_sealed(self._path(shard, ".json"), [numbers])
             durable.write_file(self._path(shard), content.getvalue())
         except FileNotFoundError:
             if self.work.is_open:
@@ -342,25 +341,21 @@ class _ScoringRun:
         """Whether a shard's two files are as they were written."""
         first, last = self.job.plan.numbers(shard)
         try:
-            numbers = json.loads(self._path(shard, ".json").read_bytes())
+            numbers = self._numbers(shard)
             with self._path(shard).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return bool(
-                numbers["own_digest"] == _numbers_digest(numbers)
-                and numbers["digest"] == digest
-                and numbers["rows"] == last - first + 1
-            )
+            return bool(numbers["digest"] == digest and numbers["rows"] == last - first + 1)
         except FileNotFoundError:
             if not self.work.is_open:
                 raise
             return False
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except ValueError:
             return False
 
     def join(self) -> FileScores:
         """Put the shards together as the output, with its sidecar, and remove the folder."""
         shards = range(len(self.job.plan.shards))
-        numbers = [json.loads(self._path(shard, ".json").read_bytes()) for shard in shards]
+        numbers = [self._numbers(shard) for shard in shards]
         scores, scores_01 = _floats(numbers, "scores"), _floats(numbers, "scores_01")
         unsupported, names = ([value for part in numbers for value in part[key]] for key in ("unsupported", "groups"))
         summary = FileScores(
@@ -385,6 +380,11 @@ class _ScoringRun:
         self.work.remove()
         return summary
 
+    def _numbers(self, shard: int) -> Any:
+        """The numbers of a shard. Raises ValueError if their file is damaged."""
+        (numbers,) = durable.read_sealed(self._path(shard, ".json"), 1)
+        return numbers
+
     def _path(self, shard: int, ending: str | None = None) -> Path:
         return self.work.shard(self.job, shard, ending or self.form.ending)
 
@@ -395,12 +395,6 @@ class _ScoringRun:
         """How many rows are in finished shards, of all processes."""
         bounds = map(self.job.plan.numbers, self._finished())
         return sum(last - first + 1 for first, last in bounds)
-
-
-def _numbers_digest(numbers: Mapping[str, Any]) -> str:
-    """SHA-256 of a shard's numbers, without the digest itself."""
-    others = {name: value for name, value in numbers.items() if name != "own_digest"}
-    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def _published_scores(job: Job, output: Path) -> FileScores:

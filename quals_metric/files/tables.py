@@ -6,6 +6,7 @@ or the row of a Parquet file.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import glob
 import gzip
@@ -363,26 +364,32 @@ def _header(cells: Sequence[str], location: str) -> list[str]:
 
 def _parquet_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Record]:
     import pyarrow.parquet as pq
-    from pyarrow import ArrowException
 
     check_regular(path)
+    with reading_parquet(name), pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        columns = names if wanted is None else [column for column in names if column in wanted]
+        # If a wanted column is missing, all columns are read: the error names them.
+        columns = columns if wanted is None or set(wanted) <= set(names) else names
+        number = 0
+        for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
+            for row in _python_rows(batch, name, number):
+                number += 1
+                yield f"{name}, row {number}", row
+
+
+@contextlib.contextmanager
+def reading_parquet(name: str) -> Iterator[None]:
+    """Raise ValueError, with the name of the file, where Arrow finds that a file is no Parquet file or is damaged."""
+    from pyarrow import ArrowException
+
     try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            columns = names if wanted is None else [column for column in names if column in wanted]
-            # If a wanted column is missing, all columns are read: the error names them.
-            columns = columns if wanted is None or set(wanted) <= set(names) else names
-            number = 0
-            for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
-                for row in _python_rows(batch, name, number):
-                    number += 1
-                    yield f"{name}, row {number}", row
-    except ArrowException as error:
-        raise ValueError(f"{name}: must be a Parquet file; {error}") from error
-    except OSError as error:
-        if error.errno is not None:
+        yield
+    except (ArrowException, OSError) as error:
+        # Arrow calls a damaged footer an OSError without a number. Those of the system have one.
+        if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError(f"{name}: must be a Parquet file; {error}") from error  # so Arrow calls a damaged footer
+        raise ValueError(f"{name}: must be a Parquet file; {error}") from error
 
 
 def _python_rows(batch: Any, name: str, before: int) -> list[dict[str, Any]]:

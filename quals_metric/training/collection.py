@@ -151,7 +151,7 @@ class _Collection:
         missing = [number for number in range(len(self.shards)) if number not in finished]
         for number in finished:
             try:
-                _read_sealed(self.work.shard(job, number, ENDING), len(self.shards[number]))
+                durable.read_sealed(self.work.shard(job, number, ENDING), len(self.shards[number]))
             except ValueError as error:
                 logger.warning("%s; its documents are sampled and scored again", error)
                 missing.append(number)
@@ -187,7 +187,7 @@ class _Collection:
         if not self._kept.exists():
             return None
         try:
-            values = _read_sealed(self._kept, len(self.documents))
+            values = durable.read_sealed(self._kept, len(self.documents))
             if not all(value is None or (type(value) in (int, float) and math.isfinite(value)) for value in values):
                 raise ValueError(f"{self._kept}: must hold finite numbers and null alone")
         except ValueError as error:
@@ -199,7 +199,7 @@ class _Collection:
         """Write a finished shard. True if another process has published the collection, so that all work is done."""
         try:
             with self.work.advised():
-                _write_sealed(self.work.shard(job, number, ENDING), [document.to_dict() for document in scored])
+                durable.write_sealed(self.work.shard(job, number, ENDING), [document.to_dict() for document in scored])
         except OSError:
             if self._is_published(job):  # the other process has removed the folder
                 return True
@@ -220,7 +220,7 @@ class _Collection:
         scored = [
             document
             for number, rows in enumerate(self.shards)
-            for document in _read_sealed(self.work.shard(job, number, ENDING), len(rows))
+            for document in durable.read_sealed(self.work.shard(job, number, ENDING), len(rows))
         ]
         rows = Dataset.from_list(
             [
@@ -233,7 +233,7 @@ class _Collection:
         rows = reselect(rows, **ratios)
         if self._read_ground_truths() is None:
             with self.work.advised():
-                _write_sealed(self._kept, [scores["ground_truth_score"] for scores in scored])
+                durable.write_sealed(self._kept, [scores["ground_truth_score"] for scores in scored])
         draft = self.work.path / f"draft-{uuid.uuid4().hex[:8]}"  # after a kill it goes with the folder
         with self.work.advised():
             rows.save_to_disk(str(draft))
@@ -277,26 +277,3 @@ def read_columns(rows: Any) -> tuple[list[str], list[str]]:
         raise TypeError(f"rows: must be a datasets.Dataset or a list of dicts; got {type(rows).__name__}")
     check_texts(ground_truths, documents, ("ground_truth", "document"))
     return documents, ground_truths
-
-
-def _write_sealed(path: Path, values: Sequence[Any]) -> None:
-    """Write JSON values, one per line, after a first line with their number and their digest."""
-    body = "".join(f"{json.dumps(value)}\n" for value in values).encode()
-    durable.write_file(path, json.dumps(_seal_of(body)).encode() + b"\n" + body)
-
-
-def _read_sealed(path: Path, count: int) -> list[Any]:
-    """The values that `_write_sealed` wrote. Raises ValueError if the file is damaged or has not `count` values."""
-    seal, _, body = path.read_bytes().partition(b"\n")
-    try:
-        is_whole = json.loads(seal) == _seal_of(body)
-        values = [json.loads(line) for line in body.splitlines()]
-    except (ValueError, RecursionError):
-        is_whole, values = False, []
-    if not is_whole or len(values) != count:
-        raise ValueError(f"{path}: must hold {count} lines with their digest; it is damaged or of an earlier version")
-    return values
-
-
-def _seal_of(body: bytes) -> dict[str, Any]:
-    return {"lines": body.count(b"\n"), "sha256": hashlib.sha256(body).hexdigest()}

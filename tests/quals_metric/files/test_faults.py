@@ -96,9 +96,9 @@ def _nest(path: Path) -> None:
 
 
 def _forge(path: Path) -> None:
-    numbers = json.loads(path.read_text())
+    seal, numbers = map(json.loads, path.read_text().splitlines())
     numbers["scores"][0] = 0.0
-    path.write_text(json.dumps(numbers))
+    path.write_text(f"{json.dumps(seal)}\n{json.dumps(numbers)}\n")
 
 
 DAMAGES = [(damage, ending) for damage in (_truncate, _add_a_line, _flip, _nest, os.unlink)

@@ -24,6 +24,7 @@ import quals_metric
 from qa_inference.decoding import TopKSampling
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from quals_metric import QualsConfig, QualsScorer
+from quals_metric.files import durable
 from quals_metric.training import collection
 from quals_metric.training.candidates import CollectionSettings
 from quals_metric.training.collection import collect
@@ -167,7 +168,7 @@ def test_21_a4_damaged_scores_of_ground_truths_are_made_anew(
     (path,) = tmp_path.glob("ground_truths-*")
     lines = path.read_text().splitlines(keepends=True)
     if damage == "forged":  # with a right digest
-        collection._write_sealed(path, ["-1"] + [0] * 8)
+        durable.write_sealed(path, ["-1"] + [0] * 8)
     else:
         path.write_text(
             {
