@@ -12,8 +12,7 @@ import numpy as np
 
 from qa_inference.overlap import copied_share
 from quals_metric.agreement.statistics import Flags, Floats, Places
-from quals_metric.files.compare import number_in
-from quals_metric.files.tables import Record, Source, records, source_in, text_in
+from quals_metric.files.tables import Record, Source, number_in, records, source_in, text_in
 
 SOURCE_COLUMNS = ("source", "document")
 SIDES = ("faithful", "unfaithful")

@@ -158,7 +158,8 @@ def compare_command(
     two systems, each pair of them is tested. The table then also has the p-values of randomization after Holm's
     correction for the number of tests.
     """
-    from quals_metric.files.compare import compare_score_files, read_comparable
+    from quals_metric.files.compare import compare_score_files
+    from quals_metric.files.scored_files import read_comparable
 
     if len(scores) < 2:
         raise typer.BadParameter(f"give the score files of two or more systems; got {len(scores)}", param_hint="SCORES")

@@ -5,5 +5,7 @@
 - `durable`: files that appear whole or not at all
 - `shards`: a long job in parts
 - `scoring`: `score_files`
+- `groups`: the means of all rows and of groups of them
+- `scored_files`: reading the files that `score_files` wrote
 - `compare`: the scores of two or more systems
 """

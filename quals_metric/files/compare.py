@@ -7,7 +7,7 @@ import string
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations, zip_longest
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ from qa_inference.significance import (
     paired_bootstrap,
     paired_randomization,
 )
-from quals_metric.files.shards import read_sidecar, sidecar
-from quals_metric.files.tables import Source, as_source, records
+from quals_metric.files.scored_files import ScoreFile, read_comparable
 
 # With fewer rows the paired bootstrap finds a difference (p < .05) where there is none in one case of five.
 FEWEST_ROWS = 10
@@ -115,21 +114,6 @@ class SystemsComparison:
             }
         )
         return plain
-
-
-@dataclass(frozen=True)
-class ScoreFile:
-    """A file that `quals score` wrote: its scores (NaN: undefined), its sources if they were kept, its sidecar."""
-
-    path: Path
-    scores: tuple[float, ...]
-    sources: tuple[Source, ...] | None
-    about: Mapping[str, Any]
-
-    @property
-    def metric(self) -> str | None:
-        """The metric of the scores; None if it is unknown."""
-        return self.about.get("metric")
 
 
 def compare(
@@ -246,19 +230,6 @@ def compare_files(
     return compare_score_files(read_comparable([a, b], metric=metric, source=source), **options).pairs[0].comparison
 
 
-def read_comparable(
-    paths: Sequence[str | Path], *, metric: str | None = None, source: str = "source"
-) -> list[ScoreFile]:
-    """Read files that `quals score` wrote, if all can be compared; see `compare_files`."""
-    files: list[ScoreFile] = []
-    for path in paths:
-        files.append(read_scores(path, source))
-        if len(files) > 1:
-            check_metric(files[0], files[-1], metric)
-            check_same(files[0], files[-1], source)
-    return files
-
-
 def compare_score_files(files: Sequence[ScoreFile], **options: int) -> SystemsComparison:
     """Compare files that `read_comparable` has read; `options` are those of `compare`.
 
@@ -267,97 +238,11 @@ def compare_score_files(files: Sequence[ScoreFile], **options: int) -> SystemsCo
     """
     comparison = compare_systems([file.scores for file in files], **options)
     if comparison.num_rows < FEWEST_ROWS:
-        _warn(
+        warnings.warn(
             f"only {comparison.num_rows} rows are compared: below {FEWEST_ROWS} rows the tests and the intervals mean "
             f"little. With {comparison.num_rows} rows, randomization gives a p of at least "
-            f"{min(1.0, 2 / 2**comparison.num_rows):.2g}, and the bootstrap's p is too small"
+            f"{min(1.0, 2 / 2**comparison.num_rows):.2g}, and the bootstrap's p is too small",
+            UserWarning,
+            stacklevel=3,
         )
     return comparison
-
-
-def read_scores(path: str | Path, source: str = "source") -> ScoreFile:
-    """Read the column `score` of a file, and the column `source` if the file has it.
-
-    Raises:
-        ValueError: if a row has no score, or one that is neither a number nor null.
-        OSError: if the file cannot be read.
-    """
-    path = Path(path)
-    scores, sources = [], []
-    for location, columns in records(path):
-        is_text = path.name.lower().endswith((".csv", ".csv.gz"))
-        scores.append(number_in(columns, "score", location, is_text=is_text, remedy="Is it of `quals score`?"))
-        sources.append(as_source(columns.get(source)))
-    kept = [text for text in sources if text is not None]
-    about = read_sidecar(path, len(scores))
-    return ScoreFile(path, tuple(scores), tuple(kept) if kept and len(kept) == len(scores) else None, about)
-
-
-def number_in(columns: Mapping[str, Any], name: str, location: str, *, is_text: bool, remedy: str) -> float:
-    """The number in a column of a row; NaN for a null.
-
-    `is_text`: all cells are text, as in CSV, and a null is an empty cell. Raises ValueError, with the remedy, if the
-    row lacks the column or holds anything else in it.
-    """
-    value: Any = columns.get(name, "a row without it")
-    try:
-        if value is None or (is_text and value == ""):
-            return math.nan
-        number = float(value) if is_text or (isinstance(value, int | float) and not isinstance(value, bool)) else None
-        if number is not None and math.isfinite(number):
-            return number
-    except (ValueError, OverflowError):
-        pass
-    got = f"{value!r:.40}" if name in columns else value
-    raise ValueError(f"{location}: column {name!r} must be a number or null; got {got}. {remedy}")
-
-
-def check_metric(a: ScoreFile, b: ScoreFile, metric: str | None = None) -> None:
-    """Raise ValueError if two files are known to be of different metrics, or of a metric other than `metric`."""
-    known = [file.metric for file in (a, b) if file.metric is not None]
-    if len({*known, *([] if metric is None else [str(metric)])}) > 1:
-        wanted = "the same metric" if metric is None else metric
-        metrics = ", ".join(f"{file.path} has those of {file.metric or 'an unknown one'}" for file in (a, b))
-        raise ValueError(f"{a.path} and {b.path}: must be scores of {wanted}; {metrics}. Score both systems by it")
-
-
-def check_same(a: ScoreFile, b: ScoreFile, source: str = "source") -> None:
-    """Raise ValueError unless two files are of the same sources; warn if that or the signatures cannot be compared."""
-    if len(a.scores) != len(b.scores):
-        raise ValueError(
-            f"{a.path} and {b.path}: must have the same rows; they have {len(a.scores)} and {len(b.scores)}. Score "
-            f"both systems on the same sources"
-        )
-    digests = a.about.get("sources"), b.about.get("sources")
-    if a.sources is not None and b.sources is not None:
-        pairs = enumerate(zip_longest(a.sources, b.sources), 1)
-        different = next((f"; row {number} differs" for number, (first, second) in pairs if first != second), None)
-    elif None not in digests:
-        different = None if digests[0] == digests[1] else ""
-    else:
-        different = None
-        _warn(f"{a.path} and {b.path}: it is unknown if they have the same sources. Keep the column {source!r}")
-    if different is not None:
-        raise ValueError(
-            f"{a.path} and {b.path}: must be scores of the same sources in the same order{different}. Score both "
-            f"systems on the same sources"
-        )
-    _check_signatures(a, b)
-
-
-def _check_signatures(a: ScoreFile, b: ScoreFile) -> None:
-    signatures = [file.about.get("signature") for file in (a, b)]
-    unknown = [str(file.path) for file, signature in zip((a, b), signatures, strict=True) if signature is None]
-    if unknown:
-        _warn(
-            f"{' and '.join(unknown)}: the signature is unknown, as there is no {sidecar(Path('NAME')).name} beside it"
-        )
-    elif signatures[0] != signatures[1]:
-        _warn(
-            f"the signatures differ, so the scores may not be comparable: {signatures[0]} of {a.path}, "
-            f"{signatures[1]} of {b.path}"
-        )
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=4)

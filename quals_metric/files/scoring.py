@@ -1,8 +1,8 @@
 """Score files: rows are read, scored and written in shards that survive a killed process.
 
-Beside the output a run writes `OUTPUT.meta.json`: the signature, the counts, the mean, and a digest of the sources,
-which `quals_metric.files.compare` reads. This is a file of its own because the signature is as long as a row and the
-same for all rows.
+Beside the output a run writes `OUTPUT.meta.json`: the signature, the counts, the mean, and a digest of the sources.
+This is a file of its own because the signature is as long as a row and the same for all rows. Reports and comparisons
+read it with `scored_files.read_sidecar`.
 
 Several processes (`RANK` and `WORLD_SIZE`, as `accelerate launch` sets them) share the shards and nothing else. Each
 of n processes takes every n-th shard, then those left by the others, in random order. No process waits for another,
@@ -33,8 +33,9 @@ from qa_inference.metric_base.results import CorpusResult, ScoredSummary, check_
 from qa_inference.metric_base.texts import texts_of_scorer
 from quals_metric.files import durable
 from quals_metric.files.groups import GroupScores, facts_of_scores, groups_of
+from quals_metric.files.scored_files import read_sidecar, sidecar
 from quals_metric.files.scored_rows import Format, format_of, scored_row
-from quals_metric.files.shards import Job, ShardReader, WorkFolder, make_plan, published, read_sidecar, sidecar
+from quals_metric.files.shards import Job, ShardReader, WorkFolder, make_plan, published
 from quals_metric.files.tables import STANDARD_INPUT, Row, Rows, Table, count_rows
 from quals_metric.metrics import metric_spec
 
@@ -146,7 +147,7 @@ def score_files(
         UserWarning: if a finished shard is damaged and scored again.
     """
     output = Path(output)
-    rank, size = rank_and_size()
+    rank, _ = rank_and_size()
     work = WorkFolder(output)
     spec = metric_spec(metric)
     threshold = spec.threshold if threshold is None else threshold
@@ -176,30 +177,9 @@ def score_files(
                 "by": rows.by,
             }
             job = Job(plan, settings)
-            if output.exists() and not overwrite:
-                if published(output) != job.key:
-                    raise FileExistsError(_exists(output))
-                if not work.is_open:  # another process has published it since this one began
-                    return _published_scores(job, output) if rank == 0 else None
-            if not work.claim(job, joins=rank == 0):
-                return None
-            run = _ScoringRun(job, work, form, pairs, spans, threshold, calibration)
-            with work.advised():
-                for _ in range(_ATTEMPTS):
-                    for shard, part in run.missing(ShardReader(kept, plan), rank, size, on_shard):
-                        run.finish(shard, part, run.score(scorer, part, on_shard))
-                    if rank:
-                        return None
-                    try:
-                        if not run.discard_damaged():
-                            return run.join()
-                    except FileNotFoundError:
-                        if work.is_open:
-                            raise
-                        if published(output) != job.key:
-                            raise FileNotFoundError(f"{work.path}: was removed while its shards were scored") from None
-                        return _published_scores(job, output)  # a process of another launch was faster
-                raise OSError(f"{work.path}: its shards are damaged whenever they are written. Check the disk")
+            if not _claim(job, work, overwrite):
+                return None if rank else _published_scores(job, output)
+            return _ScoringRun(job, work, form, calibration).complete(scorer, ShardReader(kept, plan), on_shard)
     finally:
         work.leave()
 
@@ -258,6 +238,19 @@ def _readable_twice(rows: Rows, work: WorkFolder) -> Iterator[Rows]:
         path.unlink(missing_ok=True)
 
 
+def _claim(job: Job, work: WorkFolder, overwrite: bool) -> bool:
+    """Take the work folder for a job; False if another process has published the job since this one began.
+
+    Raises FileExistsError if the output is another job's and must not be replaced.
+    """
+    if work.output.exists() and not overwrite:
+        if published(work.output) != job.key:
+            raise FileExistsError(_exists(work.output))
+        if not work.is_open:
+            return False
+    return work.claim(job, joins=rank_and_size()[0] == 0)
+
+
 @dataclass(frozen=True)
 class _ScoringRun:
     """A scoring job with the folder in which it is done."""
@@ -265,10 +258,32 @@ class _ScoringRun:
     job: Job
     work: WorkFolder
     form: Format
-    pairs: bool
-    spans: bool
-    threshold: float
     calibration: str
+
+    def complete(self, scorer: Scorer, reader: ShardReader, on_shard: OnShard | None) -> FileScores | None:
+        """Score the missing shards. Rank 0 then publishes the job; other processes return None.
+
+        1. Score what no other process has scored.
+        2. Discard the shards that are damaged. If there are some, score these too.
+        3. Join the shards.
+        """
+        rank, size = rank_and_size()
+        with self.work.advised():
+            for _ in range(_ATTEMPTS):
+                for shard, rows in self.missing(reader, rank, size, on_shard):
+                    self.finish(shard, rows, self.score(scorer, rows, on_shard))
+                if rank:
+                    return None
+                try:
+                    if not self.discard_damaged():
+                        return self.join()
+                except FileNotFoundError:
+                    if self.work.is_open:
+                        raise
+                    if published(self.work.output) != self.job.key:
+                        raise FileNotFoundError(f"{self.work.path}: was removed while its shards were scored") from None
+                    return _published_scores(self.job, self.work.output)  # a process of another launch was faster
+            raise OSError(f"{self.work.path}: its shards are damaged whenever they are written. Check the disk")
 
     def missing(
         self, reader: ShardReader, rank: int, size: int, on_shard: OnShard | None
@@ -300,18 +315,19 @@ class _ScoringRun:
 
         The numbers are sealed, and hold a digest of the rows' file.
         """
+        pairs, spans, threshold = (self.job.settings[name] for name in ("pairs", "spans", "threshold"))
         scored = [summary.with_text(row.summary) for row, summary in zip(rows, result.summaries, strict=True)]
         numbers = {
             "scores": result.scores,
-            "unsupported": [bool(summary.spans(self.threshold)) for summary in scored],
+            "unsupported": [bool(summary.spans(threshold)) for summary in scored],
             "groups": [row.group for row in rows],
             "scores_01": [summary.score_01 for summary in result.summaries],
             "num_windowed_summaries": result.num_windowed_summaries,
             "num_windowed_sources": result.num_windowed_sources,
         }
-        threshold = self.threshold if self.spans else None
         written = [
-            scored_row(row.columns, summary, self.pairs, threshold) for row, summary in zip(rows, scored, strict=True)
+            scored_row(row.columns, summary, pairs, threshold if spans else None)
+            for row, summary in zip(rows, scored, strict=True)
         ]
         content = io.BytesIO()
         self.form.shard(written, content)
@@ -333,7 +349,7 @@ class _ScoringRun:
         for shard in damaged:
             first, last = self.job.plan.numbers(shard)
             path = self._path(shard)
-            warnings.warn(f"{path}: is damaged; rows {first} to {last} are scored again", UserWarning, stacklevel=3)
+            warnings.warn(f"{path}: is damaged; rows {first} to {last} are scored again", UserWarning, stacklevel=4)
             path.unlink(missing_ok=True)
         return len(damaged)
 
@@ -367,7 +383,7 @@ class _ScoringRun:
             num_windowed_summaries=sum(part["num_windowed_summaries"] for part in numbers),
             num_windowed_sources=sum(part["num_windowed_sources"] for part in numbers),
             signature=self.job.settings["signature"],
-            threshold=self.threshold,
+            threshold=self.job.settings["threshold"],
             calibration=self.calibration,
         )
         about = {name: value for name, value in summary.to_dict().items() if name != "output"}

@@ -21,10 +21,10 @@ from typing import Any
 
 from quals_metric.files import durable
 from quals_metric.files.groups import check_groups
+from quals_metric.files.scored_files import read_sidecar
 from quals_metric.files.scored_rows import json_text
 from quals_metric.files.tables import Row, Rows
 
-SIDECAR = ".meta.json"
 UNFINISHED = ".unfinished"
 
 _DIGITS = 9  # digits of a shard's number in its name
@@ -231,32 +231,6 @@ class WorkFolder:
             if self.path.exists():
                 remedy += f": finished parts are kept in {self.path}"
             raise durable.explained(error, "", remedy) from error
-
-
-def sidecar(output: Path) -> Path:
-    """The small file beside an output that describes its scores: `OUTPUT.meta.json`."""
-    return output.with_name(output.name + SIDECAR)
-
-
-def read_sidecar(output: Path, rows: int | None = None) -> Mapping[str, Any]:
-    """The content of the sidecar beside an output; empty if there is none, or if it describes another output.
-
-    `rows` is the number of rows that the output has. A sidecar of another number is of the file that was there before
-    it was edited. None: the number is not compared.
-
-    Raises:
-        ValueError: if the sidecar is not JSON.
-        OSError: if it cannot be read.
-    """
-    try:
-        about = json.loads(sidecar(output).read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{sidecar(output)}: must be JSON; {error}. Delete it, or score {output} again") from error
-    if not isinstance(about, dict) or (rows is not None and about.get("rows") != rows):
-        return {}
-    return about
 
 
 def published(output: Path) -> str | None:

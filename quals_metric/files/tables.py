@@ -11,6 +11,7 @@ import csv
 import glob
 import gzip
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -301,6 +302,25 @@ def text_in(columns: Mapping[str, Any], name: str, location: str, role: str) -> 
             f"score is then undefined"
         )
     return text
+
+
+def number_in(columns: Mapping[str, Any], name: str, location: str, *, is_text: bool, remedy: str) -> float:
+    """The number in a column of a row; NaN for a null.
+
+    `is_text`: all cells are text, as in CSV, and a null is an empty cell. Raises ValueError, with the remedy, if the
+    row lacks the column or holds anything else in it.
+    """
+    value: Any = columns.get(name, "a row without it")
+    try:
+        if value is None or (is_text and value == ""):
+            return math.nan
+        number = float(value) if is_text or (isinstance(value, int | float) and not isinstance(value, bool)) else None
+        if number is not None and math.isfinite(number):
+            return number
+    except (ValueError, OverflowError):
+        pass
+    got = f"{value!r:.40}" if name in columns else value
+    raise ValueError(f"{location}: column {name!r} must be a number or null; got {got}. {remedy}")
 
 
 def _lines(path: Path, name: str) -> Iterator[tuple[str, str]]:

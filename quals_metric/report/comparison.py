@@ -15,7 +15,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from quals_metric.files import durable
-from quals_metric.files.compare import ScoreFile, SystemsComparison
+from quals_metric.files.compare import SystemsComparison
+from quals_metric.files.scored_files import ScoreFile
 from quals_metric.files.tables import as_source, records
 from quals_metric.metrics import MetricSpec, metric_of_row
 from quals_metric.report.figures import marked_summary_html, render_template

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from quals_metric.files.groups import check_groups, facts_of_scores
-from quals_metric.files.shards import read_sidecar
+from quals_metric.files.scored_files import read_sidecar
 from quals_metric.files.tables import Table, count_rows, records
 from quals_metric.metrics import METRICS, metric_of_row
 from quals_metric.report.writing import DETAILS, write_rows

@@ -22,7 +22,8 @@ from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.models.shared_rows import Sharing
 from quals_metric.files import durable
-from quals_metric.files.shards import Job, Plan, WorkFolder, digest, published, sidecar
+from quals_metric.files.scored_files import sidecar
+from quals_metric.files.shards import Job, Plan, WorkFolder, digest, published
 from quals_metric.files.tables import Row
 from quals_metric.training.candidates import CollectionSettings, Sampler, ScoredDocument, score_documents
 from quals_metric.training.selection import reselect

@@ -10,7 +10,8 @@ import pytest
 
 import qags_metric.result as qags
 from quals_metric import report
-from quals_metric.files.compare import compare_score_files, read_scores
+from quals_metric.files.compare import compare_score_files
+from quals_metric.files.scored_files import read_scores
 from quals_metric.report.comparison import write_comparison
 from quals_metric.result import PairScore, QualsResult, SummaryScore
 from tests.browser.conftest import Seen

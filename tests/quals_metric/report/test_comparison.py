@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from quals_metric.files.compare import ScoreFile, check_same, compare_score_files, read_scores
-from quals_metric.files.shards import sidecar
+from quals_metric.files.compare import compare_score_files
+from quals_metric.files.scored_files import ScoreFile, check_same, read_scores, sidecar
 from quals_metric.report.comparison import explained_metric, write_comparison
 from tests.quals_metric.report.compared_files import write_system
 

@@ -24,7 +24,7 @@ from quals_metric import report
 from quals_metric.cli import commands as cli
 from quals_metric.cli import file_commands
 from quals_metric.cli.options import with_metrics
-from quals_metric.files.shards import sidecar
+from quals_metric.files.scored_files import sidecar
 from quals_metric.report.figures import STYLE, figure_svg, histogram_svg, marked_summary_html, readable
 from quals_metric.report.passages import LENGTH, SourcePassages
 from quals_metric.report.rows import MOST_BARS, Entry, Histogram, ShownRows
