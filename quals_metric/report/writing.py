@@ -14,7 +14,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from qa_inference.metric_base.results import CorpusResult, ScoredSummary
+from qa_inference.metric_base.results import CorpusResult, ScoredSummary, check_threshold
 from qa_inference.metric_base.texts import check_passages
 from quals_metric.files import durable
 from quals_metric.metrics import MetricSpec, metric_of_row, metric_spec
@@ -40,6 +40,7 @@ def write(
     summaries: Sequence[str],
     sources: Sequence[str | Sequence[str]],
     labels: Sequence[str] | None = None,
+    threshold: float | None = None,
     details: int = DETAILS,
     max_bytes: int = MAX_BYTES,
 ) -> None:
@@ -51,13 +52,17 @@ def write(
         summaries: the texts that were scored.
         sources: the source of each: a text, or a list of passages.
         labels: the name of each summary on the page; None: Row 1, Row 2, …
+        threshold: the score below which an answer is unsupported; None: the metric's (`MetricSpec.threshold`).
         details: how many rows are shown of the lowest scores, of the highest and of the undefined.
         max_bytes: the most bytes of the page. Figures are left out first, then rows, and the page says so.
 
     Raises:
-        ValueError: if the lengths differ, or a number is too small.
+        ValueError: if the lengths differ, a number is too small, or the threshold is NaN.
         OSError: if the file cannot be written.
     """
+    spec = metric_spec(result.kind.metric)
+    threshold = spec.threshold if threshold is None else threshold
+    check_threshold(threshold)
     _, passages = check_passages(
         summaries, None, [[source] if isinstance(source, str) else source for source in sources]
     )
@@ -69,8 +74,8 @@ def write(
     names = labels or [f"Row {count}" for count in range(1, len(summaries) + 1)]
     texts = zip(names, summaries, map(tuple, passages), strict=True)
     rows = ((scored.score, partial(_entry, *row, scored)) for row, scored in zip(texts, result.summaries, strict=True))
-    about = {name: getattr(result, name) for name in _ABOUT}
-    _write_page(metric_spec(result.kind.metric), rows, about, Path(path), details, max_bytes)
+    about = {name: getattr(result, name) for name in _ABOUT} | {"threshold": threshold}
+    _write_page(spec, rows, about, Path(path), details, max_bytes)
 
 
 def write_rows(

@@ -340,6 +340,16 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_threshold_says_which_answers_are_unsupported(tmp_path: Path) -> None:
+    """Ann Lee has 0.1, 5 million pounds -2."""
+    heading = "Unsupported answers (below {})"
+    assert heading.format(-2.6) not in written(tmp_path, QUALS)  # the metric's threshold
+    page = written(tmp_path, QUALS, threshold=-1)
+    assert f"{heading.format(-1)}: <b><bdi>5 million pounds</bdi></b> (-2.000)." in page
+    with pytest.raises(ValueError, match="threshold: must be a number"):
+        written(tmp_path, QUALS, threshold=math.nan)
+
+
 def test_the_selection_against_sorting() -> None:
     rng = random.Random(1)
     for size, count in itertools.product((1, 3, 10), (0, 1, 5, 7, 40)):
