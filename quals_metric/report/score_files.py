@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from pathlib import Path
 
 from quals_metric.files.groups import check_groups, facts_of_scores
@@ -42,6 +43,7 @@ def report_file(
         OSError: if a file cannot be read or written.
     """
     path = Path(scores)
+    _check_texts(path, summary, source)
     about = read_sidecar(path, count_rows(path))
     rows = Table((path,), summary, source, keep=True, by=by)
     # 1. The score of every row, its group, and whether it has an unsupported answer.
@@ -70,3 +72,14 @@ def report_file(
     # 3. The page.
     texts = ((row.summary, row.source) for row in rows.read())
     write_rows((row for _, row in records(path)), texts, page, about=facts, details=details)
+
+
+def _check_texts(path: Path, summary: str, source: str) -> None:
+    """Raise ValueError if the first row of a score file lacks its texts: only `--keep` writes them."""
+    for location, row in islice(records(path), 1):
+        for name, option in ((summary, "summary-column"), (source, "source-column")):
+            if name not in row:
+                raise ValueError(
+                    f"{location}: must have a column {name!r}; it has {', '.join(map(repr, row)) or 'none'}. Score "
+                    f"with --keep --pairs, or name yours with --{option}"
+                )

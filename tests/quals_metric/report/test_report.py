@@ -553,6 +553,19 @@ def test_21_b9_a_run_killed_before_its_report_is_finished_by_the_same_command(
     assert "there is a file of that name" in str(score(*arguments).exception)
 
 
+def test_a_score_file_without_texts_must_be_scored_with_them(score: Any) -> None:
+    assert score("in.jsonl", "-o", "out.jsonl", "--pairs").exit_code == 0
+    has = r"line 1: must have a column 'summary'; it has 'score', "
+    with pytest.raises(ValueError, match=has + ".*Score with --keep --pairs, or name yours with --summary-column"):
+        report.report_file("out.jsonl", "out.html")
+    assert score("in.jsonl", "-o", "kept.jsonl", "--pairs", "--keep").exit_code == 0
+    with pytest.raises(ValueError, match=r"must have a column 'document'; .*or name yours with --source-column"):
+        report.report_file("kept.jsonl", "out.html", source="document")
+    Path("empty.jsonl").touch()
+    with pytest.raises(ValueError, match=r"empty\.jsonl: must hold at least one row; there is none"):
+        report.report_file("empty.jsonl", "out.html")
+
+
 def test_an_edited_output_is_not_reported_as_it_was(score: Any) -> None:
     arguments = ("in.jsonl", "-o", "out.jsonl", "--report", "out.html")
     assert score(*arguments).exit_code == 0
