@@ -1,7 +1,7 @@
 """Reports: pages that explain scores. `write` makes one of a result, `report_file` one of a score file.
 
 - `rows`: the rows that a page shows
-- `passages`: the sentences of a source that a question is about
+- `excerpts`: the sentences of a source that a question is about
 - `spelling`: questions in the spelling of the texts
 - `figures`: pictures as HTML and SVG
 - `html`, `templates/`: the page

@@ -16,8 +16,8 @@ from markupsafe import Markup
 
 from qa_inference.metric_base.results import ScoredSummary
 from quals_metric.metrics import BANDS, MetricSpec, format_number, format_share
+from quals_metric.report.excerpts import Excerpt, SourceExcerpts
 from quals_metric.report.figures import STYLE, figure_svg, histogram_svg, marked_summary_html, render_template
-from quals_metric.report.passages import Passage, SourcePassages
 from quals_metric.report.rows import SHOWN_TEXT, Entry, Histogram, ShownRows
 from quals_metric.report.spelling import natural_question
 
@@ -114,10 +114,10 @@ class _EntryView:
     threshold: float
 
     @cached_property
-    def passages(self) -> list[tuple[str, tuple[Passage, ...]]]:
-        """For every question, the passages shown of the source, and a sentence that introduces them."""
-        sources = [SourcePassages(text) for text in self.entry.passages]
-        return [_passages(sources, item) for item in self.entry.scored.items]
+    def excerpts(self) -> list[tuple[str, tuple[Excerpt, ...]]]:
+        """For every question, the excerpts shown of the source, and a sentence that introduces them."""
+        passages = [SourceExcerpts(text) for text in self.entry.passages]
+        return [_excerpts(passages, item) for item in self.entry.scored.items]
 
     @cached_property
     def wordings(self) -> list[str]:
@@ -144,8 +144,8 @@ class _EntryView:
                 marked=Markup(marked_summary_html(self.entry.summary[:SHOWN_TEXT], scored, prefix)),
                 places=Markup(places_html(self.spec, scored, self.threshold)),
                 questions=[
-                    (item, wording, lead, passages, _figure(item) if figures else Markup(""), _tokens(item))
-                    for item, wording, (lead, passages) in zip(scored.items, self.wordings, self.passages, strict=True)
+                    (item, wording, lead, excerpts, _figure(item) if figures else Markup(""), _tokens(item))
+                    for item, wording, (lead, excerpts) in zip(scored.items, self.wordings, self.excerpts, strict=True)
                 ],
                 limit=SHOWN_TEXT,
             )
@@ -175,19 +175,19 @@ def places_html(spec: MetricSpec, scored: ScoredSummary, threshold: float) -> st
     )
 
 
-def _passages(sources: Sequence[SourcePassages], item: Any) -> tuple[str, tuple[Passage, ...]]:
+def _excerpts(passages: Sequence[SourceExcerpts], item: Any) -> tuple[str, tuple[Excerpt, ...]]:
     """A text that introduces the sentences of the source for a question, and these sentences."""
-    source, lead = sources[item.passage], f"Passage {item.passage + 1}. " if len(sources) > 1 else ""
+    source, lead = passages[item.passage], f"Passage {item.passage + 1}. " if len(passages) > 1 else ""
     answer = getattr(item, "source_answer", None)  # of a metric whose reader answers from the source
     if answer is not None and 0 <= answer.start < answer.end <= len(source.text):
         return f"{lead}Where the reader found its answer in the source:", (source.around(answer.start, answer.end),)
-    passages = source.about(item.question, item.answer)
+    excerpts = source.about(item.question, item.answer)
     lead += "" if answer is None else "The reader found no answer in the source. "
-    if not passages:
+    if not excerpts:
         return lead + "No sentence of the source shares a word with the question or the answer.", ()
-    whole = "passage" if len(sources) > 1 else "source"
+    whole = "passage" if len(passages) > 1 else "source"
     lead += f"Sentences of the {whole} that share most words with the question and the answer."
-    return lead + (f" The score comes from the whole {whole}." if answer is None else ""), passages
+    return lead + (f" The score comes from the whole {whole}." if answer is None else ""), excerpts
 
 
 def _facts(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from quals_metric.report.passages import COMMON_WORDS
+from quals_metric.report.excerpts import COMMON_WORDS
 
 _MOST_PARTS = 9  # parts of one written word, such as "u . s . a ."
 _JOINT = re.compile(r"^[^\w\s]+$")

@@ -25,8 +25,8 @@ from quals_metric.cli import commands as cli
 from quals_metric.cli import file_commands
 from quals_metric.cli.options import with_metrics
 from quals_metric.files.scored_files import sidecar
+from quals_metric.report.excerpts import LENGTH, SourceExcerpts
 from quals_metric.report.figures import STYLE, figure_svg, histogram_svg, marked_summary_html, readable
-from quals_metric.report.passages import LENGTH, SourcePassages
 from quals_metric.report.rows import MOST_BARS, Entry, Histogram, ShownRows
 from quals_metric.report.spelling import natural_question
 from quals_metric.report.writing import MAX_BYTES
@@ -451,18 +451,18 @@ def test_marks_that_overlap() -> None:
     assert marked_summary_html("  a\n b ", SummaryScore(math.nan, ())) == "  a\n b "
 
 
-def test_passages() -> None:
-    source = SourcePassages(SOURCE)
+def test_excerpts() -> None:
+    source = SourceExcerpts(SOURCE)
     (found,) = source.about("Who won 5.5 million pounds?", "Ann Lee")
     assert "".join(part.text for part in found) == "Ann Lee, a nurse, won 5.5 million pounds."
     assert [part.text for part in found if part.hit] == ["Ann", "Lee", "won", "5.5", "million", "pounds"]
     assert source.about("Who was that?", "of the") == ()  # common words point nowhere
-    assert SourcePassages("").about("Who?", "Ann") == ()
-    chinese = SourcePassages("他赢了。她在珀斯。")
+    assert SourceExcerpts("").about("Who?", "Ann") == ()
+    chinese = SourceExcerpts("他赢了。她在珀斯。")
     assert "".join(part.text for part in chinese.around(4, 5)) == "她在珀斯。"
-    long = SourcePassages("x " * 5000 + "Ann won " + "y " * 5000)
-    for passage in (*long.about("Who won?", "Ann"), long.around(10_000, 10_003)):
-        text = "".join(part.text for part in passage)
+    long = SourceExcerpts("x " * 5000 + "Ann won " + "y " * 5000)
+    for excerpt in (*long.about("Who won?", "Ann"), long.around(10_000, 10_003)):
+        text = "".join(part.text for part in excerpt)
         assert text.startswith("… ") and text.endswith(" …") and "Ann won" in text and len(text) <= LENGTH + 4
     start = SOURCE.index("Monday")
     assert "".join(part.text for part in source.around(start, SOURCE.index("won"))).endswith("million pounds.")

@@ -1,6 +1,6 @@
-"""Passages of a source: the sentences that share words with a question, or those around a reader's answer.
+"""Excerpts of a source: the sentences that share words with a question, or those around a reader's answer.
 
-QUALS reads the source as a whole and points to no place in it. Its passages are found by shared words: they show
+QUALS reads the source as a whole and points to no place in it. Its excerpts are found by shared words: they show
 where the source treats the matter, not what moved the score.
 """
 
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from qa_inference.sentences import sentence_bounds
 
-PASSAGES = 2  # the most sentences shown for a question
-LENGTH = 500  # the most characters of a passage
+EXCERPTS = 2  # the most sentences shown for a question
+LENGTH = 500  # the most characters of an excerpt
 
 _SOURCE_WORD = re.compile(r"\w+(?:[.,]\d+)*")
 _ANSWER_WEIGHT = 2.0  # a word of the answer points to a sentence better than a word of the question
@@ -31,16 +31,16 @@ COMMON_WORDS = frozenset(_COMMON_TEXT.split())
 
 @dataclass(frozen=True)
 class Part:
-    """A run of a passage's characters; `hit`: the passage was chosen for it."""
+    """A run of an excerpt's characters; `hit`: the excerpt was chosen for it."""
 
     text: str
     hit: bool
 
 
-Passage = tuple[Part, ...]
+Excerpt = tuple[Part, ...]
 
 
-class SourcePassages:
+class SourceExcerpts:
     """A source in sentences, split once for all its questions."""
 
     def __init__(self, text: str) -> None:
@@ -51,10 +51,10 @@ class SourcePassages:
         ]
         self._counts = Counter(word for words in self._words for word in words)
 
-    def about(self, question: str, answer: str) -> tuple[Passage, ...]:
+    def about(self, question: str, answer: str) -> tuple[Excerpt, ...]:
         """The sentences that share most words with a question and its answer, in the order of the source.
 
-        Rare words count more. At most `PASSAGES` sentences, and none that shares less than half as much as the best;
+        Rare words count more. At most `EXCERPTS` sentences, and none that shares less than half as much as the best;
         empty if no word is shared.
         """
         weights = self._weights(question, answer)
@@ -62,11 +62,11 @@ class SourcePassages:
         best = max(totals, default=0.0)
         if best <= 0:
             return ()
-        order = sorted(range(len(totals)), key=lambda index: -totals[index])[:PASSAGES]
+        order = sorted(range(len(totals)), key=lambda index: -totals[index])[:EXCERPTS]
         chosen = sorted(index for index in order if totals[index] >= best / 2)
         return tuple(self._marked(*self._spans[index], self._hits(*self._spans[index], weights)) for index in chosen)
 
-    def around(self, start: int, end: int) -> Passage:
+    def around(self, start: int, end: int) -> Excerpt:
         """The sentences that contain the characters [start, end), with those characters marked."""
         first = self._spans[max(0, bisect_right(self._spans, (start, len(self.text))) - 1)][0]
         last = next((b for a, b in self._spans if b >= end), len(self.text))
@@ -82,7 +82,7 @@ class SourcePassages:
         return weights
 
     def _hits(self, start: int, end: int, weights: dict[str, float]) -> list[tuple[int, int]]:
-        """The characters of every weighted word, from the first on, within the length of a passage."""
+        """The characters of every weighted word, from the first on, within the length of an excerpt."""
         hits: list[tuple[int, int]] = []
         for match in _SOURCE_WORD.finditer(self.text, start, end):
             if hits and match.end() > hits[0][0] + LENGTH:
@@ -91,8 +91,8 @@ class SourcePassages:
                 hits.append(match.span())
         return hits
 
-    def _marked(self, start: int, end: int, hits: Sequence[tuple[int, int]]) -> Passage:
-        """The characters [start, end) with the hits marked; a long passage is cut to begin shortly before the first."""
+    def _marked(self, start: int, end: int, hits: Sequence[tuple[int, int]]) -> Excerpt:
+        """The characters [start, end) with the hits marked; a long excerpt is cut to begin shortly before the first."""
         shown_from, shown_to = start, end
         if end - start > LENGTH:
             shown_from = max(start, min(hits[0][0] - LENGTH // 4, end - LENGTH))
