@@ -117,6 +117,7 @@ def explain_command(
     several, and the unsupported answers. If there are several passages, each question names the one that supports it
     best.
     """
+    from qa_inference.metric_base.results import check_threshold
     from qa_inference.metric_base.texts import texts_of_scorer
 
     passages = _source_passages(source or [], source_file or [])
@@ -124,13 +125,18 @@ def explain_command(
         raise typer.BadParameter(f"explain takes one or two summaries, got {len(summary)}", param_hint="--summary")
     if html is not None:
         check_page(html, "--html")
+    if threshold is not None:
+        check_threshold(threshold)
     sources = [passages[0] if len(passages) == 1 else tuple(passages)] * len(summary)
     result = load_scorer(metric, **options).score(summaries=summary, **texts_of_scorer(sources))
     labels = ["summary"] if len(summary) == 1 else ["summary 1", "summary 2"]
     if html is not None:
         from quals_metric.report import write
 
-        write(result, html, summaries=summary, sources=sources, labels=[label.capitalize() for label in labels])
+        write(
+            result, html, summaries=summary, sources=sources, threshold=threshold,
+            labels=[label.capitalize() for label in labels],
+        )  # fmt: skip
     if as_json:
         _print_json(result, labels, summary, sources, threshold)
         return

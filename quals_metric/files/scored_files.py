@@ -124,9 +124,7 @@ def _check_signatures(a: ScoreFile, b: ScoreFile) -> None:
     signatures = [file.about.get("signature") for file in (a, b)]
     unknown = [str(file.path) for file, signature in zip((a, b), signatures, strict=True) if signature is None]
     if unknown:
-        _warn(
-            f"{' and '.join(unknown)}: the signature is unknown, as there is no {sidecar(Path('NAME')).name} beside it"
-        )
+        _warn(f"{' and '.join(unknown)}: the signature is unknown, as no {sidecar(Path('NAME')).name} beside it fits")
     elif signatures[0] != signatures[1]:
         _warn(
             f"the signatures differ, so the scores may not be comparable: {signatures[0]} of {a.path}, "

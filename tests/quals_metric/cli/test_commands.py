@@ -91,6 +91,19 @@ def test_explain(quals: Callable[..., Result]) -> None:
     ]
 
 
+def test_explain_has_one_threshold_for_terminal_and_page(
+    quals: Callable[..., Result], fake_scorer: Any, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    texts = ("--source", "Ann won.", "--summary", "Bob won.", "--html", str(page))
+    assert "unsupported" not in quals("explain", *texts).output and "below -1.4" not in page.read_text()
+    assert "unsupported (below -0.5): Bob" in quals("explain", *texts, "--threshold", "-0.5").output
+    assert "below -0.5" in page.read_text()
+    fake_scorer.made.clear()
+    refused = quals("explain", *texts, "--threshold", "nan")
+    assert "threshold: must be a number" in str(refused.exception) and not fake_scorer.made
+
+
 def test_explain_two_summaries_of_a_file(quals: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "source.txt").write_text("Ann won €5.", encoding="utf-8")
     output = quals(

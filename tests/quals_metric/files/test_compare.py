@@ -138,7 +138,7 @@ def test_signatures_that_differ(tmp_path: Path) -> None:
 def test_files_without_a_sidecar(tmp_path: Path) -> None:
     a, b = (_scored(tmp_path, name, FIRST, SOURCES, keep=True) for name in "ab")
     (tmp_path / "b.jsonl.meta.json").unlink()
-    with pytest.warns(UserWarning, match=r"b\.jsonl: the signature is unknown, as there is no NAME\.meta\.json"):
+    with pytest.warns(UserWarning, match=r"b\.jsonl: the signature is unknown, as no NAME\.meta\.json beside it fits"):
         compare_files(a, b)
     plain = tmp_path / "plain.jsonl"
     plain.write_text('{"score": 0.5}\n' * 40)
