@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -84,14 +84,13 @@ class RougeScorer:
         """Everything a score depends on, in one line."""
         return f"rouge|kinds:{'+'.join(KINDS)}|stemmer:no|rouge_score:{installed_version('rouge_score')}"
 
-    def score(self, *, summaries: Sequence[str], sources: Sequence[str], spread: bool = False) -> RougeResult:
+    def score(self, *, summaries: Iterable[str], sources: Iterable[str], spread: bool = False) -> RougeResult:
         """ROUGE of every summary against the reference at the same index; NaN if either is blank.
 
         `spread` shares the work among processes, as in `QualsScorer.score`. Raises TypeError or ValueError unless both
-        are lists of str of equal length.
+        are collections of str of equal length.
         """
-        check_texts(summaries, sources)
-        pairs = list(zip(summaries, sources, strict=True))
+        pairs = list(zip(*check_texts(summaries, sources), strict=True))
         scores = map_batches(
             lambda batch: [self._score_text(*pair) for pair in batch],
             pairs,

@@ -32,6 +32,11 @@ def test_blank_texts_are_undefined() -> None:
     assert "rouge_score:" in result.signature
 
 
+def test_texts_that_can_be_read_once() -> None:
+    texts = ["a b", "c d"]
+    assert RougeScorer().score(summaries=iter(texts), sources=iter(texts)).scores == [1.0, 1.0]
+
+
 def test_a_missing_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "rouge_score"]:
         monkeypatch.delitem(sys.modules, name)
