@@ -139,6 +139,7 @@ class QuestionMetric(evaluate.Metric):
 
     def add(self, *, prediction: str | None = None, **texts: Any) -> None:
         """Add one summary and its source, or its `contexts`, checked as `add_batch` checks them."""
+        self._check_names({"references": texts.get("reference"), **texts})
         name = self.sources_name.replace("references", "reference")  # as evaluate calls a single one
         source, contexts = texts.pop(name, None), texts.pop("contexts", None)
         sources: Any = None if source is None and contexts is not None else [source]  # [None] is refused

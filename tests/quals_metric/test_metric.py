@@ -248,6 +248,8 @@ def test_references_are_sources_on_request(fake_scorer: Any) -> None:
     for give in (quals.compute, quals.add_batch):
         with pytest.raises(ValueError, match="sources must not be given, because the metric was"):
             give(predictions=["Ann won."], sources=["Ann won."])
+    with pytest.raises(ValueError, match="sources must not be given, because the metric was"):
+        quals.add(prediction="Ann won.", sources="Ann won.")
     assert quals.compute(predictions=["Ann won."], references=["Ann won."])["scores"] == [0]
 
 
@@ -255,6 +257,8 @@ def test_references_are_never_sources_without_the_request(quals: Quals) -> None:
     for give in (quals.compute, quals.add_batch):
         with pytest.raises(ValueError, match=r"sources must be given: .* load the metric with references_are_sources"):
             give(predictions=["Ann won."], references=["Ann won."])
+    with pytest.raises(ValueError, match=r"sources must be given: .* load the metric with references_are_sources"):
+        quals.add(prediction="Ann won.", reference="Ann won.")
     results = quals.compute(predictions=["Ann won."], references=["Ann won."], sources=["Bob won."])
     assert results["scores"] == [-1]
     with pytest.raises(TypeError, match="references_are_sources: must be True or False; got 'no'"):
