@@ -125,7 +125,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
 
     A scorer that loaded its model is pickled as its configuration, for example by `datasets.map(…, num_proc=2)`: each
     process loads the model itself. Its hash there depends on the signature and not on use, so `datasets` finds what it
-    computed before. A scorer that was made with a `model` is pickled with it.
+    computed before. A scorer that was made with a `model` or a `searcher` is pickled with its models.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
         self.config = as_config(config, QualsConfig).settings  # from here on, nothing asks for the preset
         preset = self.config.model_preset()
         self._cache = _open_cache(self.config)  # first: a wrong folder shows before a model is loaded
-        self._model_is_given = model is not None
+        self._has_given_models = model is not None or searcher is not None
         self.model = model or load_model(self.config)
         self.searcher = searcher or load_searcher(self.config, self.model)
         is_unknown = self.config.format is None and find_preset("model", self.config.model, PRESETS) is None
@@ -150,7 +150,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
         self._use_calibration(self.config.calibration)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-        if self._model_is_given:
+        if self._has_given_models:
             return super().__reduce_ex__(protocol)
         return _load, (self.config, self.signature)
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from datasets.fingerprint import Hasher
 
+from qa_inference.models.encoder_decoder import EncoderDecoder
 from quals_metric import QualsConfig, QualsScorer
 from quals_metric.report.examples import EXAMPLES
 from tests import tiny
@@ -71,6 +72,14 @@ def test_a_given_model_is_pickled_with_its_scorer(scorer: QualsScorer, tmp_path:
     again = pickle.loads(data)
     # but for rounding: how copied weights lie in memory can change the last digit
     _same(*(each.score(summaries=SUMMARIES, sources=SOURCES) for each in (again, given)))
+
+
+def test_a_given_searcher_is_pickled_with_its_scorer(scorer: QualsScorer, tmp_path: Path) -> None:
+    other = EncoderDecoder.load(str(tiny.save("bart", tmp_path / "other")))
+    given = QualsScorer(scorer.config, searcher=other)
+    again = pickle.loads(pickle.dumps(given))
+    weights = [next(each.parameters()) for each in (again.searcher.model, other.model, given.model.model)]
+    assert weights[0].equal(weights[1]) and not weights[0].equal(weights[2])
 
 
 def test_the_hash_is_of_what_scores_depend_on(scorer: QualsScorer, tmp_path: Path) -> None:
