@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qa_inference import __version__
+from qa_inference.calibration import SHIPPED, read_calibration
 from qa_inference.metric_base.key import fingerprint
 from qa_inference.metric_base.options import ModelOptions, as_config
 from qa_inference.metric_base.texts import check_texts
@@ -80,9 +81,16 @@ class QualsRows:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """The arguments, with a digest of weights in a folder: `datasets` takes this for the identity of a function."""
+        """The arguments, with digests of what they name: `datasets` takes this for the identity of a function.
+
+        These are of the weights in a folder and of a calibration file. The version stands for what ships.
+        """
         models = (Path(getattr(self.config, option)) for option in metric_spec(self.metric).presets)
-        return vars(self) | {"weights": [__version__, *(fingerprint(folder) for folder in models if folder.is_dir())]}
+        digests = [__version__, *(fingerprint(folder) for folder in models if folder.is_dir())]
+        calibration = self.config.calibration
+        if calibration not in (None, SHIPPED) and (file := Path(calibration)).is_file():
+            digests.append(read_calibration(file).digest)
+        return vars(self) | {"digests": digests}
 
     def __call__(self, batch: Any, rank: int | None = None) -> Any:
         """The batch with the scores.

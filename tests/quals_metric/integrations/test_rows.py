@@ -24,6 +24,7 @@ import torch
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 
+from qa_inference.calibration import Calibration
 from qags_metric import QagsConfig
 from quals_metric import QualsConfig, QualsScorer
 from quals_metric.files.scoring import score_files
@@ -140,6 +141,19 @@ def test_the_identity_of_a_function_has_its_weights(tmp_path: Path) -> None:
     config = folder / "generation_config.json"
     config.write_text(config.read_text() + "\n")
     assert Hasher.hash(add) != before
+
+
+def test_the_identity_of_a_function_has_its_calibration(tmp_path: Path) -> None:
+    """Nor the probabilities of a calibration that was made again."""
+    file, made = tmp_path / "calibration.json", Calibration("quals", {}, (-1.0, 0.0), (0.25, 0.5))
+    file.write_text(made.to_json())
+    add, same = (QualsRows(QualsConfig(calibration=file)) for _ in range(2))
+    before = Hasher.hash(add)
+    assert Hasher.hash(pickle.loads(pickle.dumps(add))) == before == Hasher.hash(same)
+    file.write_text(replace(made, probabilities=(0.25, 0.75)).to_json())
+    assert Hasher.hash(add) != before
+    file.unlink()
+    pickle.dumps(add)  # on its way to a machine that has the file
 
 
 @pytest.mark.parametrize(
