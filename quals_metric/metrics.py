@@ -11,10 +11,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
-from qa_inference.metric_base.options import ModelOptions, Option, options_of
+from qa_inference.metric_base.options import ModelOptions, Option, one_of, options_of
 from qa_inference.metric_base.results import ScoredSummary
+
+DTYPES = ("float32", "bfloat16", "float16")
+"""The floating-point types that a model computes in."""
 
 BANDS = ("lowest", "low", "high", "highest")
 """Names of the bands of scores, from the lowest. They order the scores of questions and judge no summary."""
@@ -34,7 +38,6 @@ class MetricSpec:
         scorer: its class of scorers, likewise.
         summary: its class of scored summaries, likewise.
         evaluate_class: its class for evaluate, likewise.
-        unit: the unit of a score.
         best: the greatest value of a score.
         shows_01: whether the 0-to-1 view is shown too, because the score itself is not between 0 and 1.
         band_limits: the limits between the bands of a question's score, ascending.
@@ -47,7 +50,8 @@ class MetricSpec:
         report_cells: returns the texts of the columns before the score.
         band_note: the data on which the bands were set.
         presets: for every option that takes a preset, its table of presets as "module:name".
-        extra: the extra of the package that the metric needs.
+        library: the library that the metric needs beyond the package's own; "": none.
+        extra: the extra of the package that installs the library.
     """
 
     name: str
@@ -56,7 +60,6 @@ class MetricSpec:
     scorer: str
     summary: str
     evaluate_class: str
-    unit: str
     best: float
     shows_01: bool
     band_limits: tuple[float, ...]
@@ -68,6 +71,7 @@ class MetricSpec:
     report_cells: Callable[[Any], tuple[str, ...]]
     band_note: str = ""
     presets: Mapping[str, str] = field(default_factory=dict)
+    library: str = ""
     extra: str = ""
 
     @property
@@ -92,6 +96,28 @@ class MetricSpec:
     def preset_tables(self) -> dict[str, Mapping[str, Any]]:
         """The presets of every option that takes one, by option and name."""
         return {name: _named(table) for name, table in self.presets.items()}
+
+    def check(self, config: ModelOptions) -> None:
+        """Check what a scorer with this configuration needs, as far as it shows before a model is loaded.
+
+        Raises:
+            ValueError: if a model is no preset, no Hub name and no folder, or a floating-point type is unknown.
+            ImportError: if the library that the metric needs or the package of a preset is not installed.
+        """
+        from qa_inference.presets import Preset, find_preset  # imports numpy
+
+        for name, presets in self.preset_tables().items():
+            preset = find_preset(name, getattr(config, name), presets)
+            if isinstance(preset, Preset):
+                _ = preset.place  # raises ImportError
+        for name in ("dtype", "search_dtype"):
+            if isinstance(dtype := getattr(config, name, None), str):
+                one_of(*DTYPES)(name, dtype)
+        if self.library and find_spec(self.library) is None:
+            raise ImportError(
+                f"{self.name}: needs the library {self.library}, which is not installed. pip install "
+                f"'quals-metric[{self.extra}]'"
+            )
 
     def load_scorer(self, **options: Any) -> Any:
         """A scorer with the options that are not None. It loads its models, without a bar for reading files."""
@@ -121,7 +147,6 @@ METRICS: dict[str, MetricSpec] = {
             scorer="quals_metric.scorer:QualsScorer",
             summary="quals_metric.result:SummaryScore",
             evaluate_class="quals_metric.metric:Quals",
-            unit="nats per token",
             best=math.inf,
             shows_01=True,
             # Of the embedded model's pairs on CNN/DailyMail summaries that people call consistent, three in four score
@@ -149,7 +174,6 @@ METRICS: dict[str, MetricSpec] = {
             scorer="qags_metric.scorer:QagsScorer",
             summary="qags_metric.result:SummaryScore",
             evaluate_class="qags_metric.metric:Qags",
-            unit="F1 of words",
             best=1.0,
             shows_01=False,
             band_limits=(0.25, 0.5, 0.75),
@@ -170,7 +194,8 @@ METRICS: dict[str, MetricSpec] = {
                 question.source_answer.text or "no answer",
             ),
             presets={"model": "qa_inference.presets:QUESTION_PRESETS", "reader": "qa_inference.presets:READERS"},
-            extra="qags",
+            library="spacy",
+            extra="qags-en",
         ),
     )
 }

@@ -18,13 +18,18 @@ class HarnessScorer:
     Args:
         metric: "quals" or "qags".
         options: options of the metric, for example `tokens="answer"` or `device="cpu"`.
+
+    Raises:
+        TypeError: if an option is unknown.
+        ValueError: if the metric is unknown, an option is out of its range, or `MetricSpec.check` refuses it.
+        ImportError: if something that the metric or its model needs is not installed.
     """
 
     def __init__(self, metric: str = "quals", **options: Any) -> None:
         self._spec, self._options = metric_spec(metric), options
         self.metric = metric
         refuse_unknown(metric, options, self._spec.options())
-        self._spec.config_type()(**options)
+        self._spec.check(self._spec.config_type()(**options))
 
     def __repr__(self) -> str:
         """The metric and its options without a token: harnesses log it, and find earlier results by it."""

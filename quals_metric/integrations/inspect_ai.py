@@ -33,7 +33,9 @@ def quals_scorer(source: str | None = None, **options: Any) -> Scorer:
 
     Raises:
         TypeError: if an option is unknown.
-        ValueError: if an option is out of its range. The scorer itself raises it if a sample has no such key.
+        ValueError: if the model is unknown or an option is out of its range. The scorer itself raises it if a sample
+            has no such key.
+        ImportError: if something that the metric or its model needs is not installed.
     """
     return _score_with(HarnessScorer("quals", **options), source)
 

@@ -56,8 +56,9 @@ def lighteval_metric(metric: str = "quals", *, source_column: str = "document", 
 
     Raises:
         TypeError: if an option is unknown.
-        ValueError: if the metric is unknown or an option is out of its range. The metric itself raises it if a document
-            has no such key.
+        ValueError: if the metric or its model is unknown, or an option is out of its range. The metric itself raises
+            it if a document has no such key.
+        ImportError: if something that the metric or its model needs is not installed.
     """
     return SampleLevelMetric(
         metric_name=metric,

@@ -45,7 +45,8 @@ def lm_eval_metric(
 
     Raises:
         TypeError: if an option is unknown.
-        ValueError: if the metric is unknown or an option is out of its range.
+        ValueError: if the metric or its model is unknown, or an option is out of its range.
+        ImportError: if something that the metric or its model needs is not installed.
     """
     scorer = HarnessScorer(metric, **options)
 
@@ -65,4 +66,12 @@ def lm_eval_metric(
 
 
 quals, mean_quals, quals_undefined, count_quals_undefined = lm_eval_metric("quals")
-qags, mean_qags, qags_undefined, count_qags_undefined = lm_eval_metric("qags")
+_OF_QAGS = ("qags", "mean_qags", "qags_undefined", "count_qags_undefined")
+
+
+def __getattr__(name: str) -> Any:
+    """The functions of QAGS, made when a task names one: a task with QUALS alone does not need the extra of QAGS."""
+    if name not in _OF_QAGS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals().update(zip(_OF_QAGS, lm_eval_metric("qags"), strict=True))
+    return globals()[name]

@@ -53,7 +53,8 @@ class QualsRows:
 
     Raises:
         TypeError: if `config` is no configuration of the metric.
-        ValueError: if there is no such metric.
+        ValueError: if there is no such metric, model or floating-point type.
+        ImportError: if something that the metric or its model needs is not installed.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class QualsRows:
         source_column: str = "source",
         prefix: str = "",
     ) -> None:
-        self.config, self.metric = as_config(config, metric_spec(metric).config_type()), metric
+        spec = metric_spec(metric)
+        self.config, self.metric = as_config(config, spec.config_type()), metric
+        spec.check(self.config)
         self.summary_column, self.source_column, self.prefix = summary_column, source_column, prefix
 
     @property

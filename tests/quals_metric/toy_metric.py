@@ -96,7 +96,6 @@ TOY = MetricSpec(
     scorer="tests.quals_metric.toy_metric:ToyScorer",
     summary="tests.quals_metric.toy_metric:ToySummary",
     evaluate_class="tests.quals_metric.toy_metric:Toy",
-    unit="share of words",
     best=1.0,
     shows_01=False,
     band_limits=(0.25, 0.5, 0.75),
