@@ -224,6 +224,14 @@ def format_share(value: float) -> str:
     return "undefined" if math.isnan(value) else f"{value:.1%}"
 
 
+def markdown_cell(value: object) -> str:
+    """The text of a cell of a Markdown table, escaped so that it neither ends the cell nor looks like a tag."""
+    text = "" if value is None else " ".join(str(value).split())
+    for character, entity in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;")):
+        text = text.replace(character, entity)
+    return text
+
+
 def _named(path: str) -> Any:
     """The object that "module:name" names."""
     module, _, name = path.partition(":")

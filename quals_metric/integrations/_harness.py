@@ -9,7 +9,7 @@ from typing import Any
 
 from qa_inference.metric_base.options import refuse_unknown
 from qa_inference.metric_base.results import CorpusResult, ScoredSummary, mean_of_defined
-from quals_metric.metrics import format_number, metric_spec
+from quals_metric.metrics import format_number, markdown_cell, metric_spec
 
 
 class HarnessScorer:
@@ -54,7 +54,7 @@ class HarnessScorer:
         rows = [self._spec.columns, ["---"] * len(self._spec.columns)]
         for item in sorted(summary.items, key=lambda item: item.score):
             rows.append([format_number(item.score), *self._spec.cells(item)])
-        return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |" for cells in rows)
+        return "\n".join(f"| {' | '.join(map(markdown_cell, cells))} |" for cells in rows)
 
 
 def mean_and_undefined(metric: str, scores: Iterable[float]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from qa_inference.metric_base.results import json_ready
 from quals_metric.files import durable
+from quals_metric.metrics import markdown_cell
 from quals_metric.training.measuring import Sample
 
 logger = logging.getLogger(__name__)
@@ -108,17 +109,9 @@ def _to_tensorboard(callback: Any, title: str, rows: Sequence[Sequence[Any]], st
     """A Markdown table in the text tab."""
     if callback.tb_writer is None:
         return  # no training runs
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *([_markdown_cell(value) for value in row] for row in rows)]
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *([markdown_cell(value) for value in row] for row in rows)]
     callback.tb_writer.add_text(title, "\n".join(f"| {' | '.join(line)} |" for line in lines), step)
     callback.tb_writer.flush()
-
-
-def _markdown_cell(value: Any) -> str:
-    """The text of a cell of a Markdown table, escaped so that it neither ends the cell nor looks like a tag."""
-    text = "" if value is None else " ".join(str(value).split())
-    for character, entity in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;")):
-        text = text.replace(character, entity)
-    return text
 
 
 def _to_wandb(callback: Any, title: str, rows: Sequence[Sequence[Any]], step: int) -> None:

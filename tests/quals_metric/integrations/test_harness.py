@@ -14,6 +14,7 @@ from quals_metric.config import QualsConfig
 from quals_metric.integrations import QualsRows, lm_eval
 from quals_metric.integrations._harness import HarnessScorer
 from quals_metric.metrics import DTYPES
+from quals_metric.result import PairScore, SummaryScore
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,9 @@ def test_checking_is_light(run_python: Callable[..., Any]) -> None:
     code += "print(sorted({'torch', 'transformers', 'spacy'} & set(sys.modules)))"
     found = run_python("-c", code)
     assert found.stdout.strip() == "[]", found.stderr
+
+
+def test_a_table_of_questions_keeps_its_rows() -> None:
+    pair = PairScore("What | is\nit?", "<b> a\r\nb", 0, 1, -1.0, (), (), ())
+    *_, row = HarnessScorer().explain(SummaryScore(-1.0, (pair,))).splitlines()
+    assert row == "| -1.000 | &lt;b> a b | What &#124; is it? |"
