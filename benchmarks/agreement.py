@@ -38,7 +38,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ from quals_metric.agreement.statistics import (
     Estimate,
     Flags,
     Floats,
+    Places,
     pearson,
     ranks,
     roc_auc,
@@ -191,6 +192,15 @@ class RowSample(DocumentSample):
             "balanced accuracy": self.cross_validated_accuracy(scores, good),
             "ROC AUC": self.pooled(roc_auc, scores, good),
         }
+
+    def over_documents(self, statistic: Callable[[Places], float]) -> Estimate:
+        """The mean over documents of a statistic of the rows of one, without documents where it is undefined."""
+        values = np.array([statistic(rows) for rows in self.of_document])
+        defined = ~np.isnan(values)
+        values = np.where(defined, values, 0.0)
+        with np.errstate(invalid="ignore"):
+            resampled = values[self.draws].sum(1) / defined[self.draws].sum(1)
+            return Estimate(float(values.sum() / np.int64(defined.sum())), resampled)
 
     def main(self, scores: Floats) -> Estimate:
         """The first of the `estimates`."""

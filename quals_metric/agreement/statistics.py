@@ -138,15 +138,6 @@ class DocumentSample:
             resampled = sums[self.draws].sum(1) / counts[self.draws].sum(1)
             return Estimate(float(sums.sum() / counts.sum()), resampled)
 
-    def over_documents(self, statistic: Callable[[Places], float]) -> Estimate:
-        """The mean over documents of a statistic of the rows of one, without documents where it is undefined."""
-        values = np.array([statistic(rows) for rows in self.of_document])
-        defined = ~np.isnan(values)
-        values = np.where(defined, values, 0.0)
-        with np.errstate(invalid="ignore"):
-            resampled = values[self.draws].sum(1) / defined[self.draws].sum(1)
-            return Estimate(float(values.sum() / np.int64(defined.sum())), resampled)
-
     def balanced_accuracy(self, called: Flags, good: Flags) -> Estimate:
         """The mean of two shares: consistent summaries that are called so, and others that are not."""
         right = (called == good).astype(float)

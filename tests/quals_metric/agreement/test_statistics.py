@@ -73,7 +73,6 @@ def test_resamples_draw_documents() -> None:
     assert {*mean.resampled} == {0.0, 0.5, 0.75}
     assert [values[rows].mean() for rows in sample.row_draws] == pytest.approx(mean.resampled)
     assert mean.interval == (0.0, 0.75)
-    assert sample.over_documents(lambda rows: float(values[rows].mean())).value == pytest.approx(0.375)
     # Values of pairs: two of the first document, none of the second.
     pairs = sample.mean(np.array([1.0, 0.0]), rows=np.array([0, 1]))
     assert pairs.value == 0.5 and np.isnan(pairs.resampled).any()
