@@ -67,8 +67,7 @@ def write_scores(folder: Path, ending: str, rows: Sequence[Row], result: CorpusR
     has_lists = ending == ".jsonl"
     threshold = metric_spec(result.kind.metric).threshold if has_lists else None
     scored = [
-        scored_row(row.columns, score.with_text(row.summary), has_lists, threshold)
-        for row, score in zip(rows, result.summaries, strict=True)
+        scored_row(row.columns, score, has_lists, threshold) for row, score in zip(rows, result.summaries, strict=True)
     ]
     if has_lists:
         with path.open("wb") as lines:

@@ -33,7 +33,7 @@ def result_html(label: str, summary: str, scored: ScoredSummary, source: str = "
         metric=spec,
         scored=scored,
         marked=Markup(marked_summary_html(summary, scored)),
-        places=Markup(places_html(spec, scored.with_text(summary), spec.threshold)),
+        places=Markup(places_html(spec, scored, spec.threshold)),
         questions=[
             (
                 number,

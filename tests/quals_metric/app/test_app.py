@@ -39,7 +39,8 @@ EVIL = "<script>hit()</script><img src=x onerror=hit()>"
 
 def scored(summary: str, score: float = -1.0) -> SummaryScore:
     pair = PairScore(EVIL, summary, 0, len(summary), score, ("who", EVIL), (-0.1, -0.2), (-1.0, -2.0))
-    return SummaryScore(score, (pair,)) if not math.isnan(score) else SummaryScore(score, (), "no pair kept")
+    defined, undefined = SummaryScore(score, (pair,)), SummaryScore(score, (), "no pair kept")
+    return (undefined if math.isnan(score) else defined).with_text(summary)
 
 
 class FakeScorer:
@@ -280,7 +281,7 @@ def test_pairs_are_shown_with_the_least_supported_first() -> None:
     pairs = [
         PairScore(f"question {n}", "a", 0, 1, value, ("a",), (-0.1,), (value,)) for n, value in enumerate((-1, -3))
     ]
-    page = result_html("Summary", "a b", SummaryScore(-2.0, tuple(pairs)))
+    page = result_html("Summary", "a b", SummaryScore(-2.0, tuple(pairs), text="a b"))
     assert page.index("Question 1") < page.index("Question 0") and page.count('class="q-figure"') == 2
 
 
@@ -291,7 +292,7 @@ def test_21_d22_the_app_shows_what_the_report_shows(tmp_path: Path) -> None:
         for score in (-0.1, -1, -2, -3)
     )
     summary, source = "a summary", "Klitschko's armor went."
-    result = QualsResult((SummaryScore(-2.0, pairs),), "quals|fake")
+    result = QualsResult((SummaryScore(-2.0, pairs, text=summary),), "quals|fake")
     shown = result_html("Summary", summary, result.summaries[0], source) + help_html("quals")
     write(result, tmp_path / "report.html", summaries=[summary], sources=[source])
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
