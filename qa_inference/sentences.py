@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+CLOSING_MARKS = r"""["'”’»)\]}」』）】》〉]*+"""  # noqa: RUF001
+"""The closing quotes and brackets that belong to the sentence before them, as a part of a regular expression."""
+
 # A full stop ends no sentence before a small letter, after a title or a month, or after a single letter ("J. Smith",
 # "the U.S."); "I" is a word.
 _TITLES = "".join(
@@ -15,24 +18,30 @@ _TITLES = "".join(
     )
 )
 _END_OF_SENTENCE = re.compile(
-    rf"""(?:{_TITLES}(?<!\b[^\W\d_I])\.|[!?…])["'”’»)\]]*+(?=\s++[^\sa-z]|\s*+\Z)"""
-    r"""|[。！？]["'”’»)\]]*+|\n"""  # noqa: RUF001
+    rf"(?:{_TITLES}(?<!\b[^\W\d_I])\.|[!?…]){CLOSING_MARKS}(?=\s++[^\sa-z]|\s*+\Z)"
+    rf"|[。！？]{CLOSING_MARKS}|\n"  # noqa: RUF001
 )
 
 
-_ENDED = re.compile(r"""[.!?…。！？]["'”’»)\]]*\Z""")  # noqa: RUF001
+_ENDED = re.compile(rf"[.!?…。！？]{CLOSING_MARKS}\Z")  # noqa: RUF001
 _UNSPACED = re.compile(r"[。！？]")  # of languages that write no spaces between words # noqa: RUF001
 FEWEST_WORDS = 3  # of a sentence that is read alone
+
+
+def stripped_span(text: str, start: int, end: int) -> tuple[int, int]:
+    """The characters [start, end) of a text without the white space at their edges; (end, end) if there is no more."""
+    piece = text[start:end]
+    first = start + len(piece) - len(piece.lstrip())
+    return first, first + len(piece.strip())
 
 
 def sentence_bounds(text: str) -> Iterator[tuple[int, int]]:
     """The characters [start, end) of every sentence, without the white space around it."""
     start = 0
     for end in [*(match.end() for match in _END_OF_SENTENCE.finditer(text)), len(text)]:
-        piece = text[start:end]
-        if stripped := piece.strip():
-            first = start + len(piece) - len(piece.lstrip())
-            yield first, first + len(stripped)
+        first, last = stripped_span(text, start, end)
+        if first < last:
+            yield first, last
         start = end
 
 

@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from qa_inference.sentences import CLOSING_MARKS
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -257,10 +259,9 @@ def _check_largest_id(spec: dict[str, Any]) -> None:
 
 # ---- windows --------------------------------------------------------------------------------------------------------
 
-_CLOSERS = r"[\"'”’»)\]}」』）】》〉]*+"  # noqa: RUF001
 _SENTENCE_END = re.compile(
-    rf"(?<![.!?…])[.!?…]++{_CLOSERS}(?=\s)"  # the lookbehind and the possessive runs keep "......" linear
-    rf"|[。！？]++{_CLOSERS}"  # noqa: RUF001
+    rf"(?<![.!?…])[.!?…]++{CLOSING_MARKS}(?=\s)"  # the lookbehind and the possessive runs keep "......" linear
+    rf"|[。！？]++{CLOSING_MARKS}"  # noqa: RUF001
     r"|\n"
 )
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from qa_inference.decoding import Array, Hypothesis
 from qa_inference.formats import PairFormat, ParsedPair
+from qa_inference.sentences import stripped_span
 from qa_inference.tokenization import EncodedText, Ids, TextTokenizer
 
 
@@ -45,25 +46,21 @@ class SummaryText:
         """The character offsets [start, end) where the answer first occurs; None if it does not occur.
 
         It occurs if its ids are a contiguous run of the summary's ids. Failing that, it occurs if it is a substring
-        once both are normalized, case-folded and freed of white space (WordPiece decodes `£1,000` to `£1, 000`).
+        once both are normalized, case-folded and freed of white space (WordPiece decodes `£1,000` to `£1, 000`). Some
+        tokenizers count the white space beside a word as part of it; the offsets leave it out.
         """
         # 1. As a run of token ids.
         ids, offsets, answer_run = self.encoded.ids, self.encoded.offsets, tuple(map(int, answer_ids))
         length = len(answer_run)
         for first in range(len(ids) - length + 1 if length else 0):
             if ids[first : first + length] == answer_run:
-                return self._strip(offsets[first][0], offsets[first + length - 1][1])
+                return stripped_span(self.text, offsets[first][0], offsets[first + length - 1][1])
         # 2. As folded characters, each of which knows the character that it came from.
         folded, _ = self.tokenizer.fold(answer)
         first = self._folded.find(folded) if folded else -1
         if first < 0:
             return None
-        return self._strip(self._origins[first], self._origins[first + len(folded) - 1] + 1)
-
-    def _strip(self, start: int, end: int) -> tuple[int, int]:
-        """The span without the white space at its sides, which some tokenizers count as part of a word."""
-        part = self.text[start:end]
-        return start + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip())
+        return stripped_span(self.text, self._origins[first], self._origins[first + len(folded) - 1] + 1)
 
 
 def parse_pairs(

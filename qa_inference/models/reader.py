@@ -29,6 +29,7 @@ from qa_inference.models.loading import (
     load_pretrained,
     to_device,
 )
+from qa_inference.sentences import stripped_span
 from qa_inference.tokenization import TextTokenizer, pad_rows
 
 Ints = NDArray[np.int32]
@@ -257,7 +258,7 @@ class Reader:
     def _encode(self, text: str) -> tuple[Ints, Ints]:
         """A text's token ids [N] and offsets [N, 2], without the white space at a token's edges."""
         encoded = self.text.encode(text)
-        offsets = [_stripped(text, start, end) for start, end in encoded.offsets]
+        offsets = [stripped_span(text, start, end) for start, end in encoded.offsets]
         return np.array(encoded.ids, np.int32), np.array(offsets, np.int32).reshape(-1, 2)
 
     def _best(self, window: Window, start: Floats, end: Floats) -> WindowSpans:
@@ -364,13 +365,6 @@ def best_spans(start: Floats, end: Floats, n_best: int, longest: int) -> tuple[I
 def _index_of(part: list[int], ids: list[int], start: int) -> int:
     """The index in `ids`, from `start` on, at which `part` begins."""
     return next(i for i in range(start, len(ids)) if ids[i : i + len(part)] == part)
-
-
-def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
-    """The characters [start, end) of `text` without white space at their edges."""
-    piece = text[start:end]
-    first = start + len(piece) - len(piece.lstrip())
-    return first, first + len(piece.strip())
 
 
 def _window_size(model: PreTrainedModel, tokenizer: Any, wanted: int) -> int:

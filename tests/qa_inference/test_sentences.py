@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qa_inference.sentences import sentence_bounds, whole_sentences
+from qa_inference.sentences import sentence_bounds, stripped_span, whole_sentences
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,18 @@ def test_other_ends() -> None:
     text = "彼は勝った。彼女も！\nLast"  # noqa: RUF001
     assert [text[start:end] for start, end in sentence_bounds(text)] == ["彼は勝った。", "彼女も！", "Last"]  # noqa: RUF001
     assert not list(sentence_bounds(" \n")) and not list(sentence_bounds(""))
+
+
+@pytest.mark.parametrize("marks", ["「」", "『』", "（）", "【】", "《》", "〈〉"])  # noqa: RUF001
+def test_closing_marks_belong_to_the_sentence_before(marks: str) -> None:
+    sentences = [f"{marks[0]}もう遅い。{marks[1]}", "彼は帰った。"]
+    text = "".join(sentences)
+    assert [text[start:end] for start, end in sentence_bounds(text)] == sentences
+    assert [text[start:end] for start, end in whole_sentences(text)] == sentences
+
+
+def test_the_span_of_white_space_is_empty() -> None:
+    assert stripped_span("a  \n b", 1, 4) == (4, 4) and stripped_span("a  \n b", 0, 5) == (0, 1)
 
 
 @pytest.mark.parametrize(
