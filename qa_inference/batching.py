@@ -25,6 +25,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 DEFAULT_TOKEN_BUDGET = 8192  # tokens in a batch: its longest item's, times its number of items
+TOKENS_PER_HYPOTHESIS = 8  # the cost of one hypothesis of a search or of one sample, in addition to its source
 if hasattr(os, "register_at_fork"):
     # A forked process has the state of torch's thread pool but not its threads, and would wait for them for ever.
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))

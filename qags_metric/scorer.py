@@ -11,7 +11,7 @@ from itertools import islice
 
 from qa_inference import __version__
 from qa_inference.answer_candidates import AnswerCandidate, AnswerFinder
-from qa_inference.batching import DEFAULT_TOKEN_BUDGET, map_batches
+from qa_inference.batching import DEFAULT_TOKEN_BUDGET, TOKENS_PER_HYPOTHESIS, map_batches
 from qa_inference.decoding import BeamSearch
 from qa_inference.distributed import OnBatch
 from qa_inference.metric_base.key import ResultKey, checkpoint_version, short_digest
@@ -25,7 +25,6 @@ from qags_metric.config import QagsConfig
 from qags_metric.result import FoundAnswer, QagsResult, QuestionScore, SummaryScore
 from qags_metric.selection import AskedQuestion, by_likelihood, parse_questions, select_questions, token_f1
 
-TOKENS_PER_BEAM = 8  # the cost of one beam of a search, in tokens, in addition to its input
 CHARACTERS_PER_TOKEN = 4  # an estimate, for texts that are not yet tokenized
 WINDOWS_AT_ONCE = 4096  # windows of the reader in memory at a time; the last question may add a few
 STAGES = 4
@@ -179,7 +178,7 @@ class QagsScorer(QuestionScorer[QagsResult]):
         hypotheses_of_input = self._map(
             lambda batch: self.generator.generate(batch, self._search),
             inputs,
-            lambda ids: len(ids) + TOKENS_PER_BEAM * self.config.beam_width,
+            lambda ids: len(ids) + TOKENS_PER_HYPOTHESIS * self.config.beam_width,
             spread=spread,
             on_batch=progress.part(1, 2),
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import numpy as np
 
 from qa_inference import __version__
-from qa_inference.batching import DEFAULT_TOKEN_BUDGET, map_batches
+from qa_inference.batching import DEFAULT_TOKEN_BUDGET, TOKENS_PER_HYPOTHESIS, map_batches
 from qa_inference.decoding import Array, DiverseBeamSearch
 from qa_inference.distributed import OnBatch
 from qa_inference.formats import CausalFormat
@@ -34,8 +34,6 @@ from quals_metric.selection import Candidate, SummaryText, locate_answers, parse
 
 if TYPE_CHECKING:
     from qa_inference.cache import Asker, ResultCache
-
-TOKENS_PER_ROW = 8  # the cost of one hypothesis of a search, in tokens, in addition to its source
 
 UNRELATED_TEXT = (
     "The library will stay open longer in the evening from next month, after readers asked for more time to study. "
@@ -284,7 +282,7 @@ class QualsScorer(QuestionScorer[QualsResult]):
             self._map(
                 lambda batch: self._cached_searcher.generate(batch, self._search, end_ids=self._end_ids),
                 inputs,
-                lambda ids: len(ids) + TOKENS_PER_ROW * self.config.groups,
+                lambda ids: len(ids) + TOKENS_PER_HYPOTHESIS * self.config.groups,
                 spread=spread,
                 on_batch=progress.stage(0),
             )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from qa_inference.batching import DEFAULT_TOKEN_BUDGET, map_batches
+from qa_inference.batching import DEFAULT_TOKEN_BUDGET, TOKENS_PER_HYPOTHESIS, map_batches
 from qa_inference.decoding import TopKSampling
 from qa_inference.metric_base.options import check_integers
 from qa_inference.models.encoder_decoder import EncoderDecoder
@@ -16,8 +16,6 @@ from qa_inference.tokenization import Ids
 from quals_metric.training.examples import TextEncoder, TextFormat
 from quals_metric.training.generation import GenerationSettings, generate_summaries
 from quals_metric.training.selection import RATIO, check_ratio
-
-TOKENS_PER_SAMPLE = 8  # the cost of a sample, in tokens of the batch's budget, in addition to its document
 
 Document = tuple[str, int]
 """A document and its number, which seeds its draws."""
@@ -89,7 +87,7 @@ class Sampler:
         return map_batches(self._draw, items, self._cost, token_budget=self._settings.token_budget, spread=spread)
 
     def _cost(self, item: tuple[Any, int]) -> int:
-        return len(item[0]) + TOKENS_PER_SAMPLE * self._settings.samples
+        return len(item[0]) + TOKENS_PER_HYPOTHESIS * self._settings.samples
 
     def _from_encoder_decoder(self, batch: list[tuple[Ids, int]]) -> list[list[str]]:
         settings = self._settings
