@@ -85,25 +85,22 @@ class QagsScorer(QuestionScorer[QagsResult]):
     def _score(self, summaries: list[str], sources: list[str], spread: bool, on_batch: OnBatch | None) -> QagsResult:
         """The metric's steps in order.
 
-        `on_batch` counts each scorable text in each of the four stages: candidates, questions, answers from the
-        summary, answers from the source.
+        `on_batch` counts each text in each of the four stages: candidates, questions, answers from the summary, answers
+        from the source.
         """
-        scorable = [(a, b) for a, b in zip(summaries, sources, strict=True) if a.strip() and b.strip()]
-        progress = _StageProgress(on_batch, len(scorable))
+        progress = _StageProgress(on_batch, len(summaries))
         # 1. to 3. Find answer candidates, write questions, keep those that the summary answers as intended.
-        candidates = self._candidates(list(dict.fromkeys(summary for summary, _ in scorable)), spread, progress)
+        candidates = self._candidates(list(dict.fromkeys(summaries)), spread, progress)
         questions, windowed_summaries = self._questions(candidates, spread, progress)
         kept, summary_answers = self._kept_questions(questions, spread, progress)
         # 4. Answer the kept questions from the sources. A source may be another row's summary, and be read already.
-        asked_of_sources = [(question.question, source) for summary, source in scorable for question in kept[summary]]
+        rows = list(zip(summaries, sources, strict=True))
+        asked_of_sources = [(question.question, source) for summary, source in rows for question in kept[summary]]
         unread = [asked for asked in asked_of_sources if asked not in summary_answers]
         answers = summary_answers | self._read(unread, spread, progress, 3, 4)
         progress.reach(4)
         # 5. Compare the two answers of every question.
-        scored = [
-            self._summary_score(summary, source, candidates, kept, answers)
-            for summary, source in zip(summaries, sources, strict=True)
-        ]
+        scored = [self._summary_score(*row, candidates, kept, answers) for row in rows]
         windowed_summaries |= _windowed(summary_answers)
         windowed_sources = _windowed({asked: answers[asked] for asked in asked_of_sources})
         return QagsResult(tuple(scored), self.signature, len(windowed_summaries), len(windowed_sources))
@@ -274,8 +271,6 @@ class QagsScorer(QuestionScorer[QagsResult]):
         answers: dict[QuestionOfText, ReaderAnswer],
     ) -> SummaryScore:
         """Step 5: the mean F1 of a summary's questions, or the reason why there is none."""
-        if not summary.strip() or not source.strip():
-            return SummaryScore(math.nan, (), "blank source" if summary.strip() else "blank summary")
         if not candidates[summary]:
             return SummaryScore(math.nan, (), "no answer candidate")
         questions = tuple(

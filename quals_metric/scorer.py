@@ -154,13 +154,9 @@ class QualsScorer(QuestionScorer[QualsResult]):
 
     def _score(self, summaries: list[str], sources: list[str], spread: bool, on_batch: OnBatch | None) -> QualsResult:
         """The metric's steps in order. `on_batch` counts windows of texts."""
-        is_blank = [
-            not summary.strip() or not source.strip() for summary, source in zip(summaries, sources, strict=True)
-        ]
-        scorable = [index for index, blank in enumerate(is_blank) if not blank]
-        searched_parts = self._searched_parts(summaries[index] for index in scorable)
+        searched_parts = self._searched_parts(summaries)
         part_texts = self._tokenize_parts(searched_parts)
-        source_texts = self.tokenize(sources[index] for index in scorable)
+        source_texts = self.tokenize(sources)
         num_windows = sum(len(text.windows) for text in (*part_texts.values(), *source_texts.values()))
         progress = _WindowProgress(on_batch, num_windows)
         # 1. and 2. Generate pairs from every distinct part of a summary, and keep some.
@@ -168,14 +164,11 @@ class QualsScorer(QuestionScorer[QualsResult]):
         scales = self._scales(kept_pairs, spread)
         # 3. Read every distinct source once, with the pairs of all its summaries.
         pairs_of_source: dict[str, list[Candidate]] = {}
-        for index in scorable:
-            pairs_of_source.setdefault(sources[index], []).extend(kept_pairs[summaries[index]])
+        for summary, source in zip(summaries, sources, strict=True):
+            pairs_of_source.setdefault(source, []).extend(kept_pairs[summary])
         source_log_probs = self._source_log_probs(pairs_of_source, source_texts, spread, progress)
         scored = []
-        for summary, source, blank in zip(summaries, sources, is_blank, strict=True):
-            if blank:
-                scored.append(SummaryScore(math.nan, (), "blank summary" if not summary.strip() else "blank source"))
-                continue
+        for summary, source in zip(summaries, sources, strict=True):
             of_summary, scale = kept_pairs[summary], scales[summary]
             if not of_summary or scale is None:
                 note = "its pairs are nearly as likely given an unrelated text" if of_summary else "no pair kept"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from qa_inference.calibration import Calibration, find_calibration
 from qa_inference.language import warn_unless_english
@@ -100,9 +101,13 @@ class QuestionScorer(ABC, Generic[Result_co]):
         rows = [(summary, text) for summary, texts in zip(judged, numbered, strict=True) for _, text in texts]
         if (model := self._english_model()) is not None:
             warn_unless_english(model, [text for _, text in rows])
-        result = self._score_rows(rows, spread, on_batch, progress)
-        # 2. One score for every summary, from the passages that support its questions best.
-        scored = iter(result.summaries)
+        # 2. Score the rows without a blank text. The others have no score, and a note that says why.
+        notes = [_blank_note(*row) for row in rows]
+        scorable = [row for row, note in zip(rows, notes, strict=True) if not note]
+        result = self._score_rows(scorable, spread, on_batch, progress)
+        defined, undefined = iter(result.summaries), cast("Any", result.kind)
+        scored = (undefined(math.nan, (), note) if note else next(defined) for note in notes)
+        # 3. One score for every summary, from the passages that support its questions best.
         best = [self._best([(n, next(scored)) for n, _ in texts]) for texts in numbered]
         is_plain = all(len(texts) == 1 for texts in numbered)
         of_summaries = replace(
@@ -162,8 +167,15 @@ class QuestionScorer(ABC, Generic[Result_co]):
 
     @abstractmethod
     def _score(self, summaries: list[str], sources: list[str], spread: bool, on_batch: OnBatch | None) -> Result_co:
-        """Score checked texts; see `score`. The questions about a summary must not depend on its source."""
+        """Score texts that are not blank; see `score`. The questions about a summary must not depend on its source."""
 
     @abstractmethod
     def _english_model(self) -> str | None:
         """The name of the model, if it reads only English."""
+
+
+def _blank_note(summary: str, source: str) -> str:
+    """The reason why a pair of texts has no score; "" if neither is blank."""
+    if not summary.strip():
+        return "blank summary"
+    return "" if source.strip() else "blank source"

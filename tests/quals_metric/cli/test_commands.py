@@ -286,7 +286,7 @@ def test_a_metric_is_one_row_of_the_table(monkeypatch: pytest.MonkeyPatch, tmp_p
         assert quals("score", "in.jsonl", "-o", f"out.{ending}", *options).startswith("TOY        0.5")
         written = [row for _, row in records(Path(f"out.{ending}"))]
         assert [(row["score"], row["num_words"], row["note"]) for row in written] == [
-            (1.0, 1, ""), (0.0, 1, ""), (None, 0, "no word")
+            (1.0, 1, ""), (0.0, 1, ""), (None, 0, "blank summary")
         ]  # fmt: skip
         assert written[0]["words"][0]["answer"] == "Ann"
         assert json.loads(Path(f"out.{ending}.meta.json").read_text())["metric"] == "toy"
