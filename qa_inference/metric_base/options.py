@@ -187,7 +187,7 @@ class ModelOptions:
     )
     calibration: str | os.PathLike[str] | None = option(
         None,
-        help="File of `quals calibrate`, which adds a probability to every score. `embedded`: the fitting one that ships.",
+        help="File of `quals calibrate`, which adds a probability to every score. `embedded`: one that ships.",
         check=check_calibration,
         kind=str,
     )
