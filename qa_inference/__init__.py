@@ -12,6 +12,7 @@
 - `significance`: bootstrap and randomization tests
 - `metric_base/`: the options, results, key and signature that all metrics have
 - `evaluate_metric`: the class for evaluate that all metrics extend
+- `checks`: checks of single values
 - `lazy`: names of a package that are imported when they are first used
 - `checkpoints/`: the embedded models
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qa_inference.checks import integer_from
 from qa_inference.sentences import stripped_span
 
 NOUN_CHUNK = "NOUN_CHUNK"
@@ -112,8 +113,7 @@ class AnswerFinder:
         Raises:
             ValueError: if `limit` is less than 1.
         """
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit: must be at least 1, or None for all candidates; got {limit}")
+        integer_from(1, or_none=True)("limit", limit)
         # 1. The pieces of all texts go through the pipeline in one stream.
         pieces = [(index, start, piece) for index, text in enumerate(texts) for start, piece in _pieces(text)]
         documents = self._pipeline.pipe(_readable(piece) for _, _, piece in pieces)

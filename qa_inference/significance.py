@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qa_inference.checks import integer_from
+
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Array], float]
@@ -184,14 +186,9 @@ def _paired(a: Sequence[float] | Array, b: Sequence[float] | Array) -> tuple[Flo
     return first, second
 
 
-def _positive(name: str, number: int) -> None:
-    if number < 1:
-        raise ValueError(f"{name}: must be at least 1; got {number}")
-
-
 def _draws(count: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
     """Resamples in blocks [resamples, count] of row indices."""
-    _positive("resamples", resamples)
+    integer_from(1)("resamples", resamples)
     rng = np.random.default_rng(seed)
     size = max(1, _BLOCK // count)
     for start in range(0, resamples, size):
@@ -200,7 +197,7 @@ def _draws(count: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.int
 
 def _flips(count: int, trials: int, seed: int) -> Iterator[npt.NDArray[np.bool_]]:
     """Trials in blocks [trials, count]: true where a segment's rows stay, false where they are exchanged."""
-    _positive("trials", trials)
+    integer_from(1)("trials", trials)
     rng = np.random.default_rng(seed)
     size = max(1, _BLOCK // count // _BITS) * _BITS
     for start in range(0, trials, size):

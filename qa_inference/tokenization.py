@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from qa_inference.checks import integer_from
 from qa_inference.sentences import CLOSING_MARKS
 
 if TYPE_CHECKING:
@@ -289,8 +290,7 @@ def split_into_windows(text: str, offsets: Sequence[tuple[int, int]], size: int)
     Raises:
         ValueError: if `size` is less than 1.
     """  # noqa: RUF002
-    if size < 1:
-        raise ValueError(f"size is the most tokens a window may have and must be at least 1, got {size}")
+    integer_from(1)("size", size)
     starts = _sentence_starts(text, offsets)
     windows = []
     start = 0

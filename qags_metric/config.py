@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qa_inference.metric_base.options import LOADING, ModelOptions, check_bool, integer_from, option
+from qa_inference.checks import check_bool, integer_from
+from qa_inference.metric_base.options import LOADING, ModelOptions, option
 
 if TYPE_CHECKING:
     from qa_inference.formats import QuestionFormat

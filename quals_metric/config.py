@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from qa_inference.metric_base.options import LOADING, ModelOptions, check_folder_name, finite_from, integer_from, option
+from qa_inference.checks import check_folder_name, finite_from, integer_from
+from qa_inference.metric_base.options import LOADING, ModelOptions, option
 
 if TYPE_CHECKING:
     from qa_inference.formats import PairFormat

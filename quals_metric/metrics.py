@@ -14,7 +14,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from qa_inference.metric_base.options import ModelOptions, Option, one_of, options_of
+from qa_inference.checks import one_of
+from qa_inference.metric_base.options import ModelOptions, Option, options_of
 from qa_inference.metric_base.results import ScoredSummary
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -97,6 +98,10 @@ class MetricSpec:
         """The presets of every option that takes one, by option and name."""
         return {name: _named(table) for name, table in self.presets.items()}
 
+    def make_config(self, **options: Any) -> ModelOptions:
+        """The configuration with the options that are not None; the others have their defaults."""
+        return self.config_type()(**{name: value for name, value in options.items() if value is not None})
+
     def check(self, config: ModelOptions) -> None:
         """Check what a scorer with this configuration needs, as far as it shows before a model is loaded.
 
@@ -124,8 +129,7 @@ class MetricSpec:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # downloads keep theirs
-        chosen = {name: value for name, value in options.items() if value is not None}
-        return _named(self.scorer)(self.config_type()(**chosen))
+        return _named(self.scorer)(self.make_config(**options))
 
     def band(self, score: float) -> int:
         """The number of a question's band, 1 to 4; 0 if the score is undefined."""

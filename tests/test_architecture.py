@@ -16,9 +16,9 @@ PACKAGES = ("qa_inference", "quals_metric", "qags_metric")
 
 # From the ground up. A file imports from its own room and from those above it in this list; the first pattern counts.
 ROOMS = (
-    ("qa_inference.lazy", "qa_inference.decoding", "qa_inference.tokenization", "qa_inference.formats",
-     "qa_inference.presets", "qa_inference.significance", "qa_inference.language", "qa_inference.overlap",
-     "qa_inference.calibration", "qa_inference.sentences"),
+    ("qa_inference.lazy", "qa_inference.checks", "qa_inference.decoding", "qa_inference.tokenization",
+     "qa_inference.formats", "qa_inference.presets", "qa_inference.significance", "qa_inference.language",
+     "qa_inference.overlap", "qa_inference.calibration", "qa_inference.sentences"),
     ("qa_inference.models.*", "qa_inference.batching", "qa_inference.distributed", "qa_inference.cache",
      "qa_inference.answer_candidates"),
     ("qa_inference.metric_base.*",),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
 from qa_inference.batching import map_batches, plan_batches
+from qa_inference.checks import check_integers
 from qa_inference.models._cpu_modules import use_fast_modules
 from qa_inference.models.loading import (
     DEFAULT_LOADING,
@@ -64,11 +65,9 @@ class ReaderConfig:
     null_threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, least in (("window", SHORTEST_WINDOW), ("stride", 1), ("n_best", 1), ("max_answer_tokens", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"reader: `{name}` must be at least {least}; got {getattr(self, name)}")
+        check_integers(self, window=SHORTEST_WINDOW, stride=1, n_best=1, max_answer_tokens=1)
         if np.isnan(self.null_threshold):
-            raise ValueError("reader: `null_threshold` must be a number of logits; got NaN")
+            raise ValueError("null_threshold: must be a number of logits; got NaN")
 
 
 @dataclass(frozen=True)

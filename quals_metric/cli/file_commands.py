@@ -73,11 +73,12 @@ def score_command(
     """
     from quals_metric.files.scoring import rank_and_size, score_files
 
+    spec = metric_spec(metric)
+    spec.check(spec.make_config(**options))
     rows = _input_rows(inputs or [], summaries, sources, summary_column, source_column, keep, by)
     if report is not None:
         _check_report(report, rows, output)
-    title = metric_spec(metric).title
-    with warnings_as_lines(), progress_bar(title, "row", only_on_terminal=True, is_resumed=True) as show_progress:
+    with warnings_as_lines(), progress_bar(spec.title, "row", only_on_terminal=True, is_resumed=True) as show_progress:
         scores = score_files(
             rows,
             output,

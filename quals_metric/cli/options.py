@@ -12,7 +12,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
-from qa_inference.metric_base.options import Option, check_folder_name, default_text, options_of
+from qa_inference.checks import check_folder_name
+from qa_inference.metric_base.options import Option, default_text, options_of
 from quals_metric.metrics import METRICS, MetricSpec, metric_spec
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]

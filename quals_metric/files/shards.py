@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from qa_inference.checks import integer_from
 from quals_metric.files import durable
 from quals_metric.files.groups import check_groups
 from quals_metric.files.scored_files import read_sidecar
@@ -63,8 +64,7 @@ def make_plan(
         ValueError: if there are no rows, one cannot be read, a kept column has the name of a written one, or there are
             too many groups.
     """
-    if shard_rows < 1:
-        raise ValueError(f"shard_rows: must be at least 1 row; got {shard_rows}")
+    integer_from(1)("shard_rows", shard_rows)
     shards, count, sources, stream, has_contexts = [], 0, hashlib.sha256(), rows.read(), False
     groups: set[str] = set()
     while part := list(islice(stream, shard_rows)):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from datasets import Dataset
 
-from qa_inference.metric_base.options import finite_from, integer_from
+from qa_inference.checks import finite_from, integer_from
 from qa_inference.metric_base.question_scorer import QuestionScorer
 from qa_inference.metric_base.results import mean_of_defined
 from qa_inference.overlap import copied_share, repeated_share, words_of

@@ -14,6 +14,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
+from qa_inference.checks import integer_from
 from qa_inference.metric_base.results import CorpusResult, ScoredSummary, check_threshold
 from qa_inference.metric_base.texts import check_passages
 from quals_metric.files import durable
@@ -154,9 +155,8 @@ def entry_of_row(
 def _write_page(
     spec: MetricSpec, rows: Iterable[_Row], about: Mapping[str, Any], path: Path, details: int, max_bytes: int
 ) -> None:
-    for name, value, least in (("details", details, 1), ("max_bytes", max_bytes, 100_000)):
-        if value < least:
-            raise ValueError(f"{name}: must be at least {least}; got {value}")
+    integer_from(1)("details", details)
+    integer_from(100_000)("max_bytes", max_bytes)
     shown = ShownRows(details, Histogram(spec.best))
     for number, (score, make_entry) in enumerate(rows, 1):
         shown.add(score, partial(make_entry, number))

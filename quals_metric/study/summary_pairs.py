@@ -16,6 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from qa_inference.checks import integer_from
 from quals_metric.files import durable
 from quals_metric.files.tables import Row, Table, records
 
@@ -95,8 +96,7 @@ def prepare(
         OSError: if a file cannot be read or written.
     """
     first, second, output = Path(a), Path(b), Path(output)
-    if size < 1:
-        raise ValueError(f"size: must be at least 1 pair; got {size}")
+    integer_from(1)("size", size)
     if output.suffix.lower() != ".jsonl":
         raise ValueError(f"{output}: the name of a study's pairs must end in .jsonl. Choose such a name")
     if output.exists() and not overwrite:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback
 
+from qa_inference.checks import integer_from
 from quals_metric.training import trainers
 from quals_metric.training.generation import GenerationSettings, generate_summaries
 from quals_metric.training.measuring import (
@@ -99,8 +100,7 @@ class QualsCallback(TrainerCallback):
     ) -> None:
         if (dataset is None) == (datasets is None):
             raise TypeError("dataset: give the raw rows of one evaluation set, or `datasets` of several, not both")
-        if sample_size is not None and sample_size < 1:
-            raise ValueError(f"sample_size: must be at least 1, or None for all documents; got {sample_size!r}")
+        integer_from(1, or_none=True)("sample_size", sample_size)
         check_on_failure(on_failure)
         rows_by_set = {SINGLE: dataset} if dataset is not None else dict(datasets or {})
         self.texts = {

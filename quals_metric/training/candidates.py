@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from qa_inference.batching import DEFAULT_TOKEN_BUDGET, TOKENS_PER_HYPOTHESIS, map_batches
+from qa_inference.checks import check_integers
 from qa_inference.decoding import TopKSampling
-from qa_inference.metric_base.options import check_integers
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.models.shared_rows import Sharing
 from qa_inference.tokenization import Ids

@@ -18,8 +18,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from qa_inference.checks import check_integers, integer_from
 from qa_inference.formats import encode_prompt
-from qa_inference.metric_base.options import check_integers, integer_from
 from qa_inference.models.encoder_decoder import EncoderDecoder
 from qa_inference.tokenization import TEXT, Ids, TextTokenizer, pad_rows
 from quals_metric.training.state import left_as_found

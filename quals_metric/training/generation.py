@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from transformers import GenerationConfig
 
-from qa_inference.metric_base.options import check_integers, integer_from
+from qa_inference.checks import check_integers, integer_from
 from qa_inference.tokenization import TEXT, TextTokenizer
 from quals_metric.training.examples import TextFormat, padded_tensor, virtual_tokens
 from quals_metric.training.state import left_as_found

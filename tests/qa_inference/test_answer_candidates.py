@@ -103,7 +103,7 @@ def test_the_limit_counts_what_is_left(finder: AnswerFinder) -> None:
     assert len(everything) > 12
     assert finder.find([text])[0] == everything[:10]
     assert finder.find([text], limit=3)[0] == everything[:3]
-    with pytest.raises(ValueError, match="limit: must be at least 1, or None for all candidates; got 0"):
+    with pytest.raises(ValueError, match="limit: must be an integer of at least 1; got 0"):
         finder.find([text], limit=0)
 
 

@@ -167,9 +167,9 @@ def test_wrong_values() -> None:
         paired_bootstrap([1.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="must not be empty"):
         paired_randomization([], [])
-    with pytest.raises(ValueError, match="resamples: must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="resamples: must be an integer of at least 1; got 0"):
         bootstrap_interval([1.0], resamples=0)
-    with pytest.raises(ValueError, match="trials: must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="trials: must be an integer of at least 1; got 0"):
         paired_randomization([1.0], [2.0], trials=0)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from qa_inference import evaluate_metric
+from qa_inference.checks import integer_from
 from qa_inference.evaluate_metric import QuestionMetric
 from qa_inference.metric_base.options import (
     ModelOptions,
     as_config,
     default_text,
-    integer_from,
     option,
     options_of,
     with_options,

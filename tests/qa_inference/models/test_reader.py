@@ -382,10 +382,11 @@ def test_windows_and_what_was_found_belong_together() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"window": 15}, "reader: `window` must be at least 16; got 15"),
-        ({"stride": 0}, "reader: `stride` must be at least 1; got 0"),
-        ({"n_best": 0}, "reader: `n_best` must be at least 1; got 0"),
-        ({"max_answer_tokens": -1}, "reader: `max_answer_tokens` must be at least 1; got -1"),
+        ({"window": 15}, "window: must be an integer of at least 16; got 15"),
+        ({"window": 384.5}, "window: must be an integer of at least 16; got 384.5"),
+        ({"stride": 0}, "stride: must be an integer of at least 1; got 0"),
+        ({"n_best": 0}, "n_best: must be an integer of at least 1; got 0"),
+        ({"max_answer_tokens": -1}, "max_answer_tokens: must be an integer of at least 1; got -1"),
         ({"null_threshold": float("nan")}, "reader: `null_threshold` must be a number of logits; got NaN"),
     ],
 )

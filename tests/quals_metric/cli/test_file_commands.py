@@ -131,6 +131,23 @@ def test_options_of_the_model(quals: Quals) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "embeded"], "model: must be a preset"),
+        (["--dtype", "float8"], "dtype: must be one of float32, bfloat16, float16; got 'float8'"),
+        (["--preset", "agreement", "--tokens", "all"], "'agreement' stands for tokens='balanced'; got tokens='all'"),
+        (["--metric", "qags", "--reader", "reeder"], "reader: must be a preset"),
+    ],
+)
+def test_options_are_checked_before_the_input_is_read(
+    quals: Quals, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.setattr(file_commands, "_input_rows", lambda *_: pytest.fail("the input was read first"))
+    assert message in str(quals("score", "in.jsonl", "-o", "out.jsonl", *options).exception)
+    assert asked == []
+
+
 def test_columns_text_files_and_standard_input(quals: Quals) -> None:
     Path("hyp.txt").write_text("a b\nc d\n")
     Path("doc.txt").write_text("e\nf\n")

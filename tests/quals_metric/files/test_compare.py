@@ -54,7 +54,7 @@ def test_what_cannot_be_compared() -> None:
         compare([1.0, math.nan], [math.nan, 1.0])
     with pytest.raises(ValueError, match="must have a row where both are defined; of 0 rows"):
         compare([], [])
-    with pytest.raises(ValueError, match="trials: must be at least 1"):
+    with pytest.raises(ValueError, match="trials: must be an integer of at least 1"):
         compare(A, B, trials=0)
 
 

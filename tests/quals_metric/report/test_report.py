@@ -305,7 +305,7 @@ def test_a_page_has_a_greatest_size(details: int, num_pairs: int, most: int, tmp
     shown = page.all("details", **{"class": "entry"})
     assert left_out is not None and len(shown) + int(left_out[1]) == 3 * details and len(shown) >= 6
     assert "The figure did not fit on this page." in page.text
-    with pytest.raises(ValueError, match="max_bytes: must be at least 100000; got 5"):
+    with pytest.raises(ValueError, match="max_bytes: must be an integer of at least 100000; got 5"):
         report.write_rows(_rows(6), [(SUMMARY, source)] * 6, path, about={}, max_bytes=5)
 
 
@@ -335,7 +335,7 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
         report.write_rows([{"score": 1.0, "score_01": 1.0, "note": ""}], [(SUMMARY, SOURCE)], path, about={})
     with pytest.raises(ValueError, match=r"summaries: must be those of the result.*got 1 texts and 2 scores"):
         report.write(QUALS, path, summaries=[SUMMARY], sources=[SOURCE])
-    with pytest.raises(ValueError, match="details: must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="details: must be an integer of at least 1; got 0"):
         report.write(QUALS, path, summaries=[SUMMARY] * 2, sources=[SOURCE] * 2, details=0)
     assert not path.exists()
 

@@ -119,7 +119,7 @@ def test_what_cannot_be_prepared(files: tuple[Path, Path], tmp_path: Path) -> No
         prepare(*files, tmp_path / "out.csv")
     with pytest.raises(FileExistsError, match="it is kept"):
         prepare(*files, other)
-    with pytest.raises(ValueError, match="size: must be at least 1 pair; got 0"):
+    with pytest.raises(ValueError, match="size: must be an integer of at least 1; got 0"):
         prepare(*files, tmp_path / "out.jsonl", size=0)
 
 
