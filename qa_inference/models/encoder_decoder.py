@@ -35,11 +35,13 @@ from qa_inference.models.loading import (
     DEFAULT_LOADING,
     LoadingOptions,
     count_embeddings,
+    count_positions,
     find_end_ids,
     find_pad_id,
     generation_setting,
     ids_to_device,
     inference_operation,
+    input_limit,
     load_pretrained,
     to_device,
 )
@@ -99,10 +101,7 @@ class EncoderDecoder:
     @property
     def window(self) -> int | None:
         """The most tokens of an input that the model's positions and its tokenizer allow; None: no limit known."""
-        config = getattr(self.model.config, "encoder", self.model.config)
-        limits = (getattr(config, "max_position_embeddings", None), self.text.tokenizer.model_max_length)
-        known = [int(limit) for limit in limits if limit and 0 < limit < 1_000_000]
-        return min(known) if known else None
+        return input_limit(self.model, self.text.tokenizer)
 
     @inference_operation
     def generate(
@@ -119,9 +118,8 @@ class EncoderDecoder:
         Raises ValueError if the search's longest hypothesis is longer than the decoder's positions, or an id has no
         embedding, or the model computes NaN.
         """
-        config = getattr(self.model.config, "decoder", self.model.config)
-        positions = getattr(config, "max_position_embeddings", None)
-        if positions is not None and positions > 0 and len(self.prefix) + search.max_new_tokens - 1 > positions:
+        positions = count_positions(self.model, "decoder")
+        if positions is not None and len(self.prefix) + search.max_new_tokens - 1 > positions:
             raise ValueError(
                 f"max_new_tokens: must leave room in the decoder's {positions} positions beside the {len(self.prefix)} "
                 f"it starts from; got {search.max_new_tokens}"

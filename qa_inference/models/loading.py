@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _CGROUP = Path("/sys/fs/cgroup")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _NEVER_USED = re.compile(r"(^|\.)pooler\.")  # a checkpoint of a reader may have these weights, but its model does not
+_NO_LIMIT = 1_000_000  # tokens; a tokenizer without a limit has a larger number
 HUB_SECONDS = 5.0  # wait for the Hub's first answer
 
 
@@ -447,6 +448,26 @@ def find_pad_id(model: PreTrainedModel, tokenizer: Any) -> int:
     pad = tokenizer.pad_token_id if pad is None else pad
     embeddings = count_embeddings(model)
     return int(pad) if pad is not None and int(pad) >= 0 and (embeddings is None or int(pad) < embeddings) else 0
+
+
+# ---- positions ------------------------------------------------------------------------------------------------------
+
+
+def count_positions(model: Any, part: Literal["encoder", "decoder"]) -> int | None:
+    """The number of positions of a part of a model; None: it has no limit. A decoder-only model has one for both."""
+    config = getattr(model.config, part, model.config)
+    for name in ("max_position_embeddings", f"max_{part}_position_embeddings"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:  # XLNet, which has no limit, gives -1
+            return value
+    return None
+
+
+def input_limit(model: Any, tokenizer: Any) -> int | None:
+    """The most tokens of an input that a model's positions and its tokenizer allow; None: no limit is known."""
+    limits = (count_positions(model, "encoder"), getattr(tokenizer, "model_max_length", None))
+    known = [int(limit) for limit in limits if limit and 0 < limit < _NO_LIMIT]
+    return min(known) if known else None
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------

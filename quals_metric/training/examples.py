@@ -21,6 +21,7 @@ from torch import Tensor
 from qa_inference.checks import check_integers, integer_from
 from qa_inference.formats import encode_prompt
 from qa_inference.models.encoder_decoder import EncoderDecoder
+from qa_inference.models.loading import count_positions
 from qa_inference.tokenization import TEXT, Ids, TextTokenizer, pad_rows
 from quals_metric.training.state import left_as_found
 
@@ -88,8 +89,7 @@ class TextEncoder:
         if window is not None:
             window -= virtual_tokens(model)
         self._source_tokens = self.format.max_source_tokens or window
-        config = getattr(model.config, "decoder", model.config)
-        positions = getattr(config, "max_position_embeddings", None) or self.format.max_target_tokens + len(self.prefix)
+        positions = count_positions(model, "decoder") or self.format.max_target_tokens + len(self.prefix)
         self._target_tokens = min(self.format.max_target_tokens, positions - len(self.prefix))
 
     def source(self, document: str) -> list[int]:

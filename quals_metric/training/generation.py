@@ -16,6 +16,7 @@ import torch
 from transformers import GenerationConfig
 
 from qa_inference.checks import check_integers, integer_from
+from qa_inference.models.loading import count_positions, input_limit
 from qa_inference.tokenization import TEXT, TextTokenizer
 from quals_metric.training.examples import TextFormat, padded_tensor, virtual_tokens
 from quals_metric.training.state import left_as_found
@@ -132,18 +133,16 @@ def _prompts(model: Any, tokenizer: Any, documents: Sequence[str], settings: Gen
 
 def _source_limit(model: Any, tokenizer: Any, settings: GenerationSettings) -> int | None:
     """The most tokens of an input; None: no limit is known. A decoder-only model's positions also hold the summary."""
-    config = getattr(model.config, "encoder", model.config)
-    limits = [_positions(config, "encoder"), getattr(tokenizer, "model_max_length", None)]
-    known = [int(limit) for limit in limits if limit and limit < 1_000_000]
-    if not known:
+    limit = input_limit(model, tokenizer)
+    if limit is None:
         return None
     summary_tokens = 0 if model.config.is_encoder_decoder else _max_new_tokens(model, settings)
-    return min(known) - virtual_tokens(model) - summary_tokens
+    return limit - virtual_tokens(model) - summary_tokens
 
 
 def _max_new_tokens(model: Any, settings: GenerationSettings) -> int:
     """The most tokens of a summary: the setting, else 128, or fewer if the model has no positions for them."""
-    positions = _positions(getattr(model.config, "decoder", model.config), "decoder")
+    positions = count_positions(model, "decoder")
     if positions is None:
         return settings.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
     # An encoder-decoder's decoder begins with up to two tokens of its own, a decoder-only model with the document.
@@ -152,15 +151,6 @@ def _max_new_tokens(model: Any, settings: GenerationSettings) -> int:
     if requested is not None and requested > (room if model.config.is_encoder_decoder else positions - 1):
         raise ValueError(f"max_new_tokens: must fit in the decoder's {positions} positions; got {requested}")
     return requested or min(DEFAULT_MAX_NEW_TOKENS, room)
-
-
-def _positions(config: Any, part: str) -> int | None:
-    """The number of positions of a model's part ("encoder" or "decoder"); None: no limit."""
-    for name in ("max_position_embeddings", f"max_{part}_position_embeddings"):
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return None
 
 
 def _generation_config(model: Any, tokenizer: Any, settings: GenerationSettings) -> GenerationConfig:
