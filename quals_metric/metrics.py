@@ -228,6 +228,11 @@ def format_share(value: float) -> str:
     return "undefined" if math.isnan(value) else f"{value:.1%}"
 
 
+def first_characters(text: str, most: int) -> str:
+    """The text, or its first characters and an ellipsis if it has more than `most` of them."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def markdown_cell(value: object) -> str:
     """The text of a cell of a Markdown table, escaped so that it neither ends the cell nor looks like a tag."""
     text = "" if value is None else " ".join(str(value).split())

@@ -12,7 +12,7 @@ import numpy as np
 
 from qa_inference.overlap import copied_share
 from quals_metric.agreement.statistics import Flags, Floats, Places
-from quals_metric.files.tables import Record, Source, number_in, records, source_in, text_in
+from quals_metric.files.tables import Record, Source, has_text_cells, number_in, records, source_in, text_in
 
 SOURCE_COLUMNS = ("source", "document")
 SIDES = ("faithful", "unfaithful")
@@ -87,7 +87,7 @@ def read_labelled(
         raise ValueError(f"{path}: must have at least one row; it has none. Label some summaries first")
     if source is None:
         source = next((name for name in SOURCE_COLUMNS if name in rows[0][1]), SOURCE_COLUMNS[0])
-    is_text = path.name.lower().endswith((".csv", ".csv.gz"))
+    is_text = has_text_cells(path)
     of_pairs = summary not in rows[0][1] and any(side in rows[0][1] for side in SIDES)
     made = (
         _pair_rows(rows, source, scores, is_text) if of_pairs else _rows(rows, summary, source, label, scores, is_text)

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from quals_metric.files.tables import Source, as_source, number_in, records
+from quals_metric.files.tables import Source, as_source, has_text_cells, number_in, records
 
 SIDECAR = ".meta.json"
 
@@ -51,9 +51,8 @@ def read_scores(path: str | Path, source: str = "source") -> ScoreFile:
         OSError: if the file cannot be read.
     """
     path = Path(path)
-    scores, sources = [], []
+    scores, sources, is_text = [], [], has_text_cells(path)
     for location, columns in records(path):
-        is_text = path.name.lower().endswith((".csv", ".csv.gz"))
         scores.append(number_in(columns, "score", location, is_text=is_text, remedy="Is it of `quals score`?"))
         sources.append(as_source(columns.get(source)))
     kept = [text for text in sources if text is not None]

@@ -304,6 +304,11 @@ def text_in(columns: Mapping[str, Any], name: str, location: str, role: str) -> 
     return text
 
 
+def has_text_cells(path: Path) -> bool:
+    """Whether all cells of a file are text, as in CSV."""
+    return ending(path) in (".csv", ".csv.gz")
+
+
 def number_in(columns: Mapping[str, Any], name: str, location: str, *, is_text: bool, remedy: str) -> float:
     """The number in a column of a row; NaN for a null.
 

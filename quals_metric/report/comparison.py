@@ -20,12 +20,11 @@ from quals_metric.files.scored_files import ScoreFile
 from quals_metric.files.tables import as_source, records
 from quals_metric.metrics import MetricSpec, metric_of_row
 from quals_metric.report.figures import marked_summary_html, render_template
-from quals_metric.report.html import REPORT_CSS, csp_digest, legend_html
+from quals_metric.report.html import REPORT_CSS, RESERVE, csp_digest, legend_html
 from quals_metric.report.rows import SHOWN_TEXT, Entry
 from quals_metric.report.spelling import natural_question
 from quals_metric.report.writing import DETAILS, MAX_BYTES, entry_of_row
 
-_RESERVE = 20_000  # bytes for what stands between the rows
 _TEMPLATES = files_of_package("quals_metric.report") / "templates"
 _CSS = REPORT_CSS + (_TEMPLATES / "comparison.css").read_text(encoding="utf-8")
 _SCRIPT = (_TEMPLATES / "comparison.js").read_text(encoding="utf-8")
@@ -99,7 +98,7 @@ def write_comparison(
         "signatures": _texts_of_sidecars(files, "signature"),
         "calibrations": _texts_of_sidecars(files, "calibration"),
     }
-    room = max_bytes - _RESERVE - len(render_template("comparison.html.jinja", **fixed, rows=[], left_out=0).encode())
+    room = max_bytes - RESERVE - len(render_template("comparison.html.jinja", **fixed, rows=[], left_out=0).encode())
     rows: list[Markup] = []
     for number in numbers:
         row = _row_html(spec, number, named_files, [of_system[number] for of_system in entries])

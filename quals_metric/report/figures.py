@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from qa_inference.metric_base.results import ScoredSummary
-from quals_metric.metrics import format_number, format_share, metric_spec
+from quals_metric.metrics import first_characters, format_number, format_share, metric_spec
 
 STYLE = (files("quals_metric.report") / "templates" / "figures.css").read_text(encoding="utf-8")
 
@@ -88,7 +88,7 @@ def figure_svg(pair: PairWithTokens) -> str:
         f"{label} {format_number(in_summary, 2)}, {format_number(in_source, 2)}"
         for label, in_summary, in_source in zip(labels, summary, source, strict=True)
     )
-    short = [label if len(label) <= _LABEL else label[: _LABEL - 1] + "…" for label in labels]
+    short = [first_characters(label, _LABEL) for label in labels]
     return render_template(
         "figure.svg.jinja",
         alternative=alternative,

@@ -21,7 +21,7 @@ from quals_metric.report.figures import STYLE, figure_svg, histogram_svg, marked
 from quals_metric.report.rows import SHOWN_TEXT, Entry, Histogram, ShownRows
 from quals_metric.report.spelling import natural_question
 
-_RESERVE = 20_000  # bytes for what stands between the parts that are counted
+RESERVE = 20_000  # bytes of a page for what stands between the parts that are counted
 _MOST_SENTENCES = 100  # shown of a summary
 _FEW = 4  # rows that are shown open, in the order given, without a histogram
 
@@ -63,7 +63,7 @@ def report_html(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any], max
         "histogram": Markup("") if few else _histogram(rows.histogram),
     }
     empty = render_template("report.html.jinja", **fixed, groups=[], left_out=0)
-    room = max_bytes - _RESERVE - len(empty.encode())
+    room = max_bytes - RESERVE - len(empty.encode())
     shown = _fit(spec, [group for _, group in groups], few, room, about.get("threshold", spec.threshold))
     parts = [(name, [shown[entry.number] for entry in group if entry.number in shown]) for name, group in groups]
     left_out = sum(len(group) for _, group in groups) - len(shown)

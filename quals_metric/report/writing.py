@@ -18,7 +18,7 @@ from qa_inference.checks import integer_from
 from qa_inference.metric_base.results import CorpusResult, ScoredSummary, check_threshold
 from qa_inference.metric_base.texts import check_passages
 from quals_metric.files import durable
-from quals_metric.metrics import MetricSpec, metric_of_row, metric_spec
+from quals_metric.metrics import MetricSpec, first_characters, metric_of_row, metric_spec
 from quals_metric.report.html import report_html
 from quals_metric.report.rows import Entry, Histogram, ShownRows
 
@@ -145,7 +145,7 @@ def entry_of_row(
     scored = summary_type.from_row(row, summary, calibrated=calibrated)
     written = summary_type.columns(spans=True, calibrated=calibrated)
     columns = [
-        (name, text if len(text := str(value)) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…")
+        (name, first_characters(str(value), _MOST_TEXT))
         for name, value in row.items()
         if name not in written and value not in (None, summary, source) and not isinstance(value, list | dict)
     ]

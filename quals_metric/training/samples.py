@@ -14,7 +14,7 @@ from typing import Any
 
 from qa_inference.metric_base.results import json_ready
 from quals_metric.files import durable
-from quals_metric.metrics import markdown_cell
+from quals_metric.metrics import first_characters, markdown_cell
 from quals_metric.training.measuring import Sample
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def show_samples(callbacks: Iterable[Any], title: str, samples: Sequence[Sample]
 def _table_row(sample: Sample) -> list[Any]:
     """One row of `COLUMNS`; undefined numbers are None, long texts are cut."""
     texts = (sample.source, sample.summary, sample.worst_question, sample.worst_answer)
-    source, summary, question, answer = (text if len(text) <= CELL else text[: CELL - 1] + "…" for text in texts)
+    source, summary, question, answer = (first_characters(text, CELL) for text in texts)
     score, worst = (None if math.isnan(value) else round(value, 3) for value in (sample.score, sample.worst_score))
     return [source, summary, score, question, answer, worst]
 
