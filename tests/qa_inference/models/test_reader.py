@@ -387,7 +387,7 @@ def test_windows_and_what_was_found_belong_together() -> None:
         ({"stride": 0}, "stride: must be an integer of at least 1; got 0"),
         ({"n_best": 0}, "n_best: must be an integer of at least 1; got 0"),
         ({"max_answer_tokens": -1}, "max_answer_tokens: must be an integer of at least 1; got -1"),
-        ({"null_threshold": float("nan")}, "reader: `null_threshold` must be a number of logits; got NaN"),
+        ({"null_threshold": float("nan")}, "null_threshold: must be a number of logits; got NaN"),
     ],
 )
 def test_settings_that_cannot_be_meant(setting: dict[str, Any], message: str) -> None:
