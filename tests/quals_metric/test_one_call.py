@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_passages_of_all_kinds() -> None:
     """None, blank ones, and a thousand; a text in place of a list is refused, and so is a list in place of a text."""
     for passages in ([], ["", " "]):
         (summary,) = score(["Bo won"], contexts=[passages]).summaries
-        assert (summary.score, [word.passage for word in summary.words]) == (0.0, [0, 0])
+        assert math.isnan(summary.score) and (summary.note, summary.words) == ("blank source", ())
     many = [f"p {number}" for number in range(998)]
     (summary,) = score(["Bo won"], contexts=[[*many, "Bo", "won"]]).summaries
     assert (summary.score, [word.passage for word in summary.words]) == (1.0, [998, 999])
