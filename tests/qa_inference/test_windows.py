@@ -55,7 +55,7 @@ def test_chinese_sentences_need_no_white_space() -> None:
 
 
 def test_a_size_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    with pytest.raises(ValueError, match="size: must be an integer of at least 1; got 0"):
         split_into_windows("a", [(0, 1)], 0)
 
 

@@ -445,7 +445,7 @@ def test_it_must_be_attached(tmp_path: Path) -> None:
         ({"dataset": iter(ROWS)}, TypeError, "Make a stream a list"),
         ({"dataset": ROWS, "source_column": "text"}, ValueError, "must be one of 'document', 'summary'; got 'text'"),
         ({"dataset": [{"document": None}]}, TypeError, "must be str; got NoneType"),
-        ({"dataset": ROWS, "sample_size": 0}, ValueError, "at least 1, or None"),
+        ({"dataset": ROWS, "sample_size": 0}, ValueError, "sample_size: must be an integer of at least 1; got 0"),
         ({"dataset": ROWS, "on_failure": "ignore"}, ValueError, "'stale' or 'raise'; got 'ignore'"),
     ],
 )
