@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 Check = Callable[[str, Any], None]
@@ -18,7 +18,7 @@ def integer_from(least: int, *, or_none: bool = False) -> Check:
     def check(name: str, value: Any) -> None:
         if value is None and or_none:
             return
-        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name}: must be an integer of at least {least}; got {value!r}")
 
     return check
@@ -28,7 +28,7 @@ def finite_from(least: float) -> Check:
     """A check: the value is a finite number of at least `least`."""
 
     def check(name: str, value: Any) -> None:
-        if not isinstance(value, Real) or not math.isfinite(value) or value < least:
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < least:
             raise ValueError(f"{name}: must be a finite number of at least {least:g}; got {value!r}")
 
     return check

@@ -117,7 +117,8 @@ class QualsScorer(QuestionScorer[QualsResult]):
     >>> result.score, result.summaries[0].pairs[0].question  # doctest: +SKIP
 
     Args:
-        config: the options, or the name of a model: a preset, a Hub name or a folder; None: the defaults.
+        config: the options, or the name of a model: a preset, a Hub name or a folder; None: the defaults. The
+            attribute `config` has its `settings`, with the options that a preset stands for.
         model: a loaded model, used instead of the one that `config` names.
         searcher: a loaded model for the search alone; None: `model`, or a copy of it in `config.search_dtype`.
 
