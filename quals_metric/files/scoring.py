@@ -200,7 +200,7 @@ def rank_and_size() -> tuple[int, int]:
 
 
 def _calibration_of(scorer: Scorer, calibrated: bool) -> str:
-    """What the scorer's probabilities were made from; "": it gives none. Raises ValueError if `calibrated` is wrong."""
+    """The origin of the scorer's calibration; "": it has none. Raises ValueError if `calibrated` is wrong."""
     calibration = getattr(scorer, "calibration", None)
     if (calibration is not None) != calibrated:
         has = "has none" if calibration is None else "has one"
