@@ -42,8 +42,8 @@ from agreement import (
 from qa_inference.calibration import SHIPPED_FOLDER
 from quals_metric.agreement.fitting import ScoredSet, fit_calibration
 from quals_metric.agreement.labelled import LabelledSet
-from quals_metric.agreement.page import reliability_table
 from quals_metric.agreement.statistics import Floats
+from quals_metric.agreement.tables import reliability_table
 
 
 def scored_set(name: str, path: Path, rows: Sequence[Row], scores: Floats) -> ScoredSet:

@@ -2,112 +2,71 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from markupsafe import Markup
 
-from quals_metric.agreement.agreement import STATISTICS, Agreement
-from quals_metric.agreement.fitting import Reliability
-from quals_metric.agreement.statistics import Estimate
-from quals_metric.metrics import format_number
+from quals_metric.agreement.agreement import Agreement
+from quals_metric.agreement.fitting import Fit, Reliability
+from quals_metric.agreement.tables import (
+    StatisticsTable,
+    counts_line,
+    reliability_table,
+    tables_of_set,
+    threshold_text,
+)
+from quals_metric.metrics import metric_spec
 from quals_metric.report.figures import reliability_svg, render_template
 from quals_metric.report.html import PAGE
 
 
-@dataclass(frozen=True)
-class StatisticsTable:
-    """A table of a page or of a terminal: its title, lines above it, its head and its rows."""
+def agreement_page(agreements: Sequence[tuple[Agreement, Sequence[Reliability]]], consistent_from: float) -> bytes:
+    """The page of `quals agree`, as UTF-8.
 
-    title: str
-    notes: tuple[str, ...]
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def interval_text(estimate: Estimate) -> str:
-    """A statistic with its 95 % interval."""
-    if math.isnan(estimate.value):
-        return "undefined"
-    low, high = map(format_number, estimate.interval)
-    return f"{format_number(estimate.value)} [{low}, {high}]"
-
-
-def agreement_tables(agreement: Agreement) -> list[StatisticsTable]:
-    """The statistics of an agreement: correlations, and then accuracies with thresholds."""
-    first = next(iter(agreement.scores))
-    correlations = [
-        (
-            name,
-            *(interval_text(score.statistics[statistic]) for statistic in STATISTICS[:3]),
-            "" if score.less_first is None else interval_text(score.less_first),
-        )
-        for name, score in agreement.scores.items()
-    ]
-    accuracies = [
-        (
-            name,
-            *(interval_text(score.statistics[statistic]) for statistic in STATISTICS[3:]),
-            format_number(score.threshold),
-        )
-        for name, score in agreement.scores.items()
-    ]
-    pairs = f"pairwise accuracy ({agreement.num_pairs:,} pairs)"
-    return [
-        StatisticsTable(
-            "Correlation with the labels",
-            (
-                "ROC AUC, the area under the ROC curve, is the chance that a consistent summary scores above another "
-                "one; .5 is no better than chance. In brackets: 95 % intervals, from resamples of the sources.",
-            ),
-            ("score", *STATISTICS[:3], f"ROC AUC less {first}"),
-            tuple(correlations),
-        ),
-        StatisticsTable(
-            "Accuracy",
-            (
-                "Pairwise accuracy: how often the better one of two summaries of a source has the higher score. "
-                "Balanced accuracy: a summary is called consistent if its score is at least the threshold; the "
-                "accuracy is the mean of two shares, of the consistent summaries that are called so and of the others "
-                "that are not. The best threshold was chosen on the same summaries, so its accuracy is too high. The "
-                "cross-validated one was chosen on all other sources: expect this accuracy on new summaries. .5 is no "
-                "better than chance.",
-            ),
-            ("score", pairs, "balanced accuracy, best", "… cross-validated", "best threshold"),
-            tuple(accuracies),
-        ),
-    ]
-
-
-def reliability_table(reliabilities: Sequence[Reliability]) -> StatisticsTable:
-    """How reliable probabilities are, one row for each set of summaries."""
-    rows = [
-        (
-            reliability.name,
-            f"{reliability.num_summaries:,}",
-            format_number(reliability.share),
-            format_number(reliability.mean),
-            interval_text(reliability.brier),
-            format_number(reliability.brier_of_share),
-            format_number(reliability.calibration_error),
-            format_number(reliability.roc_auc),
-        )
-        for reliability in reliabilities
-    ]
-    return StatisticsTable(
-        "Reliability of the probabilities",
-        (
-            "The Brier score is the mean squared distance of probability and label; lower is better. It should be "
-            "below “… of the share”: the Brier score of one probability for all, the share that is consistent. The "
-            "error is the mean distance between the probability and the share that is consistent.",
-        ),
-        ("summaries", "number", "consistent", "mean probability", "Brier score", "… of the share", "error", "ROC AUC"),
-        tuple(rows),
+    Args:
+        agreements: of every set, the agreement and the reliabilities to plot.
+        consistent_from: the least label of a summary that counts as consistent.
+    """
+    intro = (
+        f"How far do scores agree with people's labels? A summary counts as consistent if its label is "
+        f"{consistent_from:g} or more.",
+        "The shares of copied n-grams say how many of a summary's words, and of its runs of 2, 3 and 4 words, are in "
+        "the source. They need no model. A useful metric agrees better than they do.",
     )
+    facts, tables, plots = [], [], []
+    for agreement, reliabilities in agreements:
+        facts.append((agreement.name, counts_line(agreement)))
+        tables += [
+            replace(table, title=f"{table.title}: {agreement.name}")
+            for table in tables_of_set(agreement, reliabilities)
+        ]
+        plots += [replace(reliability, name=f"{agreement.name}: {reliability.name}") for reliability in reliabilities]
+    signatures = {name: text for agreement, _ in agreements for name, text in agreement.signatures.items()}
+    facts += [(f"Signature of {name}", text) for name, text in signatures.items()]
+    return _html("Agreement with people", facts, tables, plots, intro)
 
 
-def agreement_html(
+def calibration_page(fit: Fit, signature: str) -> bytes:
+    """The page of `quals calibrate`, as UTF-8. `signature`: of the scorer that the calibration is for."""
+    reliabilities = [fit.cross_validated, *fit.left_out]
+    intro = [
+        "A calibration is a map from a score to the probability that people call the summary consistent. The tables "
+        "and plots are of summaries that the map has not seen.",
+        fit.calibration.origin,
+        f"{threshold_text(fit).capitalize()}.",
+    ]
+    if fit.left_out:
+        intro.append("Each file was also left out once: its numbers are those of a map that was made from the others.")
+    facts = [
+        ("Metric", metric_spec(fit.calibration.metric).title),
+        ("Calibration", fit.calibration.digest),
+        ("Signature", signature),
+    ]
+    return _html("Calibration", facts, [reliability_table(reliabilities)], reliabilities, intro)
+
+
+def _html(
     title: str,
     facts: Sequence[tuple[str, str]],
     tables: Sequence[StatisticsTable],

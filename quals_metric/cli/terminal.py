@@ -14,7 +14,9 @@ from quals_metric.report.spelling import natural_question
 
 if TYPE_CHECKING:
     from qa_inference.metric_base.results import ScoredSummary
-    from quals_metric.agreement.page import StatisticsTable
+    from quals_metric.agreement.agreement import Agreement
+    from quals_metric.agreement.fitting import Fit, Reliability
+    from quals_metric.agreement.tables import StatisticsTable
     from quals_metric.files.compare import Comparison, SystemsComparison, SystemScore
     from quals_metric.files.scoring import FileScores
 
@@ -182,7 +184,33 @@ def rows_block(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def statistics_text(table: StatisticsTable) -> str:
+def agreement_text(agreement: Agreement, reliabilities: Sequence[Reliability]) -> str:
+    """An agreement with people's labels: its counts, its tables and its signatures."""
+    from quals_metric.agreement.tables import counts_line, tables_of_set
+
+    return "\n\n".join(
+        [
+            f"{printable(agreement.name)}: {counts_line(agreement)}",
+            *map(_statistics_text, tables_of_set(agreement, reliabilities)),
+            *(f"signature of {name}: {printable(text)}" for name, text in agreement.signatures.items()),
+        ]
+    )
+
+
+def fit_text(fit: Fit, output: Path, signature: str) -> str:
+    """A calibration: its reliability, its threshold, and where it was written."""
+    from quals_metric.agreement.tables import reliability_table, threshold_text
+
+    return "\n\n".join(
+        [
+            _statistics_text(reliability_table([fit.cross_validated, *fit.left_out])),
+            f"{threshold_text(fit)}\nwritten    {printable(str(output))} ({fit.calibration.digest})\n"
+            f"signature: {printable(signature)}",
+        ]
+    )
+
+
+def _statistics_text(table: StatisticsTable) -> str:
     """A table of statistics: its title, what it shows, and its rows in columns."""
     notes = [textwrap.fill(note, WIDTH, initial_indent="  ", subsequent_indent="  ") for note in table.notes]
     return "\n".join([table.title, *notes, rows_block(table.head, table.rows)])

@@ -13,8 +13,9 @@ from sklearn.metrics import brier_score_loss
 from qa_inference.calibration import read_calibration
 from quals_metric.agreement.fitting import Fit, ScoredSet, fit_calibration, measure_reliability, out_of_fold
 from quals_metric.agreement.labelled import LabelledSet
-from quals_metric.agreement.page import agreement_html, reliability_table
+from quals_metric.agreement.page import calibration_page
 from quals_metric.agreement.statistics import DocumentSample, Floats
+from quals_metric.agreement.tables import reliability_table
 
 SETTINGS = {"model": "embedded@0123456789ab", "groups": 60, "tokens": "all"}
 
@@ -134,7 +135,7 @@ def test_a_page_that_needs_nothing(tmp_path: Path) -> None:
     reliabilities = [fit.cross_validated, *fit.left_out]
     table = reliability_table(reliabilities)
     assert [row[0] for row in table.rows] == ["all, cross-validated", "a<b", "c"]
-    page = agreement_html("Calibration", [("Signature", "x|y")], [table], reliabilities).decode()
+    page = calibration_page(fit, "x|y").decode()
     assert page.count("<svg") == 3 and page.count("</details>") == 3 and "a&lt;b" in page and "a<b" not in page
     assert not re.search(r"<script|<link|<img|@import|url\(", page)
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page) and "Content-Security-Policy" in page

@@ -16,6 +16,7 @@ from qa_inference.calibration import read_calibration
 from qa_inference.metric_base.key import ResultKey
 from qa_inference.metric_base.question_scorer import QuestionScorer
 from qa_inference.metric_base.results import CorpusResult
+from quals_metric.agreement import page
 from quals_metric.cli import agreement_commands
 from quals_metric.cli.options import with_metrics
 from quals_metric.result import QualsResult, SummaryScore
@@ -208,8 +209,8 @@ def test_the_numbers_are_printed_before_the_page(
     def full(*_: Any) -> None:
         raise OSError("no space left on device")
 
-    for name in ("_write_agreement_page", "_write_calibration_page"):
-        monkeypatch.setattr(agreement_commands, name, full)
+    for name in ("agreement_page", "calibration_page"):
+        monkeypatch.setattr(page, name, full)
     result = quals(*command, "--html", "page.html")
     assert "no space left" in str(result.exception) and "cross-validated" in result.stdout
 
