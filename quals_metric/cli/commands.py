@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,12 +78,12 @@ def demo_command(metric: MetricOption = "quals", as_json: JsonOption = False, **
     result = scorer.score(summaries=texts, sources=sources)
     labels = ["faithful", "unfaithful"] * len(EXAMPLES)
     if as_json:
-        _print_json(result, labels, texts, sources)
+        _print_json(result, labels, sources)
         return
     for number, example in enumerate(EXAMPLES):
         rows = slice(2 * number, 2 * number + 2)
         typer.echo(f"{number + 1}. {example.title}\n")
-        _print_scores([example.source], labels[rows], texts[rows], result.summaries[rows])
+        _print_scores([example.source], labels[rows], result.summaries[rows])
     _print_legend(result)
 
 
@@ -138,9 +137,9 @@ def explain_command(
             labels=[label.capitalize() for label in labels],
         )  # fmt: skip
     if as_json:
-        _print_json(result, labels, summary, sources, threshold)
+        _print_json(result, labels, sources, threshold)
         return
-    _print_scores(passages, labels, summary, result.summaries, threshold)
+    _print_scores(passages, labels, result.summaries, threshold)
     _print_legend(result)
 
 
@@ -242,7 +241,6 @@ def _text_of(file: Path) -> str:
 def _print_scores(
     passages: Sequence[str],
     labels: Sequence[str],
-    summaries: Sequence[str],
     scores: Sequence[ScoredSummary],
     threshold: float | None = None,
 ) -> None:
@@ -251,8 +249,8 @@ def _print_scores(
     names = ["source"] if len(passages) == 1 else [f"passage {number}" for number in range(1, len(passages) + 1)]
     shown = passages if len(passages) == 1 else [text if text.strip() else "(empty)" for text in passages]
     typer.echo("\n".join(map(paragraph, names, shown)) + "\n")
-    for label, summary, scored in zip(labels, summaries, scores, strict=True):
-        typer.echo(summary_block(label, summary, scored, passages, threshold) + "\n")
+    for label, scored in zip(labels, scores, strict=True):
+        typer.echo(summary_block(label, scored, passages, threshold) + "\n")
 
 
 def _print_legend(result: CorpusResult[ScoredSummary]) -> None:
@@ -267,7 +265,6 @@ def _print_legend(result: CorpusResult[ScoredSummary]) -> None:
 def _print_json(
     result: CorpusResult[ScoredSummary],
     labels: Sequence[str],
-    summaries: Sequence[str],
     sources: Sequence[str | Sequence[str]],
     threshold: float | None = None,
 ) -> None:
@@ -275,11 +272,10 @@ def _print_json(
     from qa_inference.tokenization import without_surrogates
 
     limit = metric_spec(result.kind.metric).threshold if threshold is None else threshold
-    known = tuple(scored.with_text(text) for scored, text in zip(result.summaries, summaries, strict=True))
-    output = replace(result, summaries=known).to_dict(threshold=limit)
-    texts = zip(output["summaries"], labels, summaries, sources, strict=True)
+    output = result.to_dict(threshold=limit)
+    rows = zip(output["summaries"], labels, result.summaries, sources, strict=True)
     output["summaries"] = [
-        {"label": label, "summary": summary, "source": source, **scored} for scored, label, summary, source in texts
+        {"label": label, "summary": scored.text, "source": source, **row} for row, label, scored, source in rows
     ]
     typer.echo(without_surrogates(json.dumps(output, indent=2, ensure_ascii=False, allow_nan=False)))
 

@@ -26,11 +26,12 @@ WIDTH = 100
 def paragraph(label: str, text: str) -> str:
     """A labelled text, wrapped, with its lines below one another."""
     lead = f"{label}: "
-    return textwrap.fill(printable(text), WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead))
+    filled = textwrap.fill(printable(text), WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead))
+    return filled or lead.rstrip()
 
 
 def summary_block(
-    label: str, text: str, scored: ScoredSummary, passages: Sequence[str] = (), threshold: float | None = None
+    label: str, scored: ScoredSummary, passages: Sequence[str] = (), threshold: float | None = None
 ) -> str:
     """One summary, its score, and the questions behind the score, the lowest first.
 
@@ -38,11 +39,11 @@ def summary_block(
     sentences, their scores follow, and then the answers below `threshold` (None: the metric's). Words of a question are
     written as in the summary or in the source.
     """
-    head, spec = paragraph(label, text), metric_spec(scored.metric)
+    head, spec = paragraph(label, scored.text), metric_spec(scored.metric)
     if math.isnan(scored.score):
         return f"{head}\n  {spec.title} undefined: {printable(scored.note)}"
     items = [
-        replace(item, question=natural_question(item.question, text, *passages))
+        replace(item, question=natural_question(item.question, scored.text, *passages))
         for item in sorted(scored.items, key=lambda item: item.score)
     ]
     columns, rows = spec.columns, [(format_number(item.score), *spec.cells(item)) for item in items]
@@ -53,7 +54,7 @@ def summary_block(
     probability = "" if scored.probability is None else f"   probability: {format_number(scored.probability)}"
     score = f"{spec.title} {format_number(scored.score)}{in_01}{probability}"
     limit = spec.threshold if threshold is None else threshold
-    return "\n".join([f"{head}\n  {score}\n{rows_block(columns, rows)}", *_places(scored.with_text(text), limit)])
+    return "\n".join([f"{head}\n  {score}\n{rows_block(columns, rows)}", *_places(scored, limit)])
 
 
 def _places(scored: ScoredSummary, threshold: float) -> list[str]:

@@ -51,7 +51,7 @@ class FakeScorer:
 
     def _one(self, summary: str, source: str) -> SummaryScore:
         if not summary.strip():
-            return SummaryScore(math.nan, (), "blank summary")
+            return SummaryScore(math.nan, (), "blank summary", text=summary)
         word = summary.split()[0]
         start = summary.index(word)
         place = source.find(word)
@@ -59,7 +59,7 @@ class FakeScorer:
         found = FoundAnswer(word, place, place + len(word), 2.0) if place >= 0 else FoundAnswer("", -1, -1, math.nan)
         f1 = float(place >= 0)
         question = QuestionScore("What is the first word?", word, start, own.end, own, found, f1, -0.5)
-        return SummaryScore(f1, (question,))
+        return SummaryScore(f1, (question,), text=summary)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ class FakeScorer:
 
     def _one(self, summary: str, passages: Sequence[str]) -> SummaryScore:
         if not summary.strip():
-            return SummaryScore(math.nan, (), "blank summary")
+            return SummaryScore(math.nan, (), "blank summary", text=summary)
         word = summary.split()[0]
         having = [number for number, passage in enumerate(passages) if word in passage]
         score = 0.0 if having else -1.0
@@ -56,7 +56,7 @@ class FakeScorer:
             source_log_probs=(-1.0 + score, -1.0 + score),
             passage=having[0] if having else 0,
         )
-        return SummaryScore(score, (pair,))
+        return SummaryScore(score, (pair,), text=summary)
 
 
 @pytest.fixture

@@ -178,7 +178,7 @@ def test_explain_by_qags(qags: Callable[..., Result]) -> None:
         "    0.000  Bob           (nothing)    What is the first word?",
         "    unsupported (below 0.5): Bob (0.000)",
         "",
-        "",
+        "summary 2:",
         "  QAGS undefined: blank summary",
         "",
         "F1: the words that the answers from the summary and from the source share. 1: the same answer.",
@@ -383,7 +383,7 @@ def test_21_e_a_device_is_no_source(quals: Callable[..., Result]) -> None:
 
 def test_21_d22_a_question_is_printed_in_the_spelling_of_the_texts() -> None:
     pair = PairScore("what did ann lee ' s dog eat ?", "it", 0, 2, -1.0, (), (), ())
-    block = summary_block("summary", "Ann Lee's dog ate it.", SummaryScore(-1.0, (pair,)))
+    block = summary_block("summary", SummaryScore(-1.0, (pair,), text="Ann Lee's dog ate it."))
     assert "What did Ann Lee's dog eat?" in block
 
 
@@ -438,7 +438,7 @@ def test_pairs_with_least_support_come_first() -> None:
                   source_log_probs=())
         for name, score in (("fine", 0.25), ("zero", -0.0), ("bad", -2.0))
     )  # fmt: skip
-    lines = summary_block("summary", "x", SummaryScore(-0.583, pairs)).splitlines()
+    lines = summary_block("summary", SummaryScore(-0.583, pairs, text="x")).splitlines()
     assert [line.split()[:2] for line in lines[3:]] == [["-2.000", "bad"], ["0.000", "zero"], ["0.250", "fine"]]
 
 
