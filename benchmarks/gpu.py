@@ -41,8 +41,9 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from qa_inference.batching import DEFAULT_TOKEN_BUDGET, map_batches
 from qa_inference.decoding import DiverseBeamSearch
+from qa_inference.models.devices import choose_device
 from qa_inference.models.encoder_decoder import EncoderDecoder
-from qa_inference.models.loading import LoadingOptions, choose_device
+from qa_inference.models.loading import LoadingOptions
 from qa_inference.models.reader import Reader
 from qa_inference.models.shared_rows import ScoringRequest
 from quals_metric import QualsConfig, QualsScorer

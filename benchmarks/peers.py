@@ -92,7 +92,7 @@ class Bench:
         import torch
         from transformers import AutoTokenizer
 
-        from qa_inference.models.loading import choose_dtype
+        from qa_inference.models.devices import choose_dtype
         from quals_metric import QualsConfig
 
         self.args = args

@@ -200,8 +200,8 @@ def random_model(point: Point) -> Any:
     import torch
     from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
 
+    from qa_inference.models.devices import choose_dtype
     from qa_inference.models.encoder_decoder import EncoderDecoder
-    from qa_inference.models.loading import choose_dtype
     from quals_metric import QualsConfig
 
     tokenizer = AutoTokenizer.from_pretrained(QualsConfig(point.model).model_preset().model)

@@ -18,8 +18,9 @@ from qa_inference.metric_base.key import ResultKey, checkpoint_version, short_di
 from qa_inference.metric_base.options import as_config
 from qa_inference.metric_base.question_scorer import DEFAULT_WINDOW, QuestionScorer
 from qa_inference.metric_base.results import mean_of_defined
+from qa_inference.models.devices import dtype_name
 from qa_inference.models.encoder_decoder import EncoderDecoder
-from qa_inference.models.loading import LoadingOptions, dtype_name
+from qa_inference.models.loading import LoadingOptions
 from qa_inference.models.reader import Reader, ReaderAnswer, Window
 from qags_metric.config import QagsConfig
 from qags_metric.result import FoundAnswer, QagsResult, QuestionScore, SummaryScore

@@ -22,8 +22,9 @@ from qa_inference.metric_base.options import as_config
 from qa_inference.metric_base.question_scorer import DEFAULT_WINDOW, QuestionScorer
 from qa_inference.metric_base.results import mean_of_defined
 from qa_inference.models.decoder_only import DecoderOnly, is_decoder_only
+from qa_inference.models.devices import dtype_name
 from qa_inference.models.encoder_decoder import EncoderDecoder
-from qa_inference.models.loading import LoadingOptions, dtype_name
+from qa_inference.models.loading import LoadingOptions
 from qa_inference.models.shared_rows import ScoringRequest
 from qa_inference.presets import PRESETS, find_preset
 from qa_inference.sentences import whole_sentences

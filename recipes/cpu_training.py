@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
-from qa_inference.models.loading import cpu_has_bfloat16
+from qa_inference.models.devices import cpu_has_bfloat16
 
 NAME = "folded_training"
 DTYPE = torch.bfloat16 if cpu_has_bfloat16() else torch.float32

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from qa_inference.models.loading import cpu_has_bfloat16
+from qa_inference.models.devices import cpu_has_bfloat16
 
 SCORES_AT_ONCE = 1 << 21  # scores that exist at a time: 4 MB, which stay near the processor
 NUMBERS_AT_ONCE = 1 << 17  # numbers of keys that exist in float32 at a time: 512 KB

@@ -29,18 +29,8 @@ from qa_inference.decoding import (
 )
 from qa_inference.models._cpu_modules import use_fast_modules
 from qa_inference.models._shared_prefix import Prefix, reading, shared_prefix_attention, shared_prefix_mask
-from qa_inference.models.loading import (
-    DEFAULT_LOADING,
-    LoadingOptions,
-    check_ids,
-    count_embeddings,
-    find_end_ids,
-    find_pad_id,
-    ids_to_device,
-    inference_operation,
-    load_pretrained,
-    to_device,
-)
+from qa_inference.models.inference import check_ids, count_embeddings, ids_to_device, inference_operation, to_device
+from qa_inference.models.loading import DEFAULT_LOADING, LoadingOptions, find_end_ids, find_pad_id, load_pretrained
 from qa_inference.models.projection import Projection, find_projection
 from qa_inference.models.shared_rows import (
     RunningRows,

@@ -31,19 +31,16 @@ from qa_inference.decoding import (
 )
 from qa_inference.models._bfloat16_attention import attention_forward
 from qa_inference.models._cpu_modules import use_fast_modules
+from qa_inference.models.inference import count_embeddings, ids_to_device, inference_operation, to_device
 from qa_inference.models.loading import (
     DEFAULT_LOADING,
     LoadingOptions,
-    count_embeddings,
     count_positions,
     find_end_ids,
     find_pad_id,
     generation_setting,
-    ids_to_device,
-    inference_operation,
     input_limit,
     load_pretrained,
-    to_device,
 )
 from qa_inference.models.projection import Projection, find_projection
 from qa_inference.models.shared_rows import (

@@ -1,4 +1,4 @@
-"""One way to load a checkpoint: options, device, dtype, special token ids, and whether its weights fit into memory.
+"""One way to load a checkpoint: options, weights, special token ids, and the limit of positions.
 
 Weights are read from safetensors files, or from `.bin` files by the library's weights-only loader. A repository's own
 code never runs.
@@ -6,31 +6,25 @@ code never runs.
 
 from __future__ import annotations
 
-import functools
 import logging
-import os
 import pickle
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
+from typing import Any, Literal, Self
 
-import numpy as np
 import torch
 from huggingface_hub import constants, get_session
-from numpy.typing import NDArray
-from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
+from qa_inference.models.devices import DTYPES_BY_NAME, choose_device, choose_dtype
+from qa_inference.models.inference import count_embeddings, no_finite_numbers
 from qa_inference.models.int8_weights import is_stored_in_int8, read_int8_weights
-from qa_inference.tokenization import Ids, pad_rows
+from qa_inference.models.memory import check_fits, free_bytes, parameter_bytes
 
 logger = logging.getLogger(__name__)
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_CGROUP = Path("/sys/fs/cgroup")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _NEVER_USED = re.compile(r"(^|\.)pooler\.")  # a checkpoint of a reader may have these weights, but its model does not
 _NO_LIMIT = 1_000_000  # tokens; a tokenizer without a limit has a larger number
@@ -212,18 +206,16 @@ def _check_finite_weights(name: str, model: PreTrainedModel) -> None:
     embeddings = {id(module.weight) for _, module in modules if isinstance(module, torch.nn.Embedding)}
     for prefix, module in modules:
         for key, weight in module.named_parameters(prefix, recurse=False):
-            if weight.is_meta or weight.dtype not in _DTYPES.values() or not weight.numel() or id(weight) in embeddings:
+            if (
+                weight.is_meta
+                or weight.dtype not in DTYPES_BY_NAME.values()
+                or not weight.numel()
+                or id(weight) in embeddings
+            ):
                 continue
             for extreme in torch.aminmax(weight.detach()):  # NaN if one is
                 if not torch.isfinite(extreme):
-                    raise _no_finite_numbers(name, weight.dtype, f"a number of {key} is {extreme.item()}")
-
-
-def _no_finite_numbers(name: str, dtype: torch.dtype, fault: object) -> ValueError:
-    return ValueError(
-        f"model {name!r}: must compute finite numbers; {fault}. Its weights hold NaN or infinity, or are too large for "
-        f"{dtype_name(dtype)}: use another checkpoint, or dtype float32"
-    )
+                    raise no_finite_numbers(name, weight.dtype, f"a number of {key} is {extreme.item()}")
 
 
 def _listed(names: Sequence[str], shown: int = 4) -> str:
@@ -235,190 +227,6 @@ def _listed(names: Sequence[str], shown: int = 4) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message; the name of its type if it has no message."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-# ---- computing ------------------------------------------------------------------------------------------------------
-
-_Model = TypeVar("_Model")
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
-
-
-def inference_operation(
-    operation: Callable[Concatenate[_Model, _Arguments], _Result],
-) -> Callable[Concatenate[_Model, _Arguments], _Result]:
-    """Run a model's operation without gradients and in the types of its tensors, whatever the caller has set.
-
-    The operation's object has `model` and `device`. A FloatingPointError, which reports numbers that are not finite,
-    becomes a ValueError that names the model.
-    """
-
-    @functools.wraps(operation)
-    def run(self: Any, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        try:
-            with torch.inference_mode(), stated_precision(self.device):
-                return operation(self, *args, **kwargs)
-        except FloatingPointError as error:
-            name = getattr(self.model, "name_or_path", "") or type(self.model).__name__
-            raise _no_finite_numbers(name, next(self.model.parameters()).dtype, error) from error
-
-    return run
-
-
-@contextmanager
-def stated_precision(device: torch.device) -> Iterator[None]:
-    """Compute in the types of the tensors inside the block: no autocast, and full float32 for float32 products."""
-    with ExitStack() as stack:
-        for device_type in {"cpu", device.type}:
-            if torch.is_autocast_enabled(device_type):
-                stack.enter_context(torch.autocast(device_type, enabled=False))
-        stack.enter_context(_full_float32())
-        yield
-
-
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    """Multiply float32 matrices in float32 inside the block, and restore the earlier setting after it."""
-    try:
-        before = torch.get_float32_matmul_precision()
-    except RuntimeError:  # torch cannot read it if the newer settings were used, which each backend has for itself
-        backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-        settings = [backend.fp32_precision for backend in backends]
-        try:
-            for backend in backends:
-                backend.fp32_precision = "ieee"
-            yield
-        finally:
-            for backend, setting in zip(backends, settings, strict=True):
-                backend.fp32_precision = setting
-        return
-    if before == "highest":
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def check_finite(numbers: NDArray[Any], meaning: str) -> None:
-    """Raise FloatingPointError if one of the numbers is NaN or infinite."""
-    if not np.isfinite(numbers).all():
-        wrong = numbers[~np.isfinite(numbers)].ravel()[0]
-        raise FloatingPointError(f"{meaning} is {wrong}")
-
-
-# ---- device and dtype -----------------------------------------------------------------------------------------------
-
-
-def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """The device to compute on.
-
-    Args:
-        device: a device of this machine; None: the first kind that exists of CUDA, XPU and CPU. Of several devices of
-            that kind, `LOCAL_RANK` chooses one if it is set.
-
-    Raises:
-        ValueError: if `device` is not the name of a device of this machine.
-    """
-    if device is None:
-        return _best_device()
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device: must be a name such as 'cpu' or 'cuda:0'; got {device!r}. Correct it") from error
-    if (chosen.index or 0) >= _num_devices(chosen.type):
-        present = [f"{kind} ({_num_devices(kind)})" for kind in ("cuda", "xpu", "mps", "cpu") if _num_devices(kind)]
-        raise ValueError(
-            f"device: must be one that this machine has; got '{chosen}'. Choose one of these: {', '.join(present)}"
-        )
-    return chosen
-
-
-def _best_device() -> torch.device:
-    for kind in ("cuda", "xpu"):
-        if count := _num_devices(kind):
-            rank = os.environ.get("LOCAL_RANK", "")
-            return torch.device(kind, int(rank)) if rank.isdecimal() and int(rank) < count else torch.device(kind)
-    return torch.device("cpu")
-
-
-def _num_devices(kind: str) -> int:
-    count = getattr(getattr(torch, kind, None), "device_count", None)
-    return 0 if count is None else int(count())
-
-
-@functools.cache
-def cpu_has_bfloat16() -> bool:
-    """Whether the CPU computes in bfloat16 itself; emulation takes several times as long."""
-    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-@functools.cache
-def _warn_of_slow_bfloat16() -> None:
-    logger.warning("This CPU emulates bfloat16; float32 uses more memory but is much faster.")
-
-
-def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The floating-point type to compute in on `device`; warns once in the log if the CPU emulates bfloat16.
-
-    Args:
-        dtype: "float32", "bfloat16", "float16" or the torch type; None: bfloat16 on a CUDA device that computes in it,
-            else float32.
-        device: where the model computes.
-
-    Raises:
-        ValueError: if `dtype` is another type, or float16 on a CPU.
-    """
-    if dtype is None:
-        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has_bfloat16 else torch.float32
-    chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if chosen is None or chosen not in _DTYPES.values():
-        raise ValueError(f"dtype: must be one of {', '.join(_DTYPES)}; got {dtype!r}. Choose one of these")
-    if chosen is torch.float16 and device.type == "cpu":
-        raise ValueError("dtype: must be float32 or bfloat16 on a CPU; got float16. Choose one of these, or a GPU")
-    if chosen is torch.bfloat16 and device.type == "cpu" and not cpu_has_bfloat16():
-        _warn_of_slow_bfloat16()
-    return chosen
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """The name of a type as the option `dtype` has it, for example "float32"."""
-    return str(dtype).removeprefix("torch.")
-
-
-def ids_to_device(rows: Sequence[Ids], pad: int, embeddings: int | None, device: torch.device) -> Tensor:
-    """Rows of token ids, padded on the right with `pad` and checked (`check_ids`), as a tensor on `device`."""
-    ids = pad_rows(rows, pad)
-    check_ids(ids, embeddings)
-    return to_device(ids, device)
-
-
-def check_ids(ids: NDArray[Any], embeddings: int | None) -> None:
-    """Raise ValueError if an id has no embedding. `embeddings` is the number of embeddings; None: unknown."""
-    if embeddings is not None and ids.size and (ids.min() < 0 or ids.max() >= embeddings):
-        wrong = int(ids.min() if ids.min() < 0 else ids.max())
-        raise ValueError(
-            f"token ids: must be from 0 to {embeddings - 1}, one for each of the model's embeddings; got {wrong}. Load "
-            f"model and tokenizer from the same checkpoint"
-        )
-
-
-def count_embeddings(model: Any) -> int | None:
-    """The number of a model's token embeddings; None where it keeps no plain matrix of them."""
-    try:
-        weight = getattr(model.get_input_embeddings(), "weight", None)
-    except (AttributeError, NotImplementedError):
-        return None
-    return len(weight) if weight is not None and weight.ndim == 2 else None
-
-
-def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """`array` as a tensor on `device`. A copy to a CUDA device goes through pinned memory and does not block."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 # ---- special tokens -------------------------------------------------------------------------------------------------
@@ -468,61 +276,3 @@ def input_limit(model: Any, tokenizer: Any) -> int | None:
     limits = (count_positions(model, "encoder"), getattr(tokenizer, "model_max_length", None))
     known = [int(limit) for limit in limits if limit and 0 < limit < _NO_LIMIT]
     return min(known) if known else None
-
-
-# ---- memory ---------------------------------------------------------------------------------------------------------
-
-
-def parameter_bytes(task_class: Any, config: Any, dtype: torch.dtype) -> int | None:
-    """The size of a model's weights in `dtype`, in bytes; None for a quantized checkpoint, whose size is unknown.
-
-    The parameters are counted on a model without weights, which `task_class` makes from `config`.
-    """
-    if getattr(config, "quantization_config", None) is not None:
-        return None
-    with torch.device("meta"):
-        model: Any = task_class.from_config(config)
-    return int(dtype.itemsize * sum(parameter.numel() for parameter in model.parameters()))
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """The memory that a process can still allocate on `device`, in bytes; None where it is unknown."""
-    if device.type == "cuda":
-        stats = torch.cuda.memory_stats(device)  # torch keeps memory that it does not use, and reuses it
-        unused = stats.get("reserved_bytes.all.current", 0) - stats.get("allocated_bytes.all.current", 0)
-        return int(torch.cuda.mem_get_info(device)[0]) + int(unused)
-    if device.type != "cpu":
-        return None
-    return min((count for count in (_machine_bytes(), _container_bytes()) if count is not None), default=None)
-
-
-def check_fits(name: str, needed: int, free: int | None, dtype: torch.dtype) -> None:
-    """Raise MemoryError if weights of `needed` bytes do not fit into `free` bytes."""
-    if free is None or needed <= free:
-        return
-    smaller = "dtype bfloat16 (half of it), " if dtype is torch.float32 else ""
-    raise MemoryError(
-        f"model {name!r}: its weights must fit into memory; they take {needed / 1e9:.1f} GB in "
-        f"{dtype_name(dtype)} and {free / 1e9:.1f} GB are free. Use {smaller}a smaller or a quantized "
-        f"model, or, if it is decoder-only, a device_map"
-    )
-
-
-def _machine_bytes() -> int | None:
-    """The memory that Linux reports as available; None on other systems."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
-
-
-def _container_bytes(folder: Path = _CGROUP) -> int | None:
-    """The memory left below a control group's limit; None without a limit. File caches count as free memory."""
-    try:
-        limit, used = ((folder / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
-        lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    cached = next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
-    return None if limit == "max" else max(0, int(limit) - int(used) + cached)

@@ -19,17 +19,8 @@ from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 from qa_inference.batching import map_batches, plan_batches
 from qa_inference.checks import check_integers
 from qa_inference.models._cpu_modules import use_fast_modules
-from qa_inference.models.loading import (
-    DEFAULT_LOADING,
-    LoadingOptions,
-    check_finite,
-    count_embeddings,
-    find_pad_id,
-    ids_to_device,
-    inference_operation,
-    load_pretrained,
-    to_device,
-)
+from qa_inference.models.inference import check_finite, count_embeddings, ids_to_device, inference_operation, to_device
+from qa_inference.models.loading import DEFAULT_LOADING, LoadingOptions, find_pad_id, load_pretrained
 from qa_inference.sentences import stripped_span
 from qa_inference.tokenization import TextTokenizer, pad_rows
 

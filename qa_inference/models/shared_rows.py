@@ -28,7 +28,8 @@ from transformers import (
 )
 
 from qa_inference.decoding import Array
-from qa_inference.models.loading import check_finite, first_line, ids_to_device, to_device
+from qa_inference.models.inference import check_finite, ids_to_device, to_device
+from qa_inference.models.loading import first_line
 from qa_inference.models.projection import Projection
 from qa_inference.tokenization import Ids
 

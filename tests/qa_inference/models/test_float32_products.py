@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from qa_inference.models import _float32_products as products
-from qa_inference.models.loading import stated_precision
+from qa_inference.models.inference import stated_precision
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 needs_onednn = pytest.mark.skipif(not HAS_ONEDNN, reason="this torch has no oneDNN")

@@ -13,7 +13,7 @@ import torch
 from qa_inference.decoding import DiverseBeamSearch
 from qa_inference.models.decoder_only import DecoderOnly
 from qa_inference.models.encoder_decoder import EncoderDecoder
-from qa_inference.models.loading import stated_precision
+from qa_inference.models.inference import stated_precision
 from qa_inference.models.reader import Reader
 from qa_inference.models.shared_rows import ScoringRequest
 from tests import tiny, tiny_causal, tiny_readers

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qa_inference.models import loading
+from qa_inference.models import devices
 from quals_metric.config import QualsConfig
 from quals_metric.integrations import QualsRows, lm_eval
 from quals_metric.integrations._harness import HarnessScorer
@@ -49,7 +49,7 @@ def test_impossible_options_are_refused(metric: str, options: dict[str, Any], me
 def test_what_may_be_loaded_is_accepted(tmp_path: Any) -> None:
     for model in ("embedded", "owner/name", str(tmp_path)):
         HarnessScorer("quals", model=model, dtype="bfloat16", search_dtype="float32")
-    assert tuple(loading._DTYPES) == DTYPES
+    assert tuple(devices.DTYPES_BY_NAME) == DTYPES
 
 
 def test_what_is_not_installed_is_known_before(monkeypatch: pytest.MonkeyPatch) -> None:
