@@ -204,11 +204,32 @@ def _typed(hint: Any, value: Any) -> Any:
     return tuple(_typed(parts[0], item) for item in value) if parts else value
 
 
+class CorpusScores:
+    """The scores of several texts. `summaries` has one entry for each, with a `score`, which is NaN if undefined."""
+
+    summaries: tuple[Any, ...]
+
+    @property
+    def scores(self) -> list[float]:
+        """The score of every summary; NaN: undefined."""
+        return [summary.score for summary in self.summaries]
+
+    @property
+    def score(self) -> float:
+        """The mean over the defined summaries; NaN if there is none."""
+        return mean_of_defined(self.scores)
+
+    @property
+    def num_undefined(self) -> int:
+        """How many summaries have no score."""
+        return sum(math.isnan(score) for score in self.scores)
+
+
 Summary_co = TypeVar("Summary_co", bound=ScoredSummary, covariant=True)
 
 
 @dataclass(frozen=True, repr=False)
-class CorpusResult(Generic[Summary_co]):
+class CorpusResult(CorpusScores, Generic[Summary_co]):
     """The scores of a corpus. An undefined score is NaN, is left out of the means, and is counted.
 
     `signature` names everything that could change a number. `num_windowed_summaries` and `num_windowed_sources` count
@@ -230,16 +251,6 @@ class CorpusResult(Generic[Summary_co]):
         return f"{type(self).__name__}({about})"
 
     @property
-    def scores(self) -> list[float]:
-        """The score of every summary; NaN: undefined."""
-        return [summary.score for summary in self.summaries]
-
-    @property
-    def score(self) -> float:
-        """The mean over the defined summaries; NaN if there is none."""
-        return mean_of_defined(self.scores)
-
-    @property
     def score_01(self) -> float:
         """The mean of the summaries' 0-to-1 views."""
         return mean_of_defined(summary.score_01 for summary in self.summaries)
@@ -249,11 +260,6 @@ class CorpusResult(Generic[Summary_co]):
         """The probability of every summary by the scorer's calibration, NaN: undefined; None without a calibration."""
         probabilities = [summary.probability for summary in self.summaries if summary.probability is not None]
         return probabilities or None
-
-    @property
-    def num_undefined(self) -> int:
-        """How many summaries have no score."""
-        return sum(math.isnan(score) for score in self.scores)
 
     def to_dict(self, pairs: bool = True, threshold: float | None = None) -> dict[str, Any]:
         """The result as a dict for JSON, with or without the questions and answers. An undefined score is None.

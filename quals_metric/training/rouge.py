@@ -10,7 +10,7 @@ from typing import Any
 
 from qa_inference.batching import map_batches
 from qa_inference.metric_base.key import installed_version
-from qa_inference.metric_base.results import mean_of_defined
+from qa_inference.metric_base.results import CorpusScores, mean_of_defined
 from qa_inference.metric_base.texts import check_texts
 
 KINDS = ("rouge1", "rouge2", "rougeL")
@@ -32,26 +32,11 @@ class RougeScore:
 
 
 @dataclass(frozen=True)
-class RougeResult:
+class RougeResult(CorpusScores):
     """ROUGE of a corpus. Undefined texts have NaN and are left out of the means."""
 
     summaries: tuple[RougeScore, ...]
     signature: str
-
-    @property
-    def scores(self) -> list[float]:
-        """The mean of the three per text."""
-        return [summary.score for summary in self.summaries]
-
-    @property
-    def score(self) -> float:
-        """The mean over the defined texts."""
-        return mean_of_defined(self.scores)
-
-    @property
-    def num_undefined(self) -> int:
-        """How many texts have no score."""
-        return sum(math.isnan(score) for score in self.scores)
 
     def mean(self, kind: str) -> float:
         """The mean of one kind: `rouge1`, `rouge2` or `rougeL`."""
