@@ -76,6 +76,12 @@ def detokenize(text: str) -> str:
     return re.sub(r"([($]) ", r"\1", text).strip()
 
 
+def article_text(text: str) -> str:
+    """The text of an article of OneStopEnglish in one line, without the name of its reading level."""
+    text = re.sub(r"^\s*(Intermediate|Advanced|Elementary)\s*", "", text)
+    return re.sub(r"\s+", " ", text).strip()
+
+
 def read_rows(name: str) -> Iterator[dict]:
     """Rows of a JSON-lines file, or of the training split of a Hub data set in SQuAD's layout."""
     if Path(name).exists():

@@ -33,6 +33,7 @@ from typing import Any
 
 from qa_inference.answer_candidates import load_pipeline
 from recipes import claims, reword_contexts
+from recipes.annotated import article_text
 from recipes.claims import Row
 
 MONTHS = [
@@ -268,8 +269,7 @@ def onestop(
     levels: dict[str, dict[str, str]] = defaultdict(dict)
     for row in claims.read(path):
         name = re.sub(r"[^a-z0-9]", "", row["article"].split("/")[-1].lower().replace("wnl", ""))
-        text = re.sub(r"^\s*(Intermediate|Advanced|Elementary)\s*", "", row["text"]).replace("\n", " ")
-        levels[name][row["level"]] = re.sub(r"\s+", " ", text).strip()
+        levels[name][row["level"]] = article_text(row["text"])
     for name, texts in sorted(levels.items()):
         for low in texts:
             sentences = [s.text.strip() for s in pipeline(texts[low]).sents if len(s.text.split()) > 4]

@@ -3,11 +3,12 @@
     python -m recipes.write_questions --data DATA/qa/*.jsonl.gz --out runs/written.jsonl.gz
     python -m recipes.write_questions --data scitldr_train.jsonl.gz --rows 1200 --out runs/written_summaries.jsonl.gz
 
-The input is as for `recipes.annotated`, or one of three others: rows of `document, summaries`; pairs `a, b` of texts
-that say the same; groups of `recipes.claims`, whose sources are documents of the claims that they support. The
-questions about a summary (`b`, a claim) are then also asked of the document (`a`, a source), so that a model learns to
-expect other words. The output has rows of `context, question, answer` with `source: "written"`, and `loose` where the
-answer may be in other words. spaCy must be installed, with an English model.
+The input is as for `recipes.annotated`, or one of four others: rows of `document, summaries`; pairs `a, b` of texts
+that say the same; groups of `recipes.claims`, whose sources are documents of the claims that they support; rows with a
+`text` alone, which is cut into pieces of two to four sentences. The questions about a summary (`b`, a claim) are then
+also asked of the document (`a`, a source), so that a model learns to expect other words. The output has rows of
+`context, question, answer` with `source: "written"`, and `loose` where the answer may be in other words. spaCy must be
+installed, with an English model.
 
 Each named entity and noun phrase of a sentence is an answer, as for QAGS. Its question contains the whole clause:
 
@@ -32,12 +33,14 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from qa_inference.answer_candidates import NOUN_CHUNK, AnswerCandidate, AnswerFinder, load_pipeline
+from qa_inference.sentences import sentence_bounds
 from recipes import annotated, claims
 
 LONGEST_CLAUSE = 34  # a longer clause loses subordinate parts
@@ -255,11 +258,24 @@ def read_texts(names: Sequence[str], rows: int | None) -> dict[str, list[str]]:
             elif "claims" in row:
                 for source, supported in supported_claims(row):
                     texts.setdefault(source, []).extend(supported)
+            elif "text" in row:
+                for piece in pieces(annotated.article_text(row["text"])):
+                    texts.setdefault(piece, [])
             elif "a" in row:
                 texts.setdefault(annotated.detokenize(row["a"]), []).append(annotated.detokenize(row["b"]))
             else:
                 texts[row["document"]] = row.get("summaries") or [row["summary"]]
     return texts
+
+
+def pieces(text: str) -> Iterator[str]:
+    """A text in pieces of two, three and four sentences by turns; the last piece may be shorter."""
+    bounds = list(sentence_bounds(text))
+    lengths = itertools.cycle((2, 3, 4))
+    while bounds:
+        length = next(lengths)
+        yield text[bounds[0][0] : bounds[:length][-1][1]]
+        bounds = bounds[length:]
 
 
 def supported_claims(group: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:

@@ -118,6 +118,15 @@ def test_a_sentence_in_other_words_is_asked_of_the_first(tmp_path: Path) -> None
     }
 
 
+def test_a_text_alone_is_cut_into_pieces_of_two_to_four_sentences(tmp_path: Path) -> None:
+    sentences = [f"Ann Lee won cup {number}." for number in range(11)]
+    (tmp_path / "articles.jsonl").write_text(
+        json.dumps({"level": "int", "text": "Intermediate \n" + "\n".join(sentences)})
+    )
+    pieces = [" ".join(sentences[start:end]) for start, end in ((0, 2), (2, 5), (5, 9), (9, 11))]
+    assert recipe.read_texts([str(tmp_path / "articles.jsonl")], None) == {piece: [] for piece in pieces}
+
+
 def test_claims_are_asked_of_the_sources_that_support_them(tmp_path: Path) -> None:
     group = {
         "set": "s", "key": "k", "sources": ["Ann Lee won the cup in Perth on Monday.", "Ann Lee lost in Perth."],
