@@ -104,6 +104,7 @@ class Parquet:
         self._own = columns
         self._known = bool(inputs) and all(ending(path) == ".parquet" for path in inputs)
         self._kept = pa.schema([])
+        self._names: set[str] = set()  # the columns that a row has; none if no column is kept
         self._seen: dict[str, str] = {}  # the location of the first row that has a value in a column
         if self._known:
             self._kept = _unified([_parquet_schema(path) for path in inputs], "the inputs")
@@ -117,6 +118,7 @@ class Parquet:
         import pyarrow as pa
 
         for row in rows:
+            self._names.update(row.columns)
             for name, value in row.columns.items():
                 if value is not None:
                     self._seen.setdefault(name, row.location)
@@ -154,7 +156,7 @@ class Parquet:
         import pyarrow.parquet as pq
 
         plain = [_storable(row | {name: json_ready(row[name]) for name in self._own}) for row in rows]
-        pq.write_table(pa.Table.from_pylist(plain, schema=self._schema(rows[0])), file)
+        pq.write_table(pa.Table.from_pylist(plain, schema=self._schema()), file)
 
     def join(self, shards: Iterable[Path], file: BinaryIO) -> None:
         """Write one row group per shard."""
@@ -166,11 +168,12 @@ class Parquet:
                 with pq.ParquetFile(path) as shard:
                     writer.write_table(shard.read())
 
-    def _schema(self, row: Mapping[str, Any]) -> pa.Schema:
+    def _schema(self) -> pa.Schema:
+        """The columns of every shard: those that any row of the job has, then those of the scores."""
         import pyarrow as pa
 
         own = [(name, _arrow_type(hint)) for name, hint in self._own.items()]
-        kept = [column for column in self._kept if column.name in row or not self._known]
+        kept = [column for column in self._kept if column.name in self._names or not self._known]
         return pa.schema([*kept, *own])
 
 

@@ -166,7 +166,7 @@ class WorkFolder:
 
         Args:
             job: the job to do.
-            joins: whether this process publishes the output, so that no other process can have done so meanwhile.
+            joins: True for the process that publishes the output. The others check whether it is published already.
 
         Raises:
             ValueError: if the folder holds another job's shards.

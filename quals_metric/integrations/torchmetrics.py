@@ -5,6 +5,7 @@ It needs the extra `torchmetrics`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -47,6 +48,13 @@ class ConsistencyScore(Metric):
         super().__init__(**options)
         self.scorer = scorer
         self.add_state("scores", default=[], dist_reduce_fx="cat")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ConsistencyScore:
+        """A copy with the same scorer, so that `clone` does not load the models again."""
+        made = type(self).__new__(type(self))
+        memo |= {id(self): made, id(self.scorer): self.scorer}
+        made.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return made
 
     def update(self, preds: Iterable[str], sources: Iterable[str]) -> None:
         """Score summaries against their sources.

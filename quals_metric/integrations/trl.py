@@ -3,8 +3,8 @@
     reward = QualsReward(QualsScorer(), penalties=[CopyPenalty(allowed=0.3), RepetitionPenalty()])
     GRPOTrainer(model, reward_funcs=reward, args=args, train_dataset=rows).train()
 
-The reward serves `GRPOTrainer` and `RLOOTrainer`, `to_preferences` the `DPOTrainer` and its kin. This file does not
-import TRL: a reward is a callable, and preferences are a data set.
+The reward serves `GRPOTrainer` and `RLOOTrainer`, `to_preferences` serves `DPOTrainer` and similar trainers. This file
+does not import TRL: a reward is a callable, and preferences are a data set.
 """
 
 from __future__ import annotations
@@ -132,12 +132,9 @@ class QualsReward:
         scorer: the scorer of any metric here.
         source_column: the column of the data set with the texts to summarize.
         penalties: functions `(summary, source) -> float`; each is subtracted from the score. The name in the log is a
-            function's `__name__`.
+            function's `__name__`, with a number from the second function of the same name on: `copy_penalty_2`.
         undefined: the score of a completion without a score. None: such a completion has no reward, and TRL leaves it
             out of the training.
-
-    Raises:
-        ValueError: if two penalties have the same name.
     """
 
     def __init__(
@@ -149,9 +146,7 @@ class QualsReward:
         undefined: float | None = None,
     ) -> None:
         self.scorer, self.source_column, self.undefined = scorer, source_column, undefined
-        self.penalties = {getattr(penalty, "__name__", type(penalty).__name__): penalty for penalty in penalties}
-        if len(self.penalties) < len(penalties):
-            raise ValueError(f"penalties: must have different names; got {list(penalties)}. Set their `__name__`")
+        self.penalties = _by_name(penalties)
         self.__name__ = scorer.key.metric  # the name in TRL's log
 
     def __call__(
@@ -224,9 +219,19 @@ class QualsReward:
     def _log_worst_pairs(self, log_extra: Callable[[str, list[Any]], None], samples: Sequence[Sample]) -> None:
         """Add the scores and the worst pairs to the table of completions."""
         log_extra(f"{self.__name__} score", [sample.score for sample in samples])
-        log_extra("worst question", [sample.worst_question for sample in samples])
-        log_extra("worst answer", [sample.worst_answer for sample in samples])
-        log_extra("worst score", [sample.worst_score for sample in samples])
+        log_extra(f"{self.__name__} worst question", [sample.worst_question for sample in samples])
+        log_extra(f"{self.__name__} worst answer", [sample.worst_answer for sample in samples])
+        log_extra(f"{self.__name__} worst score", [sample.worst_score for sample in samples])
+
+
+def _by_name(penalties: Sequence[Penalty]) -> dict[str, Penalty]:
+    """The penalties by their names in the log, which differ."""
+    named: dict[str, Penalty] = {}
+    for penalty in penalties:
+        base = getattr(penalty, "__name__", type(penalty).__name__)
+        names = (base, *(f"{base}_{number}" for number in range(2, len(penalties) + 1)))
+        named[next(name for name in names if name not in named)] = penalty
+    return named
 
 
 def _values(penalty: Penalty, samples: Sequence[Sample]) -> list[float]:
@@ -249,7 +254,7 @@ def completion_text(completion: Any) -> str:
 
 
 def to_preferences(rows: Dataset, template: str = TEXT, *, chat: bool = False, margin: float = 0.0) -> Dataset:
-    """The pairs that CONSEQ selected, as a preference data set for `DPOTrainer` and its kin.
+    """The pairs that CONSEQ selected, as a preference data set for `DPOTrainer` and similar trainers.
 
     The preferred text is the ground truth. The rejected text is the worst sample of the model. A pair whose scores do
     not differ by more than `margin` is left out.

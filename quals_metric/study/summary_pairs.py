@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
 from collections.abc import Iterator
@@ -174,11 +175,15 @@ def _paired_rows(a: Table, b: Table) -> Iterator[tuple[int, tuple[Row, Row]]]:
 
 def _summary_pair(number: int, rows: tuple[Row, Row], left_system: str) -> SummaryPair:
     left, right = rows if left_system == SYSTEMS[0] else rows[::-1]
-    return SummaryPair(
-        number, left.source_text, left.summary, right.summary, left_system, _score_of_row(left), _score_of_row(right)
-    )
+    scores = (_score_of_row(row) for row in (left, right))
+    return SummaryPair(number, left.source_text, left.summary, right.summary, left_system, *scores)
 
 
 def _score_of_row(row: Row) -> float | None:
+    """The score of a row of a score file; None: it has none, or it is undefined. A cell of CSV is a text."""
     value: Any = row.columns.get("score")
-    return value if isinstance(value, float | int) else None
+    try:
+        number = float(value) if isinstance(value, float | int | str) and value != "" else math.nan
+    except ValueError:
+        number = math.nan
+    return None if math.isnan(number) else number

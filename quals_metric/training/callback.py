@@ -37,7 +37,7 @@ from quals_metric.training.state import left_as_found, release_memory
 logger = logging.getLogger(__name__)
 
 SINGLE = "eval"
-"""The name of the evaluation set of a trainer that has a single one."""
+"""The name of the evaluation set if the trainer has only one."""
 
 
 class QualsCallback(TrainerCallback):

@@ -138,6 +138,7 @@ class _Collection:
 
     def _begin(self) -> tuple[Job, list[int] | None]:
         """The job, and the numbers of the missing shards; None instead of numbers: the collection is published."""
+        self.output.parent.mkdir(parents=True, exist_ok=True)
         job = self._job()
         if self.output.exists():
             if self._is_published(job):

@@ -135,14 +135,29 @@ class ConseqCollector(TrainerCallback):
         except Exception as error:
             if self.on_failure == "raise":
                 raise
-            self._failure = (
-                f"{output}: the collection failed ({type(error).__name__}: {error}). Finished shards are kept. Save "
-                f"the model, and continue with "
-                f"collect(model, scorer, rows, {str(output)!r}, settings, tokenizer=tokenizer)"
-            )
+            self._failure = self._advice(output, settings, error)
             logger.warning("%s", self._failure, exc_info=error)
         else:
             self._latest, self._failure = output, ""
+
+    def _advice(self, output: Path, settings: CollectionSettings, error: Exception) -> str:
+        """The cause of a failure, and what to do about it."""
+        cause = f"{output}: the collection failed ({type(error).__name__}: {error})"
+        if isinstance(error, FileExistsError):
+            return (
+                f"{cause}. An earlier collection is kept: load it with load_from_disk({str(output)!r}). To collect "
+                f"with this model, save it, delete the folder, and call {_call(output, settings, self.settings)}"
+            )
+        return (
+            f"{cause}. Finished shards are kept. Save the model, and continue with "
+            f"{_call(output, settings, self.settings)}"
+        )
+
+
+def _call(output: Path, settings: CollectionSettings, of_user: CollectionSettings) -> str:
+    """The call that makes a collection; an epoch's seed differs from that of the user's settings."""
+    shown = "settings" if settings == of_user else f"replace(settings, seed={settings.seed})"
+    return f"collect(model, scorer, rows, {str(output)!r}, {shown}, tokenizer=tokenizer)"
 
 
 def _check_scorer(scorer: Any) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from transformers import Seq2SeqTrainer
 
@@ -100,26 +101,26 @@ def log_one_minus(logits: Tensor) -> Tensor:
 class ConseqTrainer(Seq2SeqTrainer):
     """A `Seq2SeqTrainer` whose loss is `conseq_loss`, divided by the target tokens of a whole update.
 
-    Accumulation steps and processes change only the order of additions. (A subclass that uses the model's own loss is
-    wrong by the number of accumulation steps for models like BART and T5: their `forward` accepts the token count in
-    its `**kwargs` and ignores it.) `label_smoothing_factor` smooths both parts. The log has, beside `loss`,
+    Accumulation steps and processes change only the order of additions. Do not use the model's own loss in a subclass:
+    BART and T5 ignore the token count that the trainer passes to them, so with N accumulation steps their loss is wrong
+    by the factor N. `label_smoothing_factor` smooths both parts. The log has, beside `loss`,
     `likelihood` and `unlikelihood`: the mean over the positive and over the negative tokens since the last log.
 
     Args:
         model: an encoder-decoder.
         args: `Seq2SeqTrainingArguments`.
-        train_dataset: a set of documents as `quals_metric.training.examples` describes it, or rows that are tokenized
-            for `PairCollator`.
+        train_dataset: a set of documents as `quals_metric.training.examples` describes it, a list of such rows, or
+            rows that are tokenized for `PairCollator`.
         eval_dataset: the same, or a dict of such sets.
         processing_class: the model's tokenizer.
         text_format: how texts become token ids; None: the defaults.
-        positives_only: whether to train on the ground truths of the selected documents only.
+        positives_only: whether to train on the ground truths of the selected documents only; see `PairCollator`.
         unlearn_end: whether a negative's end is made unlikely like its words, as published; see `PairCollator`.
         **more: arguments of `Seq2SeqTrainer`, but for `compute_loss_func`.
 
     Raises:
-        ValueError: if there is no tokenizer, the model is not an encoder-decoder, a set of documents has no length, or
-            no row is selected to train on.
+        ValueError: if there is no tokenizer, the model is not an encoder-decoder, a set of documents has no length,
+            no row is selected to train on, or a collator is given with an option of the trainer's own.
     """
 
     def __init__(
@@ -139,6 +140,11 @@ class ConseqTrainer(Seq2SeqTrainer):
             raise ValueError("processing_class: must be the model's tokenizer; got None")
         if more.get("compute_loss_func") is not None:
             raise ValueError("compute_loss_func: must not be given; ConseqTrainer has its own loss")
+        if more.get("data_collator") is not None and (positives_only or not unlearn_end):
+            raise ValueError(
+                "data_collator: must be None with positives_only or unlearn_end=False, which the trainer's own "
+                "collator carries out. Let your collator do it: PairCollator(prefix, pad, unlearn_end, positives_only)"
+            )
         super().__init__(
             model,
             args,
@@ -157,18 +163,24 @@ class ConseqTrainer(Seq2SeqTrainer):
             raise ValueError(f"model: must be an encoder-decoder; got {type(unwrapped).__name__}")
         encoder = TextEncoder(unwrapped, processing_class, text_format)
         if more.get("data_collator") is None:
-            self.data_collator = PairCollator(encoder.prefix, encoder.pad, unlearn_end)
-        self.train_dataset = _encoded("train_dataset", train_dataset, encoder, positives_only)
+            self.data_collator = PairCollator(encoder.prefix, encoder.pad, unlearn_end, positives_only)
+        self._encoder = encoder
+        self.train_dataset = self._encoded("train_dataset", train_dataset)
         self.eval_dataset = (
-            {
-                name: _encoded(f"eval_dataset[{name!r}]", data, encoder, positives_only)
-                for name, data in eval_dataset.items()
-            }
+            {name: self._encoded(f"eval_dataset[{name!r}]", data) for name, data in eval_dataset.items()}
             if isinstance(eval_dataset, dict)
-            else _encoded("eval_dataset", eval_dataset, encoder, positives_only)
+            else self._encoded("eval_dataset", eval_dataset)
         )
         self.model_accepts_loss_kwargs = True  # makes the trainer count the target tokens of an update
         self._sums = torch.zeros(4)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """See `Trainer`; the set may be one of documents, as for the constructor."""
+        return super().get_eval_dataloader(self._encoded("eval_dataset", eval_dataset))
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """See `Trainer`; the set may be one of documents, as for the constructor."""
+        return super().get_test_dataloader(self._encoded("test_dataset", test_dataset))
 
     def compute_loss(
         self,
@@ -231,17 +243,15 @@ class ConseqTrainer(Seq2SeqTrainer):
         columns: Any = self._signature_columns
         self._signature_columns = columns + [name for name in EXTRA_COLUMNS if name not in columns]
 
-
-def _encoded(name: str, data: Any, encoder: TextEncoder, positives_only: bool) -> Any:
-    """Documents as examples; None and tokenized rows unchanged, but without negatives if `positives_only`."""
-    columns = getattr(data, "column_names", None) or ()
-    if "document" in columns:
+    def _encoded(self, name: str, data: Any) -> Any:
+        """Documents as examples; anything else unchanged."""
+        if isinstance(data, list | tuple) and data and isinstance(data[0], Mapping) and "document" in data[0]:
+            data = Dataset.from_list(list(data))
+        if "document" not in (getattr(data, "column_names", None) or ()):
+            return data
         if not hasattr(data, "__len__"):
             raise ValueError(
                 f"{name}: must have a length and rows by index; got {type(data).__name__}. Make it a datasets.Dataset, "
                 f"or give tokenized rows: `input_ids`, `labels`, `negative_labels`"
             )
-        return Examples(data, encoder, positives_only=positives_only)
-    if positives_only and "negative_labels" in columns:
-        return data.remove_columns("negative_labels")
-    return data
+        return Examples(data, self._encoder)

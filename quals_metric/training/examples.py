@@ -1,6 +1,7 @@
 """From texts to a batch: documents, their ground truths and, in contrastive retraining, a bad summary of each.
 
-A set of documents has a length and a column named `document`; its rows are dicts. `ConseqCollector` saves such a set.
+A set of documents is a `datasets.Dataset`, as `ConseqCollector` saves it, or anything else with a length, rows by index
+that are dicts, and `column_names`.
 The columns are:
 
 - `document` and `ground_truth`;
@@ -77,17 +78,23 @@ class TextEncoder:
     """The token ids of documents and summaries for one encoder-decoder.
 
     `prefix` holds the tokens that the decoder starts from, forced first tokens included. As in generation, they are
-    input and never a target. `pad` is the padding token.
+    input and never a target. `pad` is the padding token. Raises ValueError for a prompt-tuned model (PEFT): its inputs
+    are more than token ids.
     """
 
     def __init__(self, model: Any, tokenizer: Any, text_format: TextFormat | None = None) -> None:
         self.format = text_format or TextFormat()
+        adapter: Any = getattr(model, "active_peft_config", None)
+        if getattr(adapter, "num_virtual_tokens", None):
+            raise ValueError(
+                f"model: must not be prompt-tuned for contrastive retraining; its adapter is of the type "
+                f"{getattr(adapter.peft_type, 'value', adapter.peft_type)}. Use an adapter that changes weights, such "
+                f"as LoRA"
+            )
         with left_as_found(model):
             reader = EncoderDecoder(model, tokenizer, sharing="expanded")  # leaves the model's attention as it is
             self._text, self.prefix, window = reader.text, reader.prefix, reader.window
             self.pad, self._end = reader.vocabulary.pad, reader.vocabulary.ends[0]
-        if window is not None:
-            window -= virtual_tokens(model)
         self._source_tokens = self.format.max_source_tokens or window
         positions = count_positions(model, "decoder") or self.format.max_target_tokens + len(self.prefix)
         self._target_tokens = min(self.format.max_target_tokens, positions - len(self.prefix))
@@ -109,14 +116,13 @@ class Examples(torch.utils.data.Dataset[dict[str, Any]]):
     Args:
         rows: a set of documents, as this module describes it.
         encoder: encodes texts for the model to train.
-        positives_only: whether to leave out the bad summaries; the selection stays the same.
 
     Raises:
         ValueError: if there is no row to train on.
     """
 
-    def __init__(self, rows: Any, encoder: TextEncoder, *, positives_only: bool = False) -> None:
-        self._rows, self._encoder, self._positives_only = rows, encoder, positives_only
+    def __init__(self, rows: Any, encoder: TextEncoder) -> None:
+        self._rows, self._encoder = rows, encoder
         flags = rows["selected"] if "selected" in rows.column_names else [True] * len(rows)
         self._selected = [index for index, flag in enumerate(flags) if flag]
         if not self._selected:
@@ -134,7 +140,7 @@ class Examples(torch.utils.data.Dataset[dict[str, Any]]):
             "input_ids": self._encoder.source(row["document"]),
             "labels": self._encoder.target(row["ground_truth"]),
         }
-        if not self._positives_only and row.get("negative") is not None:
+        if row.get("negative") is not None:
             example["negative_labels"] = self._encoder.target(row["negative"])
         return example | ({} if row.get("weight") is None else {"weight": row["weight"]})
 
@@ -153,19 +159,29 @@ class PairCollator:
         pad: the padding token.
         unlearn_end: whether a negative's end token is unlearned like its words, as published. False: it is not, because
             a false summary also has to end where it is complete.
+        positives_only: whether to leave out the negatives.
     """
 
     prefix: tuple[int, ...]
     pad: int
     unlearn_end: bool = True
+    positives_only: bool = False
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The batch of examples, or of rows tokenized elsewhere into `input_ids`, `labels` and `negative_labels`.
 
-        Labels are the ids that the decoder must write, without the tokens it starts from.
+        Labels are the ids that the decoder must write, without the tokens it starts from. Raises ValueError if an
+        example lacks them.
         """
+        if lacking := [example for example in examples if not {"input_ids", "labels"} <= example.keys()]:
+            raise ValueError(
+                f"rows: must have `input_ids` and `labels`; got one with {sorted(lacking[0])}. Give documents as a "
+                f"datasets.Dataset, or tokenize them first. A stream of documents has to be tokenized"
+            )
         # 1. A row for every example, then one for every negative.
-        negatives = [example for example in examples if example.get("negative_labels") is not None]
+        negatives = [
+            example for example in examples if example.get("negative_labels") is not None and not self.positives_only
+        ]
         rows = [*examples, *negatives]
         targets = [list(row["labels"]) for row in examples] + [list(row["negative_labels"]) for row in negatives]
         sources = [list(row["input_ids"]) for row in rows]

@@ -157,6 +157,28 @@ def test_kept_columns_of_a_parquet_file_keep_their_types(tmp_path: Path) -> None
     assert [row["day"] for row in _read(tmp_path / "out.jsonl")] == ["2020-02-29", None]
 
 
+@pytest.mark.parametrize("shard_rows", [2, 128])
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_parquet_files_of_different_columns(first: str, shard_rows: int, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = {"summary": ["Ann", "Bo", "Cy"], "source": ["Ann", "Bo", "Cy"]}
+    tables = {"a": {**texts, "id": [1, 2, 3]}, "b": {**texts, "remark": ["x", "y", None]}}
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, name in enumerate((first, *(name for name in tables if name != first))):
+        pq.write_table(pa.table(tables[name]), folder / f"{number}.parquet")
+    _score(folder, tmp_path / "out.parquet", keep=True, shard_rows=shard_rows)
+    rows = _read(tmp_path / "out.parquet")
+    expected = {name: [*tables[name].get("id", [None] * 3)] for name in tables}
+    order = [first, *(name for name in tables if name != first)]
+    assert [row["id"] for row in rows] == [value for name in order for value in expected[name]]
+    assert [row["remark"] for row in rows if row["id"] is None] == ["x", "y", None]
+    _score(folder, tmp_path / "bare.parquet", shard_rows=shard_rows)
+    assert not {"id", "remark", "summary"} & _read(tmp_path / "bare.parquet")[0].keys()
+
+
 def test_an_undefined_corpus(tmp_path: Path) -> None:
     found = _score(_write(tmp_path / "in.jsonl", [{"summary": "", "source": "x"}]), tmp_path / "out.jsonl")
     assert found is not None and math.isnan(found.score) and math.isnan(found.low) and found.num_undefined == 1

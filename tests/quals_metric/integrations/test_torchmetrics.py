@@ -38,8 +38,12 @@ def test_the_mean_over_all_updates(model: str) -> None:
     values = metric.compute()
     assert values["quals"].dtype == torch.float32
     assert values["quals"] == pytest.approx(expected.score, abs=1e-5) and values["quals_undefined"] == 1
+    clone = metric.clone()
+    assert clone.scorer is scorer and clone.compute() == values
     metric.reset()
-    assert metric.scores == []
+    assert metric.scores == [] and clone.compute() == values
+    clone.update(summaries[:1], sources[:1])
+    assert len(clone.scores) == 3 and metric.scores == []
     with pytest.raises(ValueError, match="summaries and sources: must be of the same length"):
         metric.update(summaries, sources[:1])
 

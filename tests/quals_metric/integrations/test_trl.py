@@ -82,12 +82,19 @@ def test_penalties(penalty: Any, summary: str, value: float) -> None:
         (lambda: CopyPenalty(allowed=0.5, n=0), "n: must be an integer of at least 1; got 0"),
         (lambda: RepetitionPenalty(weight=-1), "weight: must be a finite number of at least 0; got -1"),
         (lambda: LengthPenalty(least=5, most=4), "most: must be an integer of at least 5; got 4"),
-        (lambda: QualsReward(LetterScorer(), penalties=[RepetitionPenalty()] * 2), "penalties: must have different"),
     ],
 )
 def test_impossible_penalties_are_refused(make: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         make()
+
+
+def test_penalties_of_one_name_are_numbered() -> None:
+    numbers: dict[str, float] = {}
+    reward = QualsReward(LetterScorer(), penalties=[CopyPenalty(0.0, n=1), CopyPenalty(0.0, weight=2, n=1)])
+    (value,) = reward(["p"], ["eel"], document=["eel"], log_metric=numbers.__setitem__)
+    assert (numbers["quals/copy_penalty"], numbers["quals/copy_penalty_2"]) == (1.0, 2.0)
+    assert value == pytest.approx(-1 / 3 - 3.0)
 
 
 def test_rewards_and_what_is_logged() -> None:
@@ -114,8 +121,8 @@ def test_rewards_and_what_is_logged() -> None:
             "quals/repetition_penalty": 0.5 / 3,
         }
     )
-    assert table["worst question"] == ["last?", "", "last?"] and table["worst answer"] == ["e", "", "l"]
-    assert table["worst score"] == pytest.approx([-1.5, math.nan, -4 / 3], nan_ok=True)
+    assert table["quals worst question"] == ["last?", "", "last?"] and table["quals worst answer"] == ["e", "", "l"]
+    assert table["quals worst score"] == pytest.approx([-1.5, math.nan, -4 / 3], nan_ok=True)
     assert table["quals score"] == pytest.approx([-0.5, math.nan, -1 / 3], nan_ok=True)
 
 
@@ -240,8 +247,8 @@ def test_steps_of_a_trainer(
         undefined = table["quals"].isna()
         assert undefined.mean() == log["quals/undefined"] and 0 < undefined.sum() < 8
         assert (table["advantage"][undefined] == 0).all() and table["advantage"][~undefined].abs().sum() > 0
-        assert (table["worst question"][~undefined] == "last?").all() and (
-            table["worst question"][undefined] == ""
+        assert (table["quals worst question"][~undefined] == "last?").all() and (
+            table["quals worst question"][undefined] == ""
         ).all()
 
 
@@ -305,6 +312,6 @@ def test_the_programs_of_the_guide(run_python: Callable[..., Any], tmp_path: Pat
     assert found.returncode == 0, found.stderr
     folder = tmp_path / "elsewhere"
     (table,) = (folder / "grpo" / "completions").iterdir()
-    assert len(pd.read_parquet(table)["worst question"]) == 4
+    assert len(pd.read_parquet(table)["quals worst question"]) == 4
     assert (folder / "trained" / "model.safetensors").exists()
     assert "'quals/copied': " in found.stdout and "'rejected_score': -" in found.stdout

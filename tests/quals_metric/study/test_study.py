@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import math
 import os
@@ -97,6 +98,22 @@ def test_the_sides_say_nothing(files: tuple[Path, Path], tmp_path: Path) -> None
         prepare(*files, tmp_path / "pairs.jsonl", size=57, seed=seed, overwrite=True)
         left.update(pair.number for pair in read_study(tmp_path / "pairs.jsonl").pairs if pair.left_system == "a")
     assert len(left) == 57 and all(60 < count < 140 for count in left.values())  # 5.7 standard deviations
+
+
+def test_scores_of_csv_files_are_numbers(files: tuple[Path, Path], tmp_path: Path) -> None:
+    written = []
+    for path in files:
+        with path.with_suffix(".csv").open("w", newline="") as file:
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        written.append(path.with_suffix(".csv"))
+    prepare(*written, tmp_path / "of-csv.jsonl", size=20)
+    prepare(*files, tmp_path / "of-json.jsonl", size=20)
+    of_csv, of_json = (read_study(tmp_path / f"of-{kind}.jsonl") for kind in ("csv", "json"))
+    assert [pair.left_score for pair in of_csv.pairs] == [pair.left_score for pair in of_json.pairs]
+    assert any(pair.left_score for pair in of_csv.pairs)
 
 
 def test_half_characters_and_nothing_to_draw(tmp_path: Path) -> None:

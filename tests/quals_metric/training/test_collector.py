@@ -290,6 +290,27 @@ def test_21_b8_a_failure_does_not_end_the_training(tmp_path: Path, caplog: pytes
     again = WordScorer()
     found = collect(tmp_path / "model", again, ROWS, tmp_path / "sets" / "final", SETTINGS)
     assert len(found) == 9 and len(again.calls) == 1  # two shards were there
+
+
+def test_the_advice_after_a_failure_works(tmp_path: Path) -> None:
+    killed = WordScorer()
+    killed.left = 2
+    collector = ConseqCollector(killed, tiny.wordpiece(), ROWS, tmp_path / "sets", SETTINGS, every_epoch=True)
+    trainer = _train(tmp_path / "a", collector, max_steps=1)
+    with pytest.raises(ValueError, match=rf"epoch-1', replace\(settings, seed={SETTINGS.seed + 1}\), "):
+        collector.dataset()
+    of_epoch = replace(SETTINGS, seed=SETTINGS.seed + 1)
+    epoch, rest = tmp_path / "sets" / "epoch-1", WordScorer()
+    collect(trainer.model, rest, ROWS, epoch, of_epoch, tokenizer=tiny.wordpiece())
+    assert len(rest.calls) == 1  # two shards were there
+    collector._collect(tiny.checkpoint("t5")[0], "epoch-1", of_epoch)  # a training that was resumed before this epoch
+    with pytest.raises(ValueError, match=r"An earlier collection is kept: load it with load_from_disk\('.*epoch-1'\)"):
+        collector.dataset()
+
+
+def test_the_folder_of_a_collection_is_made(tmp_path: Path) -> None:
+    model, tokenizer = tiny.checkpoint("bart")
+    assert len(collect(model, WordScorer(), ROWS, tmp_path / "new" / "final", SETTINGS, tokenizer=tokenizer)) == 9
     raising = WordScorer()
     raising.left = 0
     strict = ConseqCollector(raising, tiny.wordpiece(), ROWS, tmp_path / "b", SETTINGS, on_failure="raise")

@@ -189,7 +189,8 @@ def test_only_selected_rows_are_trained_on() -> None:
     assert [examples[i]["labels"] for i in range(2)] == [encoder.target(ROWS[i]["ground_truth"]) for i in (1, 3)]
     batch = PairCollator(encoder.prefix, encoder.pad)([examples[0], examples[1]])
     assert batch["weight"].tolist() == [0.5, 1.5, 0.5, 1.5]
-    assert "negative_labels" not in Examples(rows, encoder, positives_only=True)[0]
+    positive = PairCollator(encoder.prefix, encoder.pad, positives_only=True)([examples[0], examples[1]])
+    assert positive["weight"].tolist() == [0.5, 1.5] and "negative" not in positive
     with pytest.raises(ValueError, match="none of 4 is selected"):
         Examples(rows.remove_columns("selected").add_column("selected", [False] * 4), encoder)
 
@@ -332,12 +333,31 @@ def test_rows_that_are_tokenized_already(tmp_path: Path) -> None:
     )
     trainer.train()
     _assert_same_weights(trainer.model.state_dict(), _by_hand("bart", ROWS))
-    positive = ConseqTrainer(
-        without_dropout("bart")[0], arguments(tmp_path, per_device_train_batch_size=4), train_dataset=tokenized,
-        processing_class=tokenizer, positives_only=True,
-    )  # fmt: skip
-    positive.train()
-    _assert_same_weights(positive.model.state_dict(), _by_hand("bart", LIKELIHOOD_ROWS))
+    as_list = [{name: value for name, value in row.items() if name != "other"} for row in tokenized]
+    for rows in (tokenized, as_list, tokenized.to_iterable_dataset().map(lambda row: row)):
+        positive = ConseqTrainer(
+            without_dropout("bart")[0], arguments(tmp_path, per_device_train_batch_size=4), train_dataset=rows,
+            processing_class=tokenizer, positives_only=True,
+        )  # fmt: skip
+        positive.train()
+        _assert_same_weights(positive.model.state_dict(), _by_hand("bart", LIKELIHOOD_ROWS))
+
+
+def test_documents_may_be_a_list_and_may_be_evaluated(tmp_path: Path) -> None:
+    model, tokenizer = without_dropout("bart")
+    args = arguments(tmp_path, per_device_train_batch_size=4, per_device_eval_batch_size=4)
+    data = Dataset.from_list(ROWS)
+    trainer = ConseqTrainer(model, args, train_dataset=ROWS, eval_dataset=ROWS, processing_class=tokenizer)
+    expected = trainer.evaluate()["eval_loss"]
+    assert trainer.evaluate(data)["eval_loss"] == trainer.evaluate({"one": data})["eval_one_loss"] == expected
+    assert trainer.predict(data, metric_key_prefix="test").metrics["test_loss"] == expected
+    trainer.train()
+    _assert_same_weights(trainer.model.state_dict(), _by_hand("bart", ROWS))
+    stream = ConseqTrainer(
+        model, args, train_dataset=data.to_iterable_dataset().map(lambda row: row), processing_class=tokenizer
+    )
+    with pytest.raises(ValueError, match=r"rows: must have `input_ids` and `labels`; got one with .*to be tokenized"):
+        stream.train()
 
 
 def test_what_it_refuses(tmp_path: Path) -> None:
@@ -346,6 +366,9 @@ def test_what_it_refuses(tmp_path: Path) -> None:
         ConseqTrainer(model, arguments(tmp_path))
     with pytest.raises(ValueError, match="compute_loss_func: must not be given"):
         ConseqTrainer(model, arguments(tmp_path), processing_class=tokenizer, compute_loss_func=max)
+    for option in ({"positives_only": True}, {"unlearn_end": False}):
+        with pytest.raises(ValueError, match="data_collator: must be None with positives_only"):
+            ConseqTrainer(model, arguments(tmp_path), processing_class=tokenizer, data_collator=list, **option)
     size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     encoder_only = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **size))
     with pytest.raises(ValueError, match="must be an encoder-decoder; got BertForMaskedLM"):
