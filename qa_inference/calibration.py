@@ -123,6 +123,13 @@ def check_calibration(name: str, value: Any) -> None:
     read_calibration(Path(value))
 
 
+def calibration_digest(name: str | os.PathLike[str] | None) -> str:
+    """The digest of a calibration file that an option names; "": it names no file, or one that ships."""
+    if name is None or name == SHIPPED or not Path(name).is_file():
+        return ""
+    return read_calibration(Path(name)).digest
+
+
 def find_calibration(name: str | os.PathLike[str], metric: str, settings: Mapping[str, object]) -> Calibration:
     """The calibration that an option names, for scores of a metric with some settings.
 

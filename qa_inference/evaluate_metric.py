@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 import datasets
 import evaluate
 
+from qa_inference.calibration import calibration_digest
 from qa_inference.metric_base.options import (
     ModelOptions,
     Option,
@@ -117,11 +118,16 @@ class QuestionMetric(evaluate.Metric):
 
     def _download_and_prepare(self, dl_manager: Any) -> None:
         """Load the models when `evaluate.load` asks for it, so that a wrong name is an error there."""
-        loaded(self.make_scorer, self.config)
+        loaded(self.make_scorer, self.config, calibration_digest(self.config.calibration))
 
     def compute(self, **inputs: Any) -> dict[str, Any] | None:
-        """Score the summaries that are given here or were added before."""
+        """Score the summaries that are given here or were added before.
+
+        A wrong option is an error before evaluate closes its file, so the summaries that were added are kept.
+        """
         self._check_names(inputs)
+        texts = {"predictions", "references", "sources", "contexts", self.sources_name, f"return_{self.items_field}"}
+        self._configured({name: value for name, value in inputs.items() if name not in texts})
         if inputs.get("contexts") is not None:  # evaluate has no column of that name, so they are added first
             columns = {name: inputs.pop(name, None) for name in ("predictions", self.sources_name, "contexts")}
             self.add_batch(**columns)
@@ -168,11 +174,21 @@ class QuestionMetric(evaluate.Metric):
                 f"references_are_sources=True"
             )
 
+    def _configured(self, overrides: Mapping[str, Any]) -> ModelOptions:
+        """The configuration with the options of a call.
+
+        Raises:
+            TypeError: if an option is unknown.
+            ValueError: if a value is not allowed, or contradicts another one.
+        """
+        refuse_unknown(self.metric, overrides, {field.name for field, _ in _per_call(self.config_type)})
+        return with_options(self.config, overrides)
+
     def _compute(self, predictions: Sequence[str], **columns: Any) -> dict[str, Any]:
         passages, overrides = columns.pop(self.sources_name), columns
         with_items = overrides.pop(f"return_{self.items_field}", False)
-        refuse_unknown(self.metric, overrides, {field.name for field, _ in _per_call(self.config_type)})
-        scorer = loaded(self.make_scorer, with_options(self.config, overrides))
+        config = self._configured(overrides)
+        scorer = loaded(self.make_scorer, config, calibration_digest(config.calibration))
         sources = [texts[0] if len(texts) == 1 else texts for texts in passages]
         result = scorer.score(summaries=list(predictions), **texts_of_scorer(sources))
         output = self.outputs(result)
@@ -184,8 +200,11 @@ class QuestionMetric(evaluate.Metric):
 
 
 @lru_cache(maxsize=8)
-def loaded(load: Callable[[Any], Loaded], options: Any) -> Loaded:
-    """The model or scorer that `load` makes from `options`. All metrics of a process share it."""
+def loaded(load: Callable[[Any], Loaded], options: Any, version: str = "") -> Loaded:
+    """The model or scorer that `load` makes from `options`. All metrics of a process share it.
+
+    `version` differs where the same options stand for something else, as when a calibration file was made again.
+    """
     return load(options)
 
 

@@ -151,8 +151,9 @@ def paired_randomization(
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for the number of tests (Holm 1979), in the order given.
 
-    The smallest of n is multiplied by n, the next by n - 1, and so on. None becomes smaller than one before it, or
-    greater than 1. The probability of any false finding among the tests then stays below the chosen level.
+    The smallest of n is multiplied by n, the next by n - 1, and so on. No corrected value is smaller than the one
+    before it, or greater than 1. The probability of any false finding among the tests then stays below the chosen
+    level.
 
     Args:
         p_values: the p-values of the tests.

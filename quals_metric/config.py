@@ -81,7 +81,8 @@ class QualsConfig(ModelOptions):
     )
     normalize: bool = option(
         None,
-        help="Divide the scores of a summary by how much likelier it makes its own pairs than an unrelated text does.",
+        help="Divide the scores of a summary by its information: how much likelier it makes its pairs than an "
+        "unrelated text does.",
         kind=bool,
         default_help="False",
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sized
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
+from qa_inference.calibration import calibration_digest
 from qa_inference.metric_base.options import refuse_unknown
 from quals_metric.metrics import metric_spec
 
@@ -55,7 +55,7 @@ def score(
         summaries = summaries if isinstance(summaries, Sized) else list(summaries)
         sources = [sources] * len(summaries)
     # 2. Score.
-    scorer = _last_scorer(metric, tuple(sorted(options.items())))
+    scorer = _scorer(metric, options)
     result = scorer.score(summaries, sources, contexts=contexts, progress=progress)
     if index is None:
         return result
@@ -71,6 +71,13 @@ def _index(texts: Any) -> Any:
     return texts.index if pandas is not None and isinstance(texts, pandas.Series) else None
 
 
-@lru_cache(maxsize=1)
-def _last_scorer(metric: str, options: tuple[tuple[str, Any], ...]) -> Any:
-    return metric_spec(metric).load_scorer(**dict(options))
+_last_scorer: dict[Any, Any] = {}  # the scorer of the last call, by everything that it depends on
+
+
+def _scorer(metric: str, options: Mapping[str, Any]) -> Any:
+    """The scorer of the last call if it fits, else a new one. Memory may not hold both, so the last is freed first."""
+    key = metric, tuple(sorted(options.items())), calibration_digest(options.get("calibration"))
+    if key not in _last_scorer:
+        _last_scorer.clear()
+        _last_scorer[key] = metric_spec(metric).load_scorer(**options)
+    return _last_scorer[key]

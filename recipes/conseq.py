@@ -17,8 +17,8 @@ Every seed has these stages, each in its own folder under `--out`:
    without their negatives. Every method tries the same settings, `--lrs` x `--ratios` x `--updates`. The best setting
    is chosen on the dev documents by `--choose-by`, for each seed or, with `--search-once`, once for all seeds.
    With `--keep-ends` there is also `ends`: CONSEQ that unlearns the words of the negatives, but not their end. With
-   `--published` there is also CONSEQ with the published 3e-6, 0.3 and 2 epochs. A summary is its own ROUGE reference,
-   so all of them tie for S+ of `rouge`, and its ratio counts for S- only.
+   `--published` there is also CONSEQ with the published 3e-6, 0.3 and 2 epochs. For `rouge`, every ground truth is
+   compared with itself, so all have the same score, and the ratio selects only the negatives (S-).
 4. `test`: each system's summaries of the test documents, and their scores: ROUGE-1, -2 and -L (against the best of
    several references), QUALS, QAGS, FactCC (share called CORRECT), length in words, and the share of 1- to 4-grams that
    the document has (contrastive training can win by copying). If the model of a metric cannot be loaded, its column is
@@ -272,7 +272,7 @@ class FactCC:
 
 
 class Scorers:
-    """The metrics, each loaded once, when it is first used; `missing` says why there is one not."""
+    """The metrics, each loaded once, when it is first used; `missing` has the reason for one that cannot be loaded."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.missing = args, {}

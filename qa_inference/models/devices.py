@@ -10,6 +10,7 @@ import torch
 
 logger = logging.getLogger(__name__)
 
+_ACCELERATORS = ("cuda", "xpu")
 DTYPES_BY_NAME = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -17,14 +18,15 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     """The device to compute on.
 
     Args:
-        device: a device of this machine; None: the first kind that exists of CUDA, XPU and CPU. Of several devices of
-            that kind, `LOCAL_RANK` chooses one if it is set.
+        device: a device of this machine; None: the first kind that exists of CUDA, XPU and CPU. If no number is given,
+            `LOCAL_RANK`, which a launcher sets, chooses among several devices. Processes beyond their number share
+            them evenly.
 
     Raises:
         ValueError: if `device` is not the name of a device of this machine.
     """
     if device is None:
-        return _best_device()
+        return _of_this_process(next((kind for kind in _ACCELERATORS if _num_devices(kind)), "cpu"))
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
@@ -34,15 +36,14 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         raise ValueError(
             f"device: must be one that this machine has; got '{chosen}'. Choose one of these: {', '.join(present)}"
         )
-    return chosen
+    return chosen if ":" in str(chosen) else _of_this_process(chosen.type)
 
 
-def _best_device() -> torch.device:
-    for kind in ("cuda", "xpu"):
-        if count := _num_devices(kind):
-            rank = os.environ.get("LOCAL_RANK", "")
-            return torch.device(kind, int(rank)) if rank.isdecimal() and int(rank) < count else torch.device(kind)
-    return torch.device("cpu")
+def _of_this_process(kind: str) -> torch.device:
+    """The device of a kind that `LOCAL_RANK` chooses; without it, or for a CPU, the kind's default."""
+    rank = os.environ.get("LOCAL_RANK", "")
+    is_chosen = kind in _ACCELERATORS and rank.isdecimal()
+    return torch.device(kind, int(rank) % _num_devices(kind)) if is_chosen else torch.device(kind)
 
 
 def _num_devices(kind: str) -> int:

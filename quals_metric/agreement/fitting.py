@@ -164,8 +164,8 @@ def check_can_be_fitted(sets: Iterable[tuple[Flags, Sequence[Source]]]) -> list[
         sources += of_set
     if not 0 < sum(labels) < len(labels) or len(set(sources)) < 2:
         raise ValueError(
-            f"the labelled summaries: must be of two sources or more, and some must be consistent and others not; of "
-            f"{len(labels)}, {int(sum(labels))} are consistent, of {len(set(sources))} sources. Label more"
+            f"the labelled summaries: must come from two sources or more, some consistent and some not; got "
+            f"{len(labels)} of {len(set(sources))} sources, {int(sum(labels))} of them consistent. Label more"
         )
     return sources
 

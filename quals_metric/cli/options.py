@@ -83,10 +83,10 @@ def check_options(metric: str | Sequence[str], options: Mapping[str, Any]) -> No
     for name, value in options.items():
         if value is not None and not any(name in metric_spec(metric_name).options() for metric_name in metrics):
             owners = [spec.name for spec in METRICS.values() if name in spec.options()]
-            does = "does" if len(owners) == 1 else "do"
+            have = "has" if len(owners) == 1 else "have"
             asked = f"--metric {' --metric '.join(metrics)}" if metrics else "a score column"
             raise typer.BadParameter(
-                f"{asked} does not know it; {' and '.join(owners)} {does}", param_hint=_dashed(name)
+                f"{asked} does not have this option; {' and '.join(owners)} {have} it", param_hint=_dashed(name)
             )
 
 

@@ -17,6 +17,8 @@ from quals_metric.files.tables import Row, ending, reading_parquet
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_EXACT = 2**53  # the largest integer up to which a float holds all
+
 
 def scored_row(
     kept: Mapping[str, Any], summary: ScoredSummary, pairs: bool, threshold: float | None = None
@@ -106,6 +108,7 @@ class Parquet:
         self._kept = pa.schema([])
         self._names: set[str] = set()  # the columns that a row has; none if no column is kept
         self._seen: dict[str, str] = {}  # the location of the first row that has a value in a column
+        self._large: dict[str, tuple[str, int]] = {}  # the first integer of a column that no fraction's type holds
         if self._known:
             self._kept = _unified([_parquet_schema(path) for path in inputs], "the inputs")
 
@@ -122,6 +125,8 @@ class Parquet:
             for name, value in row.columns.items():
                 if value is not None:
                     self._seen.setdefault(name, row.location)
+                if isinstance(value, int) and abs(value) > _EXACT:
+                    self._large.setdefault(name, (row.location, value))
         if self._known or not rows[0].columns:
             return
         types = []
@@ -141,6 +146,10 @@ class Parquet:
         import pyarrow.parquet as pq
 
         for column in self._kept:
+            if column.name in self._large and pa.types.is_floating(column.type):
+                location, value = self._large[column.name]
+                problem = ValueError(f"{value} is too large for a column with fractions")
+                raise ValueError(_mixed(f"{location}: column {column.name!r}", problem))
             try:
                 pq.write_table(pa.schema([column]).empty_table(), io.BytesIO())
             except pa.ArrowException as error:

@@ -41,6 +41,7 @@ from quals_metric.metrics import metric_spec
 
 SHARD_ROWS = 128
 
+_PATIENCE = 60.0  # seconds that a process waits for rank 0 to begin anew what is finished
 _ATTEMPTS = 3  # the most times that a damaged shard is scored
 
 OnShard = Callable[[int, int], None]
@@ -153,7 +154,7 @@ def score_files(
     threshold = spec.threshold if threshold is None else threshold
     check_threshold(threshold)
     written = spec.summary_type().columns(pairs=pairs, spans=spans, calibrated=calibrated)
-    form = format_of(output, rows.paths, pairs, written)
+    form = format_of(output, rows.paths if rows.keep else (), pairs, written)
     _check_output(output, rows)
     if output.exists() and not overwrite and not work.path.exists() and not accept_finished:
         if rank:
@@ -248,7 +249,7 @@ def _claim(job: Job, work: WorkFolder, overwrite: bool) -> bool:
             raise FileExistsError(_exists(work.output))
         if not work.is_open:
             return False
-    return work.claim(job, joins=rank_and_size()[0] == 0)
+    return work.claim(job, joins=rank_and_size()[0] == 0, patience=_PATIENCE if overwrite else 0.0)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -158,23 +159,28 @@ class WorkFolder:
         try:
             self.path.mkdir(exist_ok=True)
         except OSError as error:
-            reason = f"{self.path} cannot be made, where finished parts are kept until {self.output.name} is whole"
+            reason = f"{self.path} cannot be made; it would keep finished parts until {self.output.name} is whole"
             raise durable.explained(error, reason) from error
 
-    def claim(self, job: Job, joins: bool) -> bool:
+    def claim(self, job: Job, joins: bool, patience: float = 0.0) -> bool:
         """Take the folder for a job; False if the job is finished and published.
 
         Args:
             job: the job to do.
             joins: True for the process that publishes the output. The others check whether it is published already.
+            patience: how many seconds the others wait for that process if the job is published. A job that is to be
+                done again is published from the start.
 
         Raises:
             ValueError: if the folder holds another job's shards.
             OSError: if it cannot be written.
         """
+        before = _version_of(self.output)
         while True:
             if not self.is_open:
                 if not joins and published(self.output) == job.key:
+                    if self._is_opened(before, patience):
+                        continue
                     self.leave()
                     return False
                 self.create()
@@ -191,6 +197,13 @@ class WorkFolder:
                 f"the command it was begun with to finish it, choose another output, or delete the folder to start anew"
             )
         return True
+
+    def _is_opened(self, before: tuple[int, int] | None, patience: float) -> bool:
+        """Whether another process begins the job within so many seconds, while the output is the one `before`."""
+        end = time.monotonic() + patience
+        while not self.is_open and time.monotonic() < end and _version_of(self.output) == before:
+            time.sleep(0.05)
+        return self.is_open
 
     @property
     def is_open(self) -> bool:
@@ -237,6 +250,14 @@ def published(output: Path) -> str | None:
     """The key of the job whose sidecar is beside an output; None if no sidecar can be read."""
     with contextlib.suppress(OSError, ValueError):
         return read_sidecar(output).get("key")
+    return None
+
+
+def _version_of(path: Path) -> tuple[int, int] | None:
+    """The identity and the time of a file, which change when the file is replaced; None if there is no file."""
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        return status.st_ino, status.st_mtime_ns
     return None
 
 

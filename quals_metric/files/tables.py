@@ -13,6 +13,7 @@ import gzip
 import json
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -230,7 +231,7 @@ def check_regular(path: Path) -> None:
 
 def _glob(pattern: str) -> list[str]:
     """The paths that match a pattern. `**` visits every folder once, by its identity, so a loop of links ends."""
-    parts = pattern.split(os.sep)
+    parts = pattern.replace(os.altsep or os.sep, os.sep).split(os.sep)  # Windows has two separators
     if "**" not in parts:
         return glob.glob(pattern)
     first = parts.index("**")
@@ -277,9 +278,13 @@ def _value_of(columns: Mapping[str, Any], name: str, location: str, option: str)
 
 
 def as_source(value: Any) -> Source | None:
-    """The value of a cell as a source: a text, or the passages of a list of texts; None if it is neither."""
+    """The value of a cell as a source: a text, or the passages of a list of texts; None if it is neither.
+
+    A list of one text is that text: the score is the same.
+    """
     if isinstance(value, list):
-        return tuple(value) if all(isinstance(passage, str) for passage in value) else None
+        passages = tuple(value) if all(isinstance(passage, str) for passage in value) else None
+        return passages[0] if passages is not None and len(passages) == 1 else passages
     return value if isinstance(value, str) else None
 
 
@@ -341,7 +346,7 @@ def _lines(path: Path, name: str) -> Iterator[tuple[str, str]]:
         raise ValueError(
             f"{name}, line {number}: must be UTF-8 text; at byte {error.start} of the line it is not. Save it as UTF-8"
         ) from error
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{name}: must be a whole gzip file; after line {number}: {error}. Write it anew") from error
 
 

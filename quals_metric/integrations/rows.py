@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qa_inference import __version__
-from qa_inference.calibration import SHIPPED, read_calibration
+from qa_inference.calibration import calibration_digest
 from qa_inference.metric_base.key import fingerprint
 from qa_inference.metric_base.options import ModelOptions, as_config
 from qa_inference.metric_base.texts import check_texts
@@ -90,9 +90,8 @@ class QualsRows:
         """
         models = (Path(getattr(self.config, option)) for option in metric_spec(self.metric).presets)
         digests = [__version__, *(fingerprint(folder) for folder in models if folder.is_dir())]
-        calibration = self.config.calibration
-        if calibration not in (None, SHIPPED) and (file := Path(calibration)).is_file():
-            digests.append(read_calibration(file).digest)
+        if digest := calibration_digest(self.config.calibration):
+            digests.append(digest)
         return vars(self) | {"digests": digests}
 
     def __call__(self, batch: Any, rank: int | None = None) -> Any:

@@ -201,9 +201,9 @@ def _facts(spec: MetricSpec, rows: ShownRows, about: Mapping[str, Any]) -> list[
         facts.append((f"Mean {spec.title}", format_number(about["score"]) + interval))
     if "score_01" in about and spec.shows_01:
         facts.append(("Mean between 0 and 1", format_number(about["score_01"])))
-    facts += [("Summaries", f"{rows.num_rows:,}"), ("Of these without a score", f"{rows.num_undefined:,}")]
+    facts += [("Summaries", f"{rows.num_rows:,}"), ("Summaries without a score", f"{rows.num_undefined:,}")]
     if not math.isnan(about.get("unsupported_rate", math.nan)):
-        name = f"Of the others with an unsupported answer (below {about['threshold']:g})"
+        name = f"Scored summaries with an unsupported answer (below {about['threshold']:g})"
         facts.append((name, format_share(about["unsupported_rate"])))
     for name, texts in (("num_windowed_summaries", "Summaries"), ("num_windowed_sources", "Sources")):
         if about.get(name):

@@ -72,7 +72,7 @@ def write(
             f"summaries: must be those of the result, each with its label; got {len(summaries)} texts"
             f"{'' if labels is None else f', {len(labels)} labels'} and {len(result.summaries)} scores"
         )
-    names = labels or [f"Row {count}" for count in range(1, len(summaries) + 1)]
+    names = labels if labels is not None else [f"Row {count}" for count in range(1, len(summaries) + 1)]
     texts = zip(names, summaries, map(tuple, passages), strict=True)
     rows = ((scored.score, partial(_entry, *row, scored)) for row, scored in zip(texts, result.summaries, strict=True))
     about = {name: getattr(result, name) for name in _ABOUT} | {"threshold": threshold}

@@ -138,7 +138,12 @@ class _Collection:
 
     def _begin(self) -> tuple[Job, list[int] | None]:
         """The job, and the numbers of the missing shards; None instead of numbers: the collection is published."""
-        self.output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise durable.explained(
+                error, f"{self.output.parent} cannot be made; the collection belongs there"
+            ) from error
         job = self._job()
         if self.output.exists():
             if self._is_published(job):

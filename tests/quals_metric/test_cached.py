@@ -191,7 +191,7 @@ def test_evaluates_metric_takes_a_cache(folder: str, tmp_path: Path, worked: Cou
 
 
 def test_qags_knows_no_cache() -> None:
-    with pytest.raises(typer.BadParameter, match="--metric qags does not know it; quals does") as told:
+    with pytest.raises(typer.BadParameter, match="--metric qags does not have this option; quals has it") as told:
         check_options("qags", {"cache": Path("x")})
     assert told.value.param_hint == "--cache"
 

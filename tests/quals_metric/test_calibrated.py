@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+import quals_metric
 from qa_inference.calibration import Calibration
 from quals_metric import Quals, QualsConfig, QualsScorer
 from quals_metric.cli import app
@@ -83,6 +84,19 @@ def test_evaluate(model: Path, calibration: Path, tmp_path: Path) -> None:
     found = quals.compute(**texts, calibration=str(calibration))
     assert found["probabilities"] == pytest.approx([expected(score) for score in found["scores"]], nan_ok=True)
     assert "|calibration:" in found["signature"]
+
+
+def test_a_calibration_that_is_made_again_is_read_again(model: Path, calibration: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.json"
+    quals = Quals(model=str(model), cache_dir=str(tmp_path))
+    results = []
+    for probabilities in ([0.1, 0.9], [0.2, 0.3]):
+        own.write_text(json.dumps(json.loads(calibration.read_text()) | {"probabilities": probabilities}))
+        found = quals.compute(predictions=SUMMARIES, sources=SOURCES, calibration=str(own))["probabilities"]
+        called = quals_metric.score(SUMMARIES, SOURCES, model=str(model), calibration=str(own)).probabilities
+        assert called == pytest.approx(found, nan_ok=True)
+        results.append(found)
+    assert results[1] != pytest.approx(results[0], nan_ok=True)
 
 
 def test_files_and_report(model: Path, calibration: Path, tmp_path: Path) -> None:

@@ -167,6 +167,21 @@ def test_wrong_inputs(inputs: dict[str, Any], quals: Quals) -> None:
     assert quals.compute(predictions=["Ann won."], sources=["Ann won."])["scores"] == [0]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"retrun_pairs": True}, "unknown option retrun_pairs"),
+        ({"tokens": "some"}, "tokens: must be one of"),
+        ({"preset": "agreement", "tokens": "all"}, "preset"),
+    ],
+)
+def test_a_wrong_option_keeps_what_was_added(options: dict[str, Any], message: str, quals: Quals) -> None:
+    quals.add_batch(predictions=["Ann won.", "Bob won."], sources=["Ann won."] * 2)
+    with pytest.raises((TypeError, ValueError), match=message):
+        quals.compute(**options)
+    assert quals.compute(tokens="answer")["scores"] == [0, -1]
+
+
 def test_an_error_while_scoring_leaves_the_metric_usable(quals: Quals) -> None:
     with pytest.raises(ValueError, match="tokens"):
         quals.compute(predictions=["Bob won."], sources=["Ann won."], tokens="some")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,9 +22,9 @@ SOURCE = "Ann won the cup."
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(METRICS, "toy", TOY)
-    _last_scorer.cache_clear()
+    _last_scorer.clear()
     yield
-    _last_scorer.cache_clear()
+    _last_scorer.clear()
 
 
 def score(*arguments: Any, **options: Any) -> Any:
@@ -86,7 +88,24 @@ def test_one_scorer_stays_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(TOY), "load_scorer", counting)
     for options in ({}, {}, {"words": 1}, {"words": 1, "strict": True}, {"strict": True, "words": 1}):
         score("Ann", SOURCE, **options)
-    assert loaded == [{}, {"words": 1}, {"strict": True, "words": 1}]
+    assert loaded == [{}, {"words": 1}, {"words": 1, "strict": True}]
+
+
+def test_the_last_scorer_is_freed_before_the_next_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    load, alive = type(TOY).load_scorer, []
+
+    def counting(spec: Any, **options: Any) -> Any:
+        gc.collect()
+        alive.append(sum(kept() is not None for kept in made))
+        scorer = load(spec, **options)
+        made.append(weakref.ref(scorer))
+        return scorer
+
+    made: list[Any] = []
+    monkeypatch.setattr(type(TOY), "load_scorer", counting)
+    for words in (1, 2, 3):
+        score("Ann", SOURCE, words=words)
+    assert alive == [0, 0, 0]
 
 
 def test_bad_input() -> None:

@@ -16,13 +16,14 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("local_rank", "expected"), [(None, "cuda"), ("1", "cuda:1"), ("2", "cuda"), ("-1", "cuda"), ("", "cuda")]
+    ("local_rank", "expected"), [(None, "cuda"), ("1", "cuda:1"), ("2", "cuda:0"), ("-1", "cuda"), ("", "cuda")]
 )
 @pytest.mark.usefixtures("two_gpus")
 def test_the_default_device(monkeypatch: pytest.MonkeyPatch, local_rank: str | None, expected: str) -> None:
     if local_rank is not None:
         monkeypatch.setenv("LOCAL_RANK", local_rank)
-    assert choose_device() == torch.device(expected)
+    assert choose_device() == choose_device("cuda") == torch.device(expected)
+    assert choose_device("cuda:1") == torch.device("cuda:1") and choose_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.usefixtures("two_gpus")

@@ -117,9 +117,9 @@ def test_undefined_scores_are_left_out_and_counted() -> None:
 def test_one_source_or_one_kind_is_too_little() -> None:
     labels = np.array([1.0, 0.0])
     pair = LabelledSet("pair", "", ["same", "same"], ["x", "y"], labels, labels >= 1, np.array([[0, 1]]))
-    with pytest.raises(ValueError, match=r"must be of two sources or more, .* 1 are consistent, of 1 sources"):
+    with pytest.raises(ValueError, match=r"two sources or more, .* got 2 of 1 sources, 1 of them consistent"):
         fit_calibration([ScoredSet.of(pair, np.array([1.0, 0.0]))], "quals", SETTINGS)
-    with pytest.raises(ValueError, match="of 1, 1 are consistent"):
+    with pytest.raises(ValueError, match="got 1 of 1 sources, 1 of them consistent"):
         fit_calibration([ScoredSet.of(pair, np.array([1.0, np.nan]))], "quals", SETTINGS)
 
 

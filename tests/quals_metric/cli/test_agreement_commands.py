@@ -108,7 +108,7 @@ def test_columns_alone_need_no_model(quals: Quals) -> None:
     (found,) = json.loads(result.stdout)
     assert next(iter(found["scores"])) == "theirs" and found["num_summaries"] == 121 and loaded == []
     refused = quals("agree", "labelled.jsonl", "--score-column", "theirs", "--tokens", "answer")
-    assert refused.exit_code == 2 and "a score column does not know it; quals does" in refused.stderr
+    assert refused.exit_code == 2 and "a score column does not have this option; quals has it" in refused.stderr
 
 
 def test_a_page_with_reliability(quals: Quals) -> None:
@@ -181,7 +181,7 @@ def test_what_is_wrong_is_said_before_the_work(quals: Quals) -> None:
         (["agree", "labelled.jsonl", "--html", "page.txt"], "must end in .html"),
         (["agree", "labelled.jsonl", "--label-column", "gold"], "column 'gold' must be a number or null"),
         (["agree", "labelled.jsonl", "--consistent-from", "7"], "0 have one of at least 7"),
-        (["agree", "labelled.jsonl", "--reader", "x"], "--metric quals does not know it; qags does"),
+        (["agree", "labelled.jsonl", "--reader", "x"], "--metric quals does not have this option; qags has it"),
     ):
         result = quals(*arguments)
         assert result.exit_code and message in result.output + str(result.exception), arguments
@@ -198,7 +198,7 @@ def test_all_scorers_load_before_one_scores(quals: Quals, monkeypatch: pytest.Mo
 def test_labels_of_one_source_are_refused_before_the_work(quals: Quals) -> None:
     rewrite("one.jsonl", source="the source")
     result = quals("calibrate", "one.jsonl", "-o", "c.json")
-    assert "must be of two sources or more, and some must be consistent and others not" in str(result.exception)
+    assert "must come from two sources or more, some consistent and some not" in str(result.exception)
     assert loaded == [] and not Path("c.json").exists()
 
 

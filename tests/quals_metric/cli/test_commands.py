@@ -219,7 +219,10 @@ def test_options_of_the_other_metric_are_refused(
     result = quals("explain", "--metric", metric, "--source", "a", "--summary", "b", *arguments)
     other = {"quals": "qags", "qags": "quals"}[metric]
     assert result.exit_code == 2
-    assert f"Invalid value for {arguments[0]}: --metric {metric} does not know it; {other} does" in result.stderr
+    assert (
+        f"Invalid value for {arguments[0]}: --metric {metric} does not have this option; {other} has it"
+        in result.stderr
+    )
 
 
 @pytest.mark.parametrize("command", ["demo", "explain", "score"])
@@ -252,7 +255,7 @@ def test_an_option_is_one_field(fake_scorer: Any, monkeypatch: pytest.MonkeyPatc
     assert CliRunner().invoke(app, ["demo"]).exit_code == 0
     assert [config.flavour for config in fake_scorer.made] == ["spicy", "plain"]
     result = CliRunner().invoke(app, ["demo", "--metric", "qags", "--flavour", "spicy"])
-    assert "Invalid value for --flavour: --metric qags does not know it; quals does" in result.stderr
+    assert "Invalid value for --flavour: --metric qags does not have this option; quals has it" in result.stderr
     assert CliRunner().invoke(app, ["demo", "--flavour", "sweet"]).exit_code == 2
 
 
@@ -277,7 +280,7 @@ def test_a_metric_is_one_row_of_the_table(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert lines[-2] == "share: 1 if the source has the word."
     assert lines[-1].startswith("signature: toy|words:2|strict:False|torch:")
     refused = CliRunner().invoke(app, ["demo", "--metric", "toy", "--max-pairs", "3"])
-    assert "--metric toy does not know it; quals does" in refused.stderr
+    assert "--metric toy does not have this option; quals has it" in refused.stderr
 
     rows = [{"summary": text, "source": "Ann won the cup."} for text in ("Ann won", "ann lost", "")]
     Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

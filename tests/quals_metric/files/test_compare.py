@@ -128,6 +128,26 @@ def test_different_sources(keep: bool, tmp_path: Path) -> None:
         compare_files(a, shorter)
 
 
+class PassageScorer(QuickScorer):
+    """Takes passages too."""
+
+    def score(self, *, summaries: Any, sources: Any = None, contexts: Any = None, **more: Any) -> Any:
+        joined = [" ".join(passages) for passages in contexts] if sources is None else sources
+        return super().score(summaries=summaries, sources=joined, **more)
+
+
+@pytest.mark.parametrize("endings", [(".jsonl", ".jsonl"), (".csv", ".jsonl")])
+def test_passages_are_the_same_sources_in_every_format(endings: tuple[str, str], tmp_path: Path) -> None:
+    passages = [[text, "more"] if n % 2 else [text] for n, text in enumerate(SOURCES)]
+    texts = [[text, "more"] if n % 2 else text for n, text in enumerate(SOURCES)]
+    a = _scored(tmp_path, "a", FIRST, passages, ending=endings[0], keep=True, load=PassageScorer)
+    b = _scored(tmp_path, "b", SECOND, texts, ending=endings[1], keep=True, load=PassageScorer)
+    assert compare_files(a, b).num_rows == 39
+    c = _scored(tmp_path, "c", SECOND, [*texts[:-1], ["other", "more"]], keep=True, load=PassageScorer)
+    with pytest.raises(ValueError, match="row 40 differs"):
+        compare_files(a, c)
+
+
 def test_signatures_that_differ(tmp_path: Path) -> None:
     other = type("Other", (QuickScorer,), {"signature": "other"})
     a, b = (_scored(tmp_path, name, FIRST, SOURCES, load=load) for name, load in (("a", QuickScorer), ("b", other)))
@@ -161,7 +181,7 @@ def _two_warnings() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"summary": "a"}', r"line 2: column 'score' must be a number or null; got a row without it\. Is it of"),
+        ('{"summary": "a"}', r"line 2: column 'score' must be a number or null; got a row without it\. Was it written"),
         ('{"score": "1"}', r"line 2: column 'score' must be a number or null; got '1'"),
         ('{"score": true}', r"line 2: column 'score' must be a number or null; got True"),
         ("{", r"line 2: must be a JSON object"),

@@ -20,6 +20,7 @@ import pytest
 
 import quals_metric
 from qa_inference.significance import bootstrap_interval
+from quals_metric.files import scoring, tables
 from quals_metric.files.scoring import FileScores, durable, score_files
 from quals_metric.files.tables import Table, TextFiles, expand, records
 from tests import PATIENCE
@@ -179,6 +180,30 @@ def test_parquet_files_of_different_columns(first: str, shard_rows: int, tmp_pat
     assert not {"id", "remark", "summary"} & _read(tmp_path / "bare.parquet")[0].keys()
 
 
+def test_parquet_inputs_may_differ_in_columns_that_are_not_kept(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for name, values in (("a", [1]), ("b", ["one"])):
+        pq.write_table(pa.table({"summary": ["Ann"], "source": ["Ann"], "id": values}), tmp_path / f"{name}.parquet")
+    inputs = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    _score(inputs, tmp_path / "out.parquet")
+    assert len(_read(tmp_path / "out.parquet")) == 2
+    with pytest.raises(ValueError, match="Parquet needs values of one type in a column"):
+        _score(inputs, tmp_path / "kept.parquet", keep=True)
+
+
+@pytest.mark.parametrize("shard_rows", [1, 128])
+def test_integers_that_a_column_of_fractions_cannot_hold(shard_rows: int, tmp_path: Path) -> None:
+    rows = [{"summary": "a", "source": "b", "id": value} for value in (1.5, 2**60 + 1)]
+    source = _write(tmp_path / "in.jsonl", rows)
+    with pytest.raises(ValueError, match=r"in\.jsonl, line 2: column 'id': Parquet needs values of one type"):
+        _score(source, tmp_path / "out.parquet", keep=True, shard_rows=shard_rows)
+    assert not list(tmp_path.glob("out*"))
+    _score(_write(tmp_path / "in.jsonl", rows[1:]), tmp_path / "out.parquet", keep=True)
+    assert _read(tmp_path / "out.parquet")[0]["id"] == 2**60 + 1
+
+
 def test_an_undefined_corpus(tmp_path: Path) -> None:
     found = _score(_write(tmp_path / "in.jsonl", [{"summary": "", "source": "x"}]), tmp_path / "out.jsonl")
     assert found is not None and math.isnan(found.score) and math.isnan(found.low) and found.num_undefined == 1
@@ -259,6 +284,15 @@ def test_text_files_of_different_lengths(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["a.txt", "b.txt"]
 
 
+def test_both_separators_of_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "a", tmp_path / "a" / "b"):
+        (folder / "x.jsonl").touch()
+    monkeypatch.setattr(tables.os, "altsep", "\\")
+    found = tables._glob(f"{tmp_path}\\**\\*.jsonl")
+    assert sorted(found) == sorted(map(str, tmp_path.rglob("x.jsonl")))
+
+
 def test_a_folder_and_a_glob_of_shards(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     folder.mkdir()
@@ -309,6 +343,7 @@ def test_standard_input_resumes(source: Path, tmp_path: Path) -> None:
 # --- Wrong input: nothing is scored, nothing is left behind
 
 
+CORRUPT = gzip.compress(b"", mtime=0)[:10] + b"\xff" * 40
 CUT_SHORT = gzip.compress(b'{"summary": "a", "source": "b"}\n', mtime=0)[:-9]
 
 
@@ -337,6 +372,7 @@ CUT_SHORT = gzip.compress(b'{"summary": "a", "source": "b"}\n', mtime=0)[:-9]
         ("a.csv", b"text,source\na,b\n", ValueError, r"line 2: must have a column 'summary'; it has 'text', 'source'"),
         ("a.jsonl.gz", b"no gzip", ValueError, r"a\.jsonl\.gz: must be a whole gzip file"),
         ("a.jsonl.gz", CUT_SHORT, ValueError, r"must be a whole gzip"),
+        ("a.jsonl.gz", CORRUPT, ValueError, r"a\.jsonl\.gz: must be a whole gzip file; .*while decompressing"),
         ("a.parquet", b"no parquet", ValueError, r"a\.parquet: must be a Parquet file"),
         ("a.txt", b"a\n", ValueError, r"a\.txt: its name must end in \.jsonl, .*--summaries and --sources"),
     ],
@@ -642,9 +678,23 @@ def test_the_others_leave_the_joining_to_rank_0(source: Path, tmp_path: Path, mo
     assert _score(source, tmp_path / "out.jsonl", load=QuickScorer) is not None
     # A process that comes too late finds the work published, with or without leave to overwrite.
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(scoring, "_PATIENCE", 0.1)
     for overwrite in (False, True):
         assert _score(source, tmp_path / "out.jsonl", overwrite=overwrite) is None
         assert _names(tmp_path) == ["in.jsonl", "out.jsonl", "out.jsonl.meta.json"]
+
+
+def test_all_processes_share_a_job_that_is_done_again(long: Path, tmp_path: Path) -> None:
+    arguments, log = (long / "in.jsonl", tmp_path / "out.jsonl", "--keep", "--pairs", "--overwrite"), tmp_path / "log"
+    assert _finish(*arguments) == 0
+    shared = {"WORLD_SIZE": "2", "TOGETHER": str(tmp_path / "begun")}
+    late = _start(*arguments, RANK="1", LOG=str(log), **shared)  # it finds the old output first
+    first = _start(*arguments, RANK="0", **shared)
+    for process in (first, late):
+        _, error = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, error
+    assert log.read_text()  # it has scored
+    assert (tmp_path / "out.jsonl").read_bytes() == (long / "expected.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize(("rank", "size"), [("2", "2"), ("-1", "2"), ("one", "2")])

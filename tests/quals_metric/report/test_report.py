@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -157,6 +158,7 @@ QUALS = QualsResult(
 
 def test_a_page_of_two(tmp_path: Path) -> None:
     html = written(tmp_path, QUALS, labels=["Summary 1", "Summary 2"])
+    assert written(tmp_path, QUALS, labels=pd.Series(["Summary 1", "Summary 2"])) == html
     page = check(html)
     assert page.all("title")[0] == {} and "QUALS report" in page.text
     for text in (

@@ -20,7 +20,8 @@ def main(folder: str) -> None:
     model, tokenizer = tiny.checkpoint("bart")
     found = collect(model, WordScorer(), ROWS, Path(folder) / "both", SETTINGS, tokenizer=tokenizer, spread=True)
     try:
-        collect(model, WordScorer(), ROWS, Path(folder) / "no" / "where", SETTINGS, tokenizer=tokenizer, spread=True)
+        (Path(folder) / "file").touch()
+        collect(model, WordScorer(), ROWS, Path(folder) / "file" / "where", SETTINGS, tokenizer=tokenizer, spread=True)
         refused = ""
     except (OSError, RuntimeError) as error:
         refused = str(error)

@@ -342,7 +342,7 @@ def test_two_processes_collect_what_one_does(tmp_path: Path) -> None:
     expected = collect(model, WordScorer(), ROWS, tmp_path / "one", SETTINGS, tokenizer=tokenizer).to_list()
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert [each["rows"] for each in found] == [expected, expected]
-    assert "cannot be made" in found[0]["refused"] and "rank 0 raised FileNotFoundError" in found[1]["refused"]
+    assert "cannot be made" in found[0]["refused"] and "rank 0 raised FileExistsError" in found[1]["refused"]
 
 
 def test_quals_and_rouge_score_a_collection(tmp_path: Path) -> None:
