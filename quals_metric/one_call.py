@@ -55,7 +55,7 @@ def score(
         summaries = summaries if isinstance(summaries, Sized) else list(summaries)
         sources = [sources] * len(summaries)
     # 2. Score.
-    scorer = _scorer(metric, options)
+    scorer = _scorer_of_call(metric, options)
     result = scorer.score(summaries, sources, contexts=contexts, progress=progress)
     if index is None:
         return result
@@ -74,7 +74,7 @@ def _index(texts: Any) -> Any:
 _last_scorer: dict[Any, Any] = {}  # the scorer of the last call, by everything that it depends on
 
 
-def _scorer(metric: str, options: Mapping[str, Any]) -> Any:
+def _scorer_of_call(metric: str, options: Mapping[str, Any]) -> Any:
     """The scorer of the last call if it fits, else a new one. Memory may not hold both, so the last is freed first."""
     key = metric, tuple(sorted(options.items())), calibration_digest(options.get("calibration"))
     if key not in _last_scorer:

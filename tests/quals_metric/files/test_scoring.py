@@ -184,9 +184,10 @@ def test_parquet_inputs_may_differ_in_columns_that_are_not_kept(tmp_path: Path) 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    inputs = tmp_path / "in"
+    inputs.mkdir()
     for name, values in (("a", [1]), ("b", ["one"])):
-        pq.write_table(pa.table({"summary": ["Ann"], "source": ["Ann"], "id": values}), tmp_path / f"{name}.parquet")
-    inputs = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+        pq.write_table(pa.table({"summary": ["Ann"], "source": ["Ann"], "id": values}), inputs / f"{name}.parquet")
     _score(inputs, tmp_path / "out.parquet")
     assert len(_read(tmp_path / "out.parquet")) == 2
     with pytest.raises(ValueError, match="Parquet needs values of one type in a column"):
