@@ -125,8 +125,8 @@ def check_calibration(name: str, value: Any) -> None:
 
 def calibration_digest(name: str | os.PathLike[str] | None) -> str:
     """The digest of a calibration file that an option names; "": it names no file, or one that ships."""
-    if name is None or name == SHIPPED or not Path(name).is_file():
-        return ""
+    if not isinstance(name, str | os.PathLike) or name == SHIPPED or not Path(name).is_file():
+        return ""  # what is no name is refused where the option is checked
     return read_calibration(Path(name)).digest
 
 

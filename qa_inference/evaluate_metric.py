@@ -127,7 +127,11 @@ class QuestionMetric(evaluate.Metric):
         """
         self._check_names(inputs)
         texts = {"predictions", "references", "sources", "contexts", self.sources_name, f"return_{self.items_field}"}
-        self._configured({name: value for name, value in inputs.items() if name not in texts})
+        config = self._configured({name: value for name, value in inputs.items() if name not in texts})
+        if self.process_id == 0:  # the process that scores
+            loaded(self.make_scorer, config, calibration_digest(config.calibration))
+        if self.sources_name == "references":
+            inputs.pop("sources", None)  # None, or it was refused above
         if inputs.get("contexts") is not None:  # evaluate has no column of that name, so they are added first
             columns = {name: inputs.pop(name, None) for name in ("predictions", self.sources_name, "contexts")}
             self.add_batch(**columns)

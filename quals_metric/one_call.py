@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
@@ -71,13 +72,15 @@ def _index(texts: Any) -> Any:
     return texts.index if pandas is not None and isinstance(texts, pandas.Series) else None
 
 
+_ONE_AT_A_TIME = threading.Lock()
 _last_scorer: dict[Any, Any] = {}  # the scorer of the last call, by everything that it depends on
 
 
 def _scorer_of_call(metric: str, options: Mapping[str, Any]) -> Any:
     """The scorer of the last call if it fits, else a new one. Memory may not hold both, so the last is freed first."""
     key = metric, tuple(sorted(options.items())), calibration_digest(options.get("calibration"))
-    if key not in _last_scorer:
-        _last_scorer.clear()
-        _last_scorer[key] = metric_spec(metric).load_scorer(**options)
-    return _last_scorer[key]
+    with _ONE_AT_A_TIME:
+        if key not in _last_scorer:
+            _last_scorer.clear()
+            _last_scorer[key] = metric_spec(metric).load_scorer(**options)
+        return _last_scorer[key]

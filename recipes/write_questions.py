@@ -3,12 +3,12 @@
     python -m recipes.write_questions --data DATA/qa/*.jsonl.gz --out runs/written.jsonl.gz
     python -m recipes.write_questions --data scitldr_train.jsonl.gz --rows 1200 --out runs/written_summaries.jsonl.gz
 
-The input is as for `recipes.annotated`, or one of four others: rows of `document, summaries`; pairs `a, b` of texts
-that say the same; groups of `recipes.claims`, whose sources are documents of the claims that they support; rows with a
-`text` alone, which is cut into pieces of two to four sentences. The questions about a summary (`b`, a claim) are then
-also asked of the document (`a`, a source), so that a model learns to expect other words. The output has rows of
-`context, question, answer` with `source: "written"`, and `loose` where the answer may be in other words. spaCy must be
-installed, with an English model.
+The input is as for `recipes.annotated`, or one of four others: rows with a `text` alone, which is cut into pieces of
+two to four sentences; rows of `document, summaries`; pairs `a, b` of texts that say the same; groups of
+`recipes.claims`, whose sources are documents of the claims that they support. The questions about a summary (`b`, a
+claim) are also asked of the document (`a`, a source), so that a model learns to expect other words. The output has rows
+of `context, question, answer` with `source: "written"`, and `loose` where the answer may be in other words. spaCy must
+be installed, with an English model.
 
 Each named entity and noun phrase of a sentence is an answer, as for QAGS. Its question contains the whole clause:
 
@@ -259,7 +259,8 @@ def read_texts(names: Sequence[str], rows: int | None) -> dict[str, list[str]]:
                 for source, supported in supported_claims(row):
                     texts.setdefault(source, []).extend(supported)
             elif "text" in row:
-                for piece in pieces(annotated.article_text(row["text"])):
+                text = annotated.article_text(row["text"]) if "level" in row else " ".join(row["text"].split())
+                for piece in pieces(text):
                     texts.setdefault(piece, [])
             elif "a" in row:
                 texts.setdefault(annotated.detokenize(row["a"]), []).append(annotated.detokenize(row["b"]))

@@ -4,7 +4,7 @@
 - `labelled`: reading labelled summaries
 - `agreement`: the agreement of several scores with the labels
 - `fitting`: fitting a calibration, and measuring how reliable it is
-- `measuring`: scoring labelled summaries, and measuring the probabilities of a calibration
+- `measuring`: scoring labelled summaries, measuring the probabilities of a calibration, and warnings of few labels
 - `tables`: the tables of a page and of a terminal
-- `page`: the page of an agreement, with reliability plots
+- `page`: the pages of an agreement and of a calibration, with reliability plots
 """

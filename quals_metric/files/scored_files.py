@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from quals_metric.files.tables import Source, as_source, has_text_cells, number_in, records
+from quals_metric.files.tables import Source, has_text_cells, number_in, records, source_of_cell
 
 SIDECAR = ".meta.json"
 
@@ -55,19 +54,10 @@ def read_scores(path: str | Path, source: str = "source") -> ScoreFile:
     scores, sources, is_text = [], [], has_text_cells(path)
     for location, columns in records(path):
         scores.append(number_in(columns, "score", location, is_text=is_text, remedy="Was it written by `quals score`?"))
-        sources.append(_source_of_cell(columns.get(source), is_text))
+        sources.append(source_of_cell(columns.get(source), is_text))
     kept = [text for text in sources if text is not None]
     about = read_sidecar(path, len(scores))
     return ScoreFile(path, tuple(scores), tuple(kept) if kept and len(kept) == len(scores) else None, about)
-
-
-def _source_of_cell(value: Any, is_text: bool) -> Source | None:
-    """The source in a cell of a score file. CSV has the passages of a source as JSON."""
-    if is_text and isinstance(value, str) and value.startswith("["):
-        with contextlib.suppress(ValueError, RecursionError):
-            passages = as_source(json.loads(value))
-            return value if passages is None else passages
-    return as_source(value)
 
 
 def sidecar(output: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +17,7 @@ from quals_metric.files.tables import Row, ending, reading_parquet
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_EXACT = 2**53  # the largest integer up to which a float holds all
+_EXACT = 2**53  # a float represents every integer up to this one exactly
 
 
 def scored_row(
@@ -108,7 +108,8 @@ class Parquet:
         self._kept = pa.schema([])
         self._names: set[str] = set()  # the columns that a row has; none if no column is kept
         self._seen: dict[str, str] = {}  # the location of the first row that has a value in a column
-        self._large: dict[str, tuple[str, int]] = {}  # the first integer of a column that no fraction's type holds
+        # By column and place in its value: the first row with an integer that a float may not represent exactly.
+        self._large: dict[tuple[str, tuple[Any, ...]], tuple[str, Any]] = {}
         if self._known:
             self._kept = _unified([_parquet_schema(path) for path in inputs], "the inputs")
 
@@ -125,8 +126,8 @@ class Parquet:
             for name, value in row.columns.items():
                 if value is not None:
                     self._seen.setdefault(name, row.location)
-                if isinstance(value, int) and abs(value) > _EXACT:
-                    self._large.setdefault(name, (row.location, value))
+                for place in _large_integers(value):
+                    self._large.setdefault((name, place), (row.location, value))
         if self._known or not rows[0].columns:
             return
         types = []
@@ -146,10 +147,6 @@ class Parquet:
         import pyarrow.parquet as pq
 
         for column in self._kept:
-            if column.name in self._large and pa.types.is_floating(column.type):
-                location, value = self._large[column.name]
-                problem = ValueError(f"{value} is too large for a column with fractions")
-                raise ValueError(_mixed(f"{location}: column {column.name!r}", problem))
             try:
                 pq.write_table(pa.schema([column]).empty_table(), io.BytesIO())
             except pa.ArrowException as error:
@@ -158,6 +155,12 @@ class Parquet:
                     f"{location}: column {column.name!r}: Parquet cannot hold it; {error}. Write .jsonl, or leave the "
                     f"column out"
                 ) from error
+
+        for (name, _), (location, value) in self._large.items():
+            try:
+                pa.array([_storable(value)], self._kept.field(name).type)
+            except pa.ArrowException as error:  # another row has a fraction there
+                raise ValueError(_mixed(f"{location}: column {name!r}", error)) from error
 
     def shard(self, rows: Sequence[dict[str, Any]], file: BinaryIO) -> None:
         """Write a file of one row group."""
@@ -253,6 +256,18 @@ def _type_of(rows: Sequence[Row], name: str) -> pa.DataType:
         except refusals:
             raise ValueError(_mixed(f"{rows[count - 1].location}: column {name!r}", problem)) from problem
     raise problem
+
+
+def _large_integers(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The places in a value of integers that a float may not represent exactly; all items of a list are one place."""
+    if isinstance(value, int) and abs(value) > _EXACT:
+        yield place
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _large_integers(item, (*place, name))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _large_integers(item, (*place, None))
 
 
 def _parquet_schema(path: Path) -> pa.Schema:

@@ -6,7 +6,8 @@ read it with `scored_files.read_sidecar`.
 
 Several processes (`RANK` and `WORLD_SIZE`, as `accelerate launch` sets them) share the shards and nothing else. Each
 of n processes takes every n-th shard, then those left by the others, in random order. No process waits for another,
-so losing one costs only time. Rank 0 joins the shards when all are there.
+but one: with `overwrite`, the others wait at most a minute for rank 0 to begin anew. So losing one costs only time.
+Rank 0 joins the shards when all are there.
 """
 
 from __future__ import annotations

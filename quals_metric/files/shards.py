@@ -149,6 +149,7 @@ class WorkFolder:
         self.output = output
         self.path = output.with_name(output.name + UNFINISHED)
         self._manifest = self.path / "manifest.json"
+        self._before = _version_of(output)
 
     def create(self) -> None:
         """Make the folder, unless it is there.
@@ -175,11 +176,10 @@ class WorkFolder:
             ValueError: if the folder holds another job's shards.
             OSError: if it cannot be written.
         """
-        before = _version_of(self.output)
         while True:
             if not self.is_open:
                 if not joins and published(self.output) == job.key:
-                    if self._is_opened(before, patience):
+                    if self._is_opened(patience):
                         continue
                     self.leave()
                     return False
@@ -198,10 +198,10 @@ class WorkFolder:
             )
         return True
 
-    def _is_opened(self, before: tuple[int, int] | None, patience: float) -> bool:
-        """Whether another process begins the job within so many seconds, while the output is the one `before`."""
+    def _is_opened(self, patience: float) -> bool:
+        """Whether another process begins the job within so many seconds, before it publishes a new output."""
         end = time.monotonic() + patience
-        while not self.is_open and time.monotonic() < end and _version_of(self.output) == before:
+        while not self.is_open and time.monotonic() < end and _version_of(self.output) == self._before:
             time.sleep(0.05)
         return self.is_open
 

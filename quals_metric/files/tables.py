@@ -288,6 +288,14 @@ def as_source(value: Any) -> Source | None:
     return value if isinstance(value, str) else None
 
 
+def source_of_cell(value: Any, is_text: bool) -> Source | None:
+    """The source in a cell of a score file, as `as_source`. If all cells are text, passages are written as JSON."""
+    if is_text and isinstance(value, str) and value.startswith("["):
+        with contextlib.suppress(ValueError, RecursionError):
+            return as_source(json.loads(value)) or value
+    return as_source(value)
+
+
 def source_in(columns: Mapping[str, Any], name: str, location: str) -> Source:
     """The source of a row. Raises as `text_in` if it is none."""
     source = as_source(columns.get(name))

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from quals_metric.files import durable
 from quals_metric.files.compare import SystemsComparison
 from quals_metric.files.scored_files import ScoreFile
-from quals_metric.files.tables import as_source, records
+from quals_metric.files.tables import has_text_cells, records, source_of_cell
 from quals_metric.metrics import MetricSpec, metric_of_row
 from quals_metric.report.figures import marked_summary_html, render_template
 from quals_metric.report.html import REPORT_CSS, RESERVE, csp_digest, legend_html
@@ -119,10 +119,10 @@ def _entries(
     file: ScoreFile, spec: MetricSpec, numbers: Collection[int], summary: str, source: str
 ) -> dict[int, Entry]:
     """The rows of a score file that are shown, by number."""
-    entries, calibrated = {}, bool(file.about.get("calibration"))
+    entries, calibrated, is_text = {}, bool(file.about.get("calibration")), has_text_cells(file.path)
     for number, (location, row) in enumerate(records(file.path), 1):
         if number in numbers:
-            text, texts = row.get(summary), as_source(row.get(source))
+            text, texts = row.get(summary), source_of_cell(row.get(source), is_text)
             if not isinstance(text, str) or texts is None:
                 column = source if isinstance(text, str) else summary
                 raise ValueError(

@@ -12,14 +12,14 @@ import math
 import os
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from qa_inference.checks import integer_from
 from quals_metric.files import durable
-from quals_metric.files.tables import Row, Table, records
+from quals_metric.files.tables import Row, Table, has_text_cells, records, source_of_cell
 
 SIZE = 100  # as in the paper
 SEED = 12345
@@ -164,13 +164,20 @@ def _score_table(path: Path, summary: str, source: str) -> Table:
 
 def _paired_rows(a: Table, b: Table) -> Iterator[tuple[int, tuple[Row, Row]]]:
     """The number of a row, from 1, with the row of either table."""
-    for number, (row_a, row_b) in enumerate(zip_longest(a.read(), b.read()), 1):
+    for number, (row_a, row_b) in enumerate(zip_longest(_rows_of_scores(a), _rows_of_scores(b)), 1):
         if row_a is None or row_b is None or row_a.source != row_b.source:
             raise ValueError(
                 f"{a.name} and {b.name}: must be scores of the same sources in the same order; row {number} differs. "
                 f"Score both systems on the same sources"
             )
         yield number, (row_a, row_b)
+
+
+def _rows_of_scores(table: Table) -> Iterator[Row]:
+    """The rows of a score file, with passages as such in CSV too."""
+    is_text = has_text_cells(table.paths[0])
+    for row in table.read():
+        yield replace(row, source=source_of_cell(row.source, is_text) or row.source)
 
 
 def _summary_pair(number: int, rows: tuple[Row, Row], left_system: str) -> SummaryPair:

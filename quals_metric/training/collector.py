@@ -143,7 +143,7 @@ class ConseqCollector(TrainerCallback):
     def _advice(self, output: Path, settings: CollectionSettings, error: Exception) -> str:
         """The cause of a failure, and what to do about it."""
         cause = f"{output}: the collection failed ({type(error).__name__}: {error})"
-        if isinstance(error, FileExistsError):
+        if output.is_dir():  # every process sees it, while only one of them has the error of the folder
             return (
                 f"{cause}. An earlier collection is kept: load it with load_from_disk({str(output)!r}). To collect "
                 f"with this model, save it, delete the folder, and call {_call(output, settings, self.settings)}"
@@ -156,7 +156,7 @@ class ConseqCollector(TrainerCallback):
 
 def _call(output: Path, settings: CollectionSettings, of_user: CollectionSettings) -> str:
     """The call that makes a collection; an epoch's seed differs from that of the user's settings."""
-    shown = "settings" if settings == of_user else f"replace(settings, seed={settings.seed})"
+    shown = "settings" if settings == of_user else f"dataclasses.replace(settings, seed={settings.seed})"
     return f"collect(model, scorer, rows, {str(output)!r}, {shown}, tokenizer=tokenizer)"
 
 

@@ -246,7 +246,8 @@ class ConseqTrainer(Seq2SeqTrainer):
     def _encoded(self, name: str, data: Any) -> Any:
         """Documents as examples; anything else unchanged."""
         if isinstance(data, list | tuple) and data and isinstance(data[0], Mapping) and "document" in data[0]:
-            data = Dataset.from_list(list(data))
+            names = dict.fromkeys(name for row in data for name in row)  # of all rows, not of the first alone
+            data = Dataset.from_list([{name: row.get(name) for name in names} for row in data])
         if "document" not in (getattr(data, "column_names", None) or ()):
             return data
         if not hasattr(data, "__len__"):

@@ -6,7 +6,7 @@ The columns are:
 
 - `document` and `ground_truth`;
 - `negative`, the bad summary; None, or no such column: there is none;
-- `selected`, whether to train on the row; no such column: all rows;
+- `selected`, whether to train on the row; None, or no such column: yes;
 - `weight`, the factor of the row's losses; no such column: 1.
 """
 
@@ -78,8 +78,8 @@ class TextEncoder:
     """The token ids of documents and summaries for one encoder-decoder.
 
     `prefix` holds the tokens that the decoder starts from, forced first tokens included. As in generation, they are
-    input and never a target. `pad` is the padding token. Raises ValueError for a prompt-tuned model (PEFT): its inputs
-    are more than token ids.
+    input and never a target. `pad` is the padding token. Raises ValueError for a model with prompt or prefix tuning
+    (PEFT), which adds vectors to the tokens.
     """
 
     def __init__(self, model: Any, tokenizer: Any, text_format: TextFormat | None = None) -> None:
@@ -87,7 +87,7 @@ class TextEncoder:
         adapter: Any = getattr(model, "active_peft_config", None)
         if getattr(adapter, "num_virtual_tokens", None):
             raise ValueError(
-                f"model: must not be prompt-tuned for contrastive retraining; its adapter is of the type "
+                f"model: must not have prompt or prefix tuning for contrastive retraining; its adapter is of the type "
                 f"{getattr(adapter.peft_type, 'value', adapter.peft_type)}. Use an adapter that changes weights, such "
                 f"as LoRA"
             )
@@ -124,7 +124,7 @@ class Examples(torch.utils.data.Dataset[dict[str, Any]]):
     def __init__(self, rows: Any, encoder: TextEncoder) -> None:
         self._rows, self._encoder = rows, encoder
         flags = rows["selected"] if "selected" in rows.column_names else [True] * len(rows)
-        self._selected = [index for index, flag in enumerate(flags) if flag]
+        self._selected = [index for index, flag in enumerate(flags) if flag is None or flag]
         if not self._selected:
             raise ValueError(
                 f"data: must have a row to train on; none of {len(rows)} is selected. Select with larger ratios "
@@ -173,10 +173,10 @@ class PairCollator:
         Labels are the ids that the decoder must write, without the tokens it starts from. Raises ValueError if an
         example lacks them.
         """
-        if lacking := [example for example in examples if not {"input_ids", "labels"} <= example.keys()]:
+        if any(not {"input_ids", "labels"} <= example.keys() for example in examples):
             raise ValueError(
-                f"rows: must have `input_ids` and `labels`; got one with {sorted(lacking[0])}. Give documents as a "
-                f"datasets.Dataset, or tokenize them first. A stream of documents has to be tokenized"
+                "rows: must have `input_ids` and `labels`; one lacks them. Give documents as a datasets.Dataset, and "
+                "tokenize the rows of a stream yourself"
             )
         # 1. A row for every example, then one for every negative.
         negatives = [

@@ -86,6 +86,16 @@ def test_evaluate(model: Path, calibration: Path, tmp_path: Path) -> None:
     assert "|calibration:" in found["signature"]
 
 
+def test_a_calibration_that_does_not_fit_keeps_what_was_added(model: Path, calibration: Path, tmp_path: Path) -> None:
+    quals = Quals(model=str(model), cache_dir=str(tmp_path))
+    quals.add_batch(predictions=SUMMARIES, sources=SOURCES)
+    with pytest.raises(ValueError, match="tokens is answer, not all"):
+        quals.compute(calibration=str(calibration), tokens="answer")
+    assert len(quals.compute(calibration=str(calibration))["probabilities"]) == 4
+    with pytest.raises((TypeError, ValueError), match="calibration"):
+        quals_metric.score("a", "b", model=str(model), calibration=0.5)
+
+
 def test_a_calibration_that_is_made_again_is_read_again(model: Path, calibration: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.json"
     quals = Quals(model=str(model), cache_dir=str(tmp_path))

@@ -123,6 +123,8 @@ def test_a_text_alone_is_cut_into_pieces_of_two_to_four_sentences(tmp_path: Path
     (tmp_path / "articles.jsonl").write_text(
         json.dumps({"level": "int", "text": "Intermediate \n" + "\n".join(sentences)})
     )
+    (tmp_path / "others.jsonl").write_text(json.dumps({"text": "Advanced technology\nis expensive."}))
+    assert list(recipe.read_texts([str(tmp_path / "others.jsonl")], None)) == ["Advanced technology is expensive."]
     pieces = [" ".join(sentences[start:end]) for start, end in ((0, 2), (2, 5), (5, 9), (9, 11))]
     assert recipe.read_texts([str(tmp_path / "articles.jsonl")], None) == {piece: [] for piece in pieces}
 

@@ -203,6 +203,11 @@ def test_integers_that_a_column_of_fractions_cannot_hold(shard_rows: int, tmp_pa
     assert not list(tmp_path.glob("out*"))
     _score(_write(tmp_path / "in.jsonl", rows[1:]), tmp_path / "out.parquet", keep=True)
     assert _read(tmp_path / "out.parquet")[0]["id"] == 2**60 + 1
+    nested = [{"summary": "a", "source": "b", "m": [{"id": value, "x": 0.5}]} for value in (2**60 + 1, 1.5)]
+    with pytest.raises(ValueError, match=r"in\.jsonl, line [12]: column 'm': Parquet needs values of one type"):
+        _score(_write(tmp_path / "in.jsonl", nested), tmp_path / "nested.parquet", keep=True, shard_rows=shard_rows)
+    _score(_write(tmp_path / "in.jsonl", nested[:1]), tmp_path / "nested.parquet", keep=True)
+    assert _read(tmp_path / "nested.parquet")[0]["m"] == nested[0]["m"]
 
 
 def test_an_undefined_corpus(tmp_path: Path) -> None:

@@ -114,6 +114,11 @@ def test_scores_of_csv_files_are_numbers(files: tuple[Path, Path], tmp_path: Pat
     of_csv, of_json = (read_study(tmp_path / f"of-{kind}.jsonl") for kind in ("csv", "json"))
     assert [pair.left_score for pair in of_csv.pairs] == [pair.left_score for pair in of_json.pairs]
     assert any(pair.left_score for pair in of_csv.pairs)
+    # Passages are JSON in a cell of CSV.
+    (tmp_path / "a.csv").write_text('source,summary,score\n"[""p"", ""q""]",x,0\n')
+    (tmp_path / "b.jsonl").write_text('{"source": ["p", "q"], "summary": "y", "score": 0}\n')
+    prepare(tmp_path / "a.csv", tmp_path / "b.jsonl", tmp_path / "passages.jsonl")
+    assert read_study(tmp_path / "passages.jsonl").pairs[0].source == "p\n\nq"
 
 
 def test_half_characters_and_nothing_to_draw(tmp_path: Path) -> None:

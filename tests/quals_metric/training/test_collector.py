@@ -297,7 +297,7 @@ def test_the_advice_after_a_failure_works(tmp_path: Path) -> None:
     killed.left = 2
     collector = ConseqCollector(killed, tiny.wordpiece(), ROWS, tmp_path / "sets", SETTINGS, every_epoch=True)
     trainer = _train(tmp_path / "a", collector, max_steps=1)
-    with pytest.raises(ValueError, match=rf"epoch-1', replace\(settings, seed={SETTINGS.seed + 1}\), "):
+    with pytest.raises(ValueError, match=rf"epoch-1', dataclasses.replace\(settings, seed={SETTINGS.seed + 1}\), "):
         collector.dataset()
     of_epoch = replace(SETTINGS, seed=SETTINGS.seed + 1)
     epoch, rest = tmp_path / "sets" / "epoch-1", WordScorer()

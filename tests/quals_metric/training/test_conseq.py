@@ -353,10 +353,13 @@ def test_documents_may_be_a_list_and_may_be_evaluated(tmp_path: Path) -> None:
     assert trainer.predict(data, metric_key_prefix="test").metrics["test_loss"] == expected
     trainer.train()
     _assert_same_weights(trainer.model.state_dict(), _by_hand("bart", ROWS))
+    mixed = [{name: value for name, value in row.items() if n or name != "negative"} for n, row in enumerate(ROWS)]
+    examples = ConseqTrainer(model, args, train_dataset=mixed, processing_class=tokenizer).train_dataset
+    assert ["negative_labels" in examples[n] for n in range(4)] == [False, True, True, True]
     stream = ConseqTrainer(
         model, args, train_dataset=data.to_iterable_dataset().map(lambda row: row), processing_class=tokenizer
     )
-    with pytest.raises(ValueError, match=r"rows: must have `input_ids` and `labels`; got one with .*to be tokenized"):
+    with pytest.raises(ValueError, match=r"`input_ids` and `labels`; one lacks them.* of a stream yourself"):
         stream.train()
 
 

@@ -67,7 +67,7 @@ def test_21_b12_virtual_tokens_take_positions() -> None:
     settings = GenerationSettings(max_new_tokens=4)
     generate_summaries(model, tokenizer, [tiny.CORPUS[0] * 50], settings)
     assert widths == [positions]
-    with pytest.raises(ValueError, match=r"model: must not be prompt-tuned .* of the type PROMPT_TUNING\. Use .* LoRA"):
+    with pytest.raises(ValueError, match=r"prompt or prefix tuning .* of the type PROMPT_TUNING\. Use .* LoRA"):
         TextEncoder(model, tokenizer)
 
 
