@@ -140,7 +140,6 @@ def calibrate_command(
     """
     from quals_metric.agreement.fitting import ScoredSet, check_can_be_fitted, check_scikit_learn, fit_calibration
     from quals_metric.agreement.measuring import array_of, score_set, warn_of_weak_fit
-    from quals_metric.agreement.page import calibration_page
     from quals_metric.files import durable
 
     check_scikit_learn()
@@ -175,6 +174,8 @@ def calibrate_command(
     as_text = json.dumps(json_ready(about), indent=2, ensure_ascii=False)
     typer.echo(as_text if as_json else fit_text(fit, output, scorer.signature))
     if html is not None:
+        from quals_metric.agreement.page import calibration_page
+
         durable.write_file(html, calibration_page(fit, scorer.signature))
 
 

@@ -185,7 +185,7 @@ class Parquet:
         import pyarrow as pa
 
         own = [(name, _arrow_type(hint)) for name, hint in self._own.items()]
-        kept = [column for column in self._kept if column.name in self._names or not self._known]
+        kept = [column for column in self._kept if column.name in self._names]
         return pa.schema([*kept, *own])
 
 
